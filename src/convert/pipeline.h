@@ -1,0 +1,49 @@
+#pragma once
+
+#include <filesystem>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "convert/plan.h"
+#include "core/dtype.h"
+#include "core/progress.h"
+
+namespace mha2mla::convert {
+
+/// Token windows that calibration runs through the model, and a word on where they came from.
+struct CalibrationTokens {
+    std::vector<std::vector<int>> windows;
+    std::string origin;  ///< "sampled from the source model, seed 0" or a file name
+};
+
+struct ConvertRequest {
+    std::filesystem::path target;
+    bool replace = false;  ///< replace an existing target
+    core::DType dtype = core::DType::bf16;
+    std::string device = "cpu";
+    std::string command;  ///< recorded in conversion.json
+};
+
+/// How much of a layer survived the factorization.
+struct LayerFidelity {
+    double key_energy = 1;    ///< share of ||W_kc||^2 that the factors reproduce
+    double value_energy = 1;  ///< share of ||W_v||^2
+};
+
+struct ConversionReport {
+    Plan plan;  ///< complete, with the pairs of every layer
+    std::vector<LayerFidelity> layers;
+    double seconds = 0;
+    core::OrderedJson to_json() const;
+};
+
+/// True when the options need calibration tokens (2-norm selection).
+bool needs_calibration(const ConversionOptions& options);
+
+/// Converts layer by layer; at most one layer of weights is in memory. An interrupted run leaves the target untouched.
+ConversionReport convert(const checkpoint::Checkpoint& source, const Plan& plan, const CalibrationTokens& calibration,
+                         const ConvertRequest& request, core::Progress& progress, const std::stop_token& stop);
+
+}  // namespace mha2mla::convert

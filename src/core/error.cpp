@@ -1,0 +1,25 @@
+#include "core/error.h"
+
+#include <fmt/format.h>
+
+namespace mha2mla::core {
+namespace {
+
+std::string sentence(const ErrorInfo& info) {
+    std::string text = info.where.empty() ? info.what : fmt::format("{}: {}", info.where, info.what);
+    if (!info.expected.empty()) text += fmt::format(", expected {}", info.expected);
+    if (!info.got.empty()) text += fmt::format(", got {}", info.got);
+    if (!info.remedy.empty()) text += fmt::format("; {}", info.remedy);
+    return text;
+}
+
+}  // namespace
+
+Error::Error(ErrorInfo info) : std::runtime_error(sentence(info)), info_(std::move(info)) {}
+
+void invariant(bool holds, const char* promise, std::source_location at) {
+    if (holds) return;
+    throw std::logic_error(fmt::format("broken promise at {}:{}: {}", at.file_name(), at.line(), promise));
+}
+
+}  // namespace mha2mla::core

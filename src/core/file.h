@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace mha2mla::core {
+
+/// A whole file mapped read-only into memory. Throws Error where it cannot be opened.
+class MappedFile {
+public:
+    explicit MappedFile(const std::filesystem::path& path);
+    ~MappedFile();
+    MappedFile(MappedFile&& other) noexcept;
+    MappedFile& operator=(MappedFile&& other) noexcept;
+
+    std::span<const std::byte> bytes() const { return {data_, size_}; }
+    const std::filesystem::path& path() const { return path_; }
+
+private:
+    std::filesystem::path path_;
+    const std::byte* data_ = nullptr;
+    std::size_t size_ = 0;
+};
+
+/// The whole file as text. Throws Error where it cannot be read or exceeds `max_bytes`.
+std::string read_text(const std::filesystem::path& path, std::size_t max_bytes = std::size_t{1} << 31);
+
+/// An open file for positioned writes. Every call throws Error (full disk, no permission) naming the path.
+class OutputFile {
+public:
+    explicit OutputFile(const std::filesystem::path& path);
+    ~OutputFile();
+    OutputFile(OutputFile&& other) noexcept;
+    OutputFile& operator=(OutputFile&& other) noexcept;
+
+    void write_at(std::size_t offset, std::span<const std::byte> bytes);
+    /// Flushes to the disk and closes; a file destroyed without it may be incomplete.
+    void sync_and_close();
+
+private:
+    std::filesystem::path path_;
+    int descriptor_ = -1;
+};
+
+/// Writes the text to a new file and flushes it to the disk.
+void write_text(const std::filesystem::path& path, std::string_view text);
+
+/// A directory that appears at `target` complete or not at all: filled under a temporary name beside it, then renamed.
+/// Destroyed without commit(), it removes what it wrote and leaves the target untouched.
+class StagedDirectory {
+public:
+    /// Throws Error when the target exists and `replace` is false, or the parent cannot be written.
+    StagedDirectory(std::filesystem::path target, bool replace);
+    ~StagedDirectory();
+    StagedDirectory(const StagedDirectory&) = delete;
+    StagedDirectory& operator=(const StagedDirectory&) = delete;
+
+    /// Where to write meanwhile.
+    const std::filesystem::path& path() const { return staging_; }
+    void commit();
+
+private:
+    std::filesystem::path target_;
+    std::filesystem::path staging_;
+    bool committed_ = false;
+};
+
+}  // namespace mha2mla::core

@@ -1,0 +1,91 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "core/dtype.h"
+#include "core/progress.h"
+#include "core/thread_pool.h"
+
+namespace mha2mla::runtime {
+
+/// How the attention of an MLA model is computed. The two forms are equal up to rounding (docs/checkpoint.md).
+enum class AttentionForm {
+    automatic,  ///< expanded for a chunk of many tokens, absorbed for a step of few
+    expanded,   ///< keys and values are rebuilt from the latents
+    absorbed,   ///< queries are folded into latent space
+};
+
+struct DecoderOptions {
+    core::DType weights = core::DType::bf16;   ///< bf16 or f32
+    core::DType kv_cache = core::DType::bf16;  ///< bf16 or f32
+    AttentionForm attention = AttentionForm::automatic;
+    int context_tokens = 0;  ///< cache capacity in tokens over all sequences; 0 = the model's max_position_embeddings
+};
+
+/// Bytes of the key/value cache.
+struct KvBytes {
+    std::size_t capacity = 0;   ///< the arena
+    std::size_t allocated = 0;  ///< pages that sequences hold, whole
+    std::size_t used = 0;       ///< rows written
+};
+
+class Decoder;
+
+/// One sequence and its part of the cache. Must not outlive its Decoder.
+class Sequence {
+public:
+    ~Sequence();
+    Sequence(Sequence&&) noexcept;
+    Sequence& operator=(Sequence&&) noexcept;
+
+    int tokens() const;
+    /// Forgets all but the first `tokens` tokens.
+    void truncate(int tokens);
+    KvBytes kv_bytes() const;
+
+private:
+    friend class Decoder;
+    struct Impl;
+    explicit Sequence(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+};
+
+/// The native decoder: runs a source model (GQA, plain cache) or an MLA model (latent cache) on the CPU.
+/// One call at a time; the thread pool is shared.
+class Decoder {
+public:
+    /// Packs the weights into the kernels' layout. Throws Error for a checkpoint that cannot be run.
+    Decoder(const checkpoint::Checkpoint& model, const DecoderOptions& options, core::ThreadPool& pool,
+            core::Progress& progress);
+    ~Decoder();
+
+    const checkpoint::ModelConfig& config() const;
+    std::size_t weight_bytes() const;
+
+    Sequence new_sequence();
+    /// A second sequence that shares the first one's pages until either writes (copy-on-write).
+    Sequence fork(const Sequence& sequence);
+
+    /// Appends tokens to the sequence and returns the logits of the last one, [vocab_size]; valid until the next call.
+    /// Long inputs run in chunks of up to 512 tokens. Throws Error when the context is full.
+    std::span<const float> forward(Sequence& sequence, std::span<const int> tokens);
+
+    /// The same, but hands the logits of every token to `visit(index, logits)`.
+    void forward_all(Sequence& sequence, std::span<const int> tokens,
+                     core::FunctionRef<void(std::int64_t index, std::span<const float> logits)> visit);
+
+    KvBytes kv_bytes() const;
+    /// Cache bytes of one token over all layers, by formula.
+    std::size_t kv_bytes_per_token() const;
+
+private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace mha2mla::runtime

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <functional>
+#include <span>
+#include <stop_token>
+#include <vector>
+
+#include "runtime/decoder.h"
+#include "runtime/sampler.h"
+
+namespace mha2mla::runtime {
+
+struct GenerateOptions {
+    SamplingOptions sampling;
+    int max_tokens = 128;
+    std::vector<int> stop_tokens;  ///< end of text; not part of the output
+};
+
+enum class FinishReason { stop, length, context, cancelled };
+
+struct GenerateStats {
+    FinishReason finish = FinishReason::length;
+    int prompt_tokens = 0;
+    int generated_tokens = 0;
+    double prefill_seconds = 0;
+    double decode_seconds = 0;
+};
+
+/// Continues `prompt` and hands over each token as it is chosen. A stop request ends it cleanly
+/// (FinishReason::cancelled).
+GenerateStats generate(Decoder& decoder, Sequence& sequence, std::span<const int> prompt,
+                       const GenerateOptions& options, const std::function<void(int token)>& emit,
+                       const std::stop_token& stop);
+
+}  // namespace mha2mla::runtime

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/random.h"
+
+namespace mha2mla::runtime {
+
+/// Defaults decode greedily.
+struct SamplingOptions {
+    double temperature = 0;         ///< 0: greedy
+    int top_k = 0;                  ///< 0: off
+    double top_p = 1;               ///< 1: off
+    double min_p = 0;               ///< 0: off
+    double repetition_penalty = 1;  ///< 1: off; over the last `repetition_window` tokens
+    int repetition_window = 64;
+    std::uint64_t seed = 0;
+};
+
+/// Picks the next token. Order: repetition penalty, top-k, top-p, min-p, temperature. Same seed, same tokens.
+class Sampler {
+public:
+    /// Throws Error on an option out of range.
+    explicit Sampler(const SamplingOptions& options);
+    int sample(std::span<const float> logits, std::span<const int> history);
+
+private:
+    SamplingOptions options_;
+    core::Random random_;
+    std::vector<float> scores_;
+    std::vector<int> candidates_;
+};
+
+}  // namespace mha2mla::runtime
