@@ -1,0 +1,186 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "core/dtype.h"
+
+/// Compute kernels: raw pointers and one parameter struct each. They know no threads, no files and no model. A caller
+/// splits the work by giving disjoint ranges to its threads. Activations are float; weights and cached rows are bf16 or
+/// f32.
+///
+/// Every kernel has a portable version (the oracle of the others) and may have AVX2 and AVX-512 versions. `kernels()`
+/// picks the best set that the machine runs, once.
+namespace mha2mla::kernels {
+
+enum class Isa { portable, avx2, avx512 };
+
+/// Output rows of one tile of a packed matrix.
+inline constexpr std::int64_t tile_rows = 16;
+
+/// A weight matrix [outputs, inputs] in tiles of 16 output rows. bf16: [tile][inputs / 2][16][2], so that one 64-byte
+/// vector holds a pair of inputs for 16 outputs; f32: [tile][inputs][16]. Rows beyond `outputs` and an odd last input
+/// are zero.
+struct PackedMatrix {
+    core::DType dtype = core::DType::bf16;
+    std::int64_t outputs = 0;
+    std::int64_t inputs = 0;
+    const void* data = nullptr;  ///< 64-byte aligned
+
+    std::int64_t tiles() const { return (outputs + tile_rows - 1) / tile_rows; }
+};
+
+/// Bytes of a packed matrix.
+std::size_t packed_bytes(core::DType dtype, std::int64_t outputs, std::int64_t inputs);
+/// Writes rows [first_row, first_row + rows) of a row-major [outputs, inputs] matrix into packed storage that was
+/// zeroed.
+struct PackParams {
+    const float* source;  // [rows, inputs]
+    std::int64_t first_row;
+    std::int64_t rows;
+    core::DType dtype;
+    std::int64_t inputs;
+    void* packed;
+};
+void pack_rows(const PackParams& params);
+/// Reads one row of a packed matrix back: out [inputs]. (Embedding lookup of a tied output matrix.)
+void unpack_row(const PackedMatrix& matrix, std::int64_t row, float* out);
+
+/// y = x Wᵀ (+ bias), or y += ... . One call computes a range of output tiles for all rows.
+struct LinearParams {
+    const float* x = nullptr;  // [rows, inputs]
+    std::int64_t x_stride = 0;
+    std::int64_t rows = 0;
+    PackedMatrix weight;
+    const float* bias = nullptr;  // [outputs], may be null
+    float* y = nullptr;           // [rows, outputs]
+    std::int64_t y_stride = 0;
+    bool accumulate = false;      // add to y
+    std::int64_t first_tile = 0;  // this call's output tiles
+    std::int64_t tiles = 0;
+    void* scratch = nullptr;  // linear_scratch_bytes(rows, inputs), 64-byte aligned, private to the call
+};
+/// One or few rows read the weights once and multiply in float; many rows round x to bf16 for bf16 weights.
+std::size_t linear_scratch_bytes(std::int64_t rows, std::int64_t inputs);
+
+/// y = x / sqrt(mean(x^2) + eps) * weight (arXiv 1910.07467).
+struct RmsNormParams {
+    const float* x = nullptr;       // [rows, width]
+    const float* weight = nullptr;  // [width]
+    float* y = nullptr;             // [rows, width]
+    std::int64_t rows = 0;
+    std::int64_t width = 0;
+    float eps = 0;
+};
+
+/// Rotates pairs of head vectors: out[i] + i*out[i + n] = (x[a] + i*x[a + half]) * (cos + i*sin), a = source_pairs[i],
+/// the angle of frequency f = frequencies[i] at the row's position. Also picks the rotary part out of a longer head.
+struct RopeParams {
+    const float* x = nullptr;  // [rows, heads, ...]
+    std::int64_t x_row_stride = 0;
+    std::int64_t x_head_stride = 0;
+    std::int64_t half = 0;  // distance of the two members of a pair in x
+    float* y = nullptr;     // [rows, heads, ...]: 2 * pairs values a head; may be x where source_pairs is the identity
+    std::int64_t y_row_stride = 0;
+    std::int64_t y_head_stride = 0;
+    std::int64_t rows = 0;
+    std::int64_t heads = 0;
+    std::int64_t pairs = 0;
+    const std::int32_t* source_pairs = nullptr;  // [pairs], null: 0, 1, 2, ...
+    const std::int32_t* frequencies = nullptr;   // [pairs], null: 0, 1, 2, ...
+    const float* table = nullptr;                // [positions, table_pairs, 2]: cos, sin
+    std::int64_t table_pairs = 0;
+    std::int64_t first_position = 0;  // of row 0; row r is at first_position + r
+};
+
+/// y = silu(gate) * up (arXiv 2002.05202).
+struct SwiGluParams {
+    const float* gate = nullptr;  // [count]
+    const float* up = nullptr;    // [count]
+    float* y = nullptr;           // [count], may be gate or up
+    std::int64_t count = 0;
+};
+
+/// Converts float rows to cached rows.
+struct StoreRowsParams {
+    const float* x = nullptr;  // [rows, width]
+    std::int64_t x_stride = 0;
+    std::int64_t rows = 0;
+    std::int64_t width = 0;
+    core::DType dtype = core::DType::bf16;
+    void* y = nullptr;
+    std::int64_t y_stride_bytes = 0;
+};
+
+/// A run of consecutive cached tokens, usually a page: key rows and value rows, which may overlap (a latent is both).
+struct KeyValueBlock {
+    const void* keys = nullptr;    // [tokens, key_width]
+    const void* values = nullptr;  // [tokens, value_width]
+    std::int64_t tokens = 0;
+};
+
+/// Attention of query rows over keys that all of them share: the query heads of one KV head (GQA), or all heads over
+/// one latent (absorbed MLA: the key is [latent | rotary keys], the value is the latent). One pass with an online
+/// softmax over the key range [first_key, end_key) of the blocks; row m sees keys below visible[m]. Memory beyond a
+/// row's width and keys that no row sees are not read. Output is unnormalized: out = sum of exp(s - max) * v; a merge
+/// of all ranges divides by the sum.
+struct AttentionParams {
+    core::DType dtype = core::DType::bf16;  // of keys and values
+    const float* q = nullptr;               // [rows, key_width]
+    std::int64_t q_stride = 0;
+    std::int64_t rows = 0;
+    std::int64_t key_width = 0;
+    std::int64_t value_width = 0;
+    std::int64_t key_stride_bytes = 0;
+    std::int64_t value_stride_bytes = 0;
+    float scale = 0;
+    const KeyValueBlock* blocks = nullptr;  // all hold block_tokens tokens but the last
+    std::int64_t block_tokens = 0;
+    std::int64_t first_key = 0;  // this call's keys
+    std::int64_t end_key = 0;
+    const std::int64_t* visible = nullptr;  // [rows]
+    float* out = nullptr;                   // [rows, value_width]
+    std::int64_t out_stride = 0;
+    float* max = nullptr;  // [rows], -inf where the row saw no key
+    float* sum = nullptr;  // [rows], 0 where the row saw no key
+    void* scratch =
+        nullptr;  // attention_scratch_bytes(rows, key_width, value_width), 64-byte aligned, private to the call
+};
+std::size_t attention_scratch_bytes(std::int64_t rows, std::int64_t key_width, std::int64_t value_width);
+
+/// Merges the partial results of key ranges by log-sum-exp and normalizes. out may be partial 0's.
+struct MergeParams {
+    const float* partial = nullptr;  // [parts, rows, width]
+    const float* max = nullptr;      // [parts, rows]
+    const float* sum = nullptr;      // [parts, rows]
+    std::int64_t parts = 0;
+    std::int64_t rows = 0;
+    std::int64_t width = 0;
+    float* out = nullptr;  // [rows, width]
+    std::int64_t out_stride = 0;
+};
+
+/// One implementation of every kernel.
+struct KernelSet {
+    Isa isa;
+    void (*linear)(const LinearParams&);
+    void (*rms_norm)(const RmsNormParams&);
+    void (*rope)(const RopeParams&);
+    void (*swiglu)(const SwiGluParams&);
+    void (*store_rows)(const StoreRowsParams&);
+    void (*attention)(const AttentionParams&);
+    void (*merge)(const MergeParams&);
+};
+
+/// The best set of this machine, or the one that MHA2MLA_ISA=portable|avx2|avx512 names. Throws Error where that one
+/// cannot run.
+const KernelSet& kernels();
+/// A given set. Throws Error where the machine lacks it.
+const KernelSet& kernels(Isa isa);
+/// Every set that this machine runs, portable first.
+std::vector<Isa> supported_isas();
+std::string_view name_of(Isa isa);
+
+}  // namespace mha2mla::kernels
