@@ -7,6 +7,7 @@ Config files come in both styles met in the wild: "legacy" (rope_theta, rope_sca
 "current" (transformers 5: rope_parameters, dtype). The logits are those of the model as loaded again from disk.
 """
 
+import copy
 import json
 import sys
 from dataclasses import dataclass, field
@@ -99,12 +100,12 @@ def expected(directory, spec, original):
 def make_model(directory, spec):
     model = LlamaForCausalLM(make_config(spec))
     randomize(model, spec)
-    model.to(spec.dtype).save_pretrained(directory)
+    copy.deepcopy(model).to(spec.dtype).save_pretrained(directory)
     (directory / "generation_config.json").unlink(missing_ok=True)
     (directory / "model.safetensors").chmod(0o644)
     if spec.legacy:
         write_legacy_config(directory / "config.json")
-    write_json(directory / "expected.json", expected(directory, spec, model.float().eval()))
+    write_json(directory / "expected.json", expected(directory, spec, model.eval()))
 
 
 def main():
