@@ -1,0 +1,93 @@
+#include <fmt/format.h>
+#include <memory>
+
+#include "cli/model_options.h"
+#include "cli/session.h"
+#include "cli/workshop.h"
+#include "core/error.h"
+#include "data/windows.h"
+#include "eval/native_scorer.h"
+#include "eval/perplexity.h"
+
+namespace mha2mla::cli {
+namespace {
+
+struct EvalCommand {
+    ModelOptions model;
+    std::string task = "perplexity";
+    std::string text;
+    int window = 1024;
+    eval::PerplexityOptions perplexity;
+    std::string engine = "native";
+    std::string device = "cpu";
+};
+
+void check_window(const EvalCommand& command, const checkpoint::ModelConfig& config) {
+    if (command.window <= config.max_position_embeddings) return;
+    throw core::Error({.what = "the window is longer than the model's context",
+                       .expected = fmt::format("at most {}", config.max_position_embeddings),
+                       .got = fmt::to_string(command.window),
+                       .where = "--window"});
+}
+
+eval::PerplexityResult score(const EvalCommand& command, const checkpoint::Checkpoint& model,
+                             const data::TokenWindows& windows, Session& session) {
+    if (command.engine == "workshop") {
+        const auto scorer = module_scorer(model, command.model.decoder.weights, command.device);
+        return eval::perplexity(windows, command.perplexity, scorer, session.progress(), session.stop());
+    }
+    auto options = command.model.decoder;
+    if (options.context_tokens == 0) options.context_tokens = command.window;
+    const auto decoder = load_decoder(model, options, session);
+    return eval::perplexity(windows, command.perplexity, eval::native_scorer(*decoder), session.progress(),
+                            session.stop());
+}
+
+void evaluate(const EvalCommand& command, Session& session) {
+    const auto model = checkpoint::Checkpoint::open(command.model.path);
+    check_window(command, model.config());
+    const auto text = data::read_text_file(command.text);
+    const data::TokenWindows windows(load_tokenizer(model)->encode(text, false), command.window);
+    const auto result = score(command, model, windows, session);
+    session.print(
+        {{"task", command.task},
+         {"perplexity", result.perplexity},
+         {"tokens", result.tokens},
+         {"seconds", result.seconds},
+         {"window", command.window},
+         {"window_nll", result.window_nll}},
+        fmt::format("perplexity {:.4g} over {} tokens in {} windows of {} ({})\n", result.perplexity, result.tokens,
+                    result.window_nll.size(), command.window, core::format_duration(result.seconds)));
+}
+
+}  // namespace
+
+void add_eval(CLI::App& program, Session& session) {
+    auto command = std::make_shared<EvalCommand>();
+    CLI::App* verb =
+        add_verb(program, session, "eval", "Measure how well a model predicts a text",
+                 "  mha2mla eval MODEL --task perplexity --text wiki.txt --window 1024 --first 8 --windows 8\n"
+                 "  mha2mla eval MODEL --text wiki.txt --engine workshop --weights f32 --json");
+    add_model_options(*verb, command->model);
+    verb->add_option("--task", command->task, "perplexity")
+        ->check(CLI::IsMember({"perplexity"}))
+        ->capture_default_str();
+    verb->add_option("--text", command->text, "Text file")->required();
+    verb->add_option("--window", command->window, "Tokens of a window")
+        ->check(CLI::Range(2, 1 << 20))
+        ->capture_default_str();
+    verb->add_option("--first", command->perplexity.first, "Index of the first window")
+        ->check(CLI::Range(0, 1 << 30))
+        ->capture_default_str();
+    verb->add_option("--windows", command->perplexity.windows, "Number of windows; 0 = all that follow")
+        ->check(CLI::Range(0, 1 << 30))
+        ->capture_default_str();
+    verb->add_option("--engine", command->engine, "native, or workshop (the LibTorch module)")
+        ->check(CLI::IsMember({"native", "workshop"}))
+        ->capture_default_str();
+    verb->add_option("--device", command->device, "Device of the workshop engine, as LibTorch spells it")
+        ->capture_default_str();
+    verb->callback([command, &session] { evaluate(*command, session); });
+}
+
+}  // namespace mha2mla::cli

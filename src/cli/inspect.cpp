@@ -1,0 +1,121 @@
+#include <cstdint>
+#include <fmt/format.h>
+#include <map>
+#include <memory>
+#include <numeric>
+
+#include "checkpoint/checkpoint.h"
+#include "cli/session.h"
+
+namespace mha2mla::cli {
+namespace {
+
+constexpr int bf16_bytes = 2;
+
+std::int64_t parameter_count(const checkpoint::Checkpoint& model) {
+    std::int64_t count = 0;
+    for (const auto& tensor : model.tensors().list()) count += checkpoint::element_count(tensor.shape);
+    return count;
+}
+
+std::map<std::string, int> stored_types(const checkpoint::Checkpoint& model) {
+    std::map<std::string, int> types;
+    for (const auto& tensor : model.tensors().list()) ++types[model.tensors().stored_type(tensor.name)];
+    return types;
+}
+
+/// What a token costs in a bf16 cache, by formula.
+core::OrderedJson kv_cache_json(const checkpoint::ModelConfig& config) {
+    std::vector<int> bytes;
+    for (int layer = 0; layer < config.num_hidden_layers; ++layer)
+        bytes.push_back(config.cached_elements(layer) * bf16_bytes);
+    const int source_bytes = 2 * config.num_key_value_heads * config.head_dim * bf16_bytes * config.num_hidden_layers;
+    const int total = std::accumulate(bytes.begin(), bytes.end(), 0);
+    return {{"dtype", "bf16"},
+            {"bytes_per_token", total},
+            {"bytes_per_token_per_layer", bytes},
+            {"source_bytes_per_token", source_bytes},
+            {"saved", 1.0 - static_cast<double>(total) / source_bytes}};
+}
+
+core::OrderedJson mla_json(const checkpoint::MlaConfig& mla) {
+    return {{"kv_lora_rank", mla.kv_lora_rank},
+            {"qk_rope_head_dim", mla.qk_rope_head_dim},
+            {"qk_nope_head_dim", mla.qk_nope_head_dim},
+            {"v_head_dim", mla.v_head_dim},
+            {"num_rope_key_heads", mla.num_rope_key_heads},
+            {"rope_pairs", mla.rope_pairs},
+            {"source_model_type", mla.source_model_type}};
+}
+
+core::OrderedJson describe(const checkpoint::Checkpoint& model) {
+    const auto& config = model.config();
+    core::OrderedJson object{{"path", model.path().string()},
+                             {"format", model.format()},
+                             {"model_type", config.model_type},
+                             {"attention", config.is_mla() ? "mla" : "gqa"},
+                             {"parameters", parameter_count(model)},
+                             {"num_hidden_layers", config.num_hidden_layers},
+                             {"hidden_size", config.hidden_size},
+                             {"intermediate_size", config.intermediate_size},
+                             {"num_attention_heads", config.num_attention_heads},
+                             {"num_key_value_heads", config.num_key_value_heads},
+                             {"head_dim", config.head_dim},
+                             {"vocab_size", config.vocab_size},
+                             {"max_position_embeddings", config.max_position_embeddings},
+                             {"rope_theta", config.rope_theta},
+                             {"rope_scaling", config.rope_scaling ? "llama3" : "none"},
+                             {"tie_word_embeddings", config.tie_word_embeddings},
+                             {"tensors", stored_types(model)},
+                             {"kv_cache", kv_cache_json(config)}};
+    if (config.is_mla()) object["mla"] = mla_json(config.mla());
+    return object;
+}
+
+std::string range_text(const std::vector<int>& values) {
+    const auto [low, high] = std::minmax_element(values.begin(), values.end());
+    return *low == *high ? fmt::to_string(*low) : fmt::format("{} to {}", *low, *high);
+}
+
+std::string attention_text(const checkpoint::ModelConfig& config) {
+    if (!config.is_mla()) {
+        return fmt::format("grouped-query, {} heads over {} key/value heads of {}", config.num_attention_heads,
+                           config.num_key_value_heads, config.head_dim);
+    }
+    const auto& mla = config.mla();
+    return fmt::format("multi-head latent, {} heads, latent {}, {} rotary key heads of {}", config.num_attention_heads,
+                       range_text(mla.kv_lora_rank), mla.num_rope_key_heads, range_text(mla.qk_rope_head_dim));
+}
+
+std::string to_text(const checkpoint::Checkpoint& model, const core::OrderedJson& object) {
+    const auto& config = model.config();
+    std::string tensors;
+    for (const auto& [type, count] : stored_types(model))
+        tensors += fmt::format("{}{} {}", tensors.empty() ? "" : ", ", count, type);
+    const auto& cache = object["kv_cache"];
+    std::string text = fmt::format("{} ({}, {})\n", model.path().string(), model.format(), config.model_type);
+    text += fmt::format("  parameters  {:.1f} million ({})\n", object["parameters"].get<double>() / 1e6, tensors);
+    text += fmt::format("  layers      {}, hidden {}, feed-forward {}, vocabulary {}, context {}\n",
+                        config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.vocab_size,
+                        config.max_position_embeddings);
+    text += fmt::format("  attention   {}\n", attention_text(config));
+    text += fmt::format("  KV cache    {} bytes a token in bf16 over all layers", cache["bytes_per_token"].get<int>());
+    if (config.is_mla()) text += fmt::format(" ({:.2f} % less than its source)", 100 * cache["saved"].get<double>());
+    return text + "\n";
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& program, Session& session) {
+    auto path = std::make_shared<std::string>();
+    CLI::App* verb = add_verb(program, session, "inspect", "Describe a model: sizes, tensors, cache bytes",
+                              "  mha2mla inspect model.gguf\n  mha2mla inspect converted/ --json");
+    verb->add_option("MODEL", *path, "Directory or GGUF file")->required();
+    verb->callback([path, &session] {
+        const auto model = checkpoint::Checkpoint::open(*path);
+        const auto object = describe(model);
+        session.print(object, to_text(model, object));
+    });
+}
+
+}  // namespace mha2mla::cli

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+
+#include "checkpoint/checkpoint.h"
+#include "cli/session.h"
+#include "runtime/decoder.h"
+#include "tokenizer/tokenizer.h"
+
+namespace mha2mla::cli {
+
+/// Options of the verbs that run a model natively.
+struct ModelOptions {
+    std::string path;
+    runtime::DecoderOptions decoder;
+};
+
+/// MODEL, --weights, --kv-cache, --context, --attention.
+void add_model_options(CLI::App& verb, ModelOptions& options);
+
+/// An option whose value is "bf16" or "f32".
+void add_dtype_option(CLI::App& verb, const std::string& name, core::DType& dtype, const std::string& description);
+
+/// The native decoder of a checkpoint, its weights packed.
+std::unique_ptr<runtime::Decoder> load_decoder(const checkpoint::Checkpoint& model, runtime::DecoderOptions options,
+                                               Session& session);
+
+/// The tokenizer of a checkpoint.
+std::unique_ptr<tokenizer::Tokenizer> load_tokenizer(const checkpoint::Checkpoint& model);
+
+}  // namespace mha2mla::cli

@@ -1,0 +1,28 @@
+#include "cli/session.h"
+#include "cli/workshop.h"
+#include "core/error.h"
+
+namespace mha2mla::cli {
+namespace {
+
+[[noreturn]] void refuse(const std::string& what) {
+    throw core::Error({.what = what + " needs the workshop, which this build leaves out",
+                       .remedy = "build without --runtime-only (-DMHA2MLA_WORKSHOP=ON)"});
+}
+
+}  // namespace
+
+bool has_workshop() { return false; }
+
+eval::WindowScorer module_scorer(const checkpoint::Checkpoint&, core::DType, const std::string&) {
+    refuse("eval --engine workshop");
+}
+
+void add_convert(CLI::App& program, Session& session) {
+    CLI::App* verb = add_verb(program, session, "convert", "Convert a model (not in this build)",
+                              "  needs a build with the workshop");
+    verb->allow_extras();
+    verb->callback([] { refuse("convert"); });
+}
+
+}  // namespace mha2mla::cli

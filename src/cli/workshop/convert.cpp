@@ -1,0 +1,143 @@
+#include <fmt/format.h>
+#include <map>
+#include <memory>
+
+#include "checkpoint/checkpoint.h"
+#include "cli/calibration_text.h"
+#include "cli/model_options.h"
+#include "cli/session.h"
+#include "convert/pipeline.h"
+#include "core/error.h"
+
+namespace mha2mla::cli {
+namespace {
+
+struct ConvertCommand {
+    std::string source;
+    convert::ConversionOptions conversion;
+    convert::ConvertRequest request;
+    CalibrationOptions calibration;
+    std::vector<std::string> select_words;
+    bool dry_run = false;
+};
+
+const std::map<std::string, convert::Selection> selections{{"high", convert::Selection::high},
+                                                           {"low", convert::Selection::low},
+                                                           {"uniform", convert::Selection::uniform},
+                                                           {"2-norm", convert::Selection::two_norm},
+                                                           {"table", convert::Selection::table}};
+
+const std::map<std::string, convert::Factorization> factorizations{{"joint-svd", convert::Factorization::joint_svd},
+                                                                   {"split-svd", convert::Factorization::split_svd},
+                                                                   {"none", convert::Factorization::none}};
+
+/// --select high, or --select table FILE.
+void apply_selection(const std::vector<std::string>& words, convert::ConversionOptions& options) {
+    if (words.empty()) return;
+    const auto selection = selections.find(words[0]);
+    const bool takes_file = words[0] == "table";
+    if (selection == selections.end() || words.size() != (takes_file ? 2u : 1u)) {
+        throw core::Error({.what = "not a selection",
+                           .expected = "high, low, uniform, 2-norm, or table FILE.pth",
+                           .got = fmt::format("'{}'", fmt::join(words, " ")),
+                           .where = "--select"});
+    }
+    options.selection = selection->second;
+    if (takes_file) options.rank_table = words[1];
+}
+
+std::string plan_text(const convert::Plan& plan) {
+    const auto& mla = plan.target.mla();
+    const int before = plan.source.cached_elements(0);
+    std::string text = fmt::format("{} layers; cached elements a token and layer (source {}):\n",
+                                   plan.target.num_hidden_layers, before);
+    for (int layer = 0; layer < plan.target.num_hidden_layers; ++layer) {
+        const auto l = static_cast<std::size_t>(layer);
+        text += fmt::format("  layer {:2}: latent {:4} + rotary {} x {} = {:4}\n", layer, mla.kv_lora_rank[l],
+                            mla.num_rope_key_heads, mla.qk_rope_head_dim[l], mla.cached_elements(layer));
+    }
+    return text + fmt::format("KV cache: {:.2f} % less\n", 100 * (1 - plan.cache_ratio()));
+}
+
+std::string report_text(const convert::ConversionReport& report, const std::filesystem::path& target) {
+    double keys = 0;
+    double values = 0;
+    for (const auto& layer : report.layers) {
+        keys += layer.key_energy / static_cast<double>(report.layers.size());
+        values += layer.value_energy / static_cast<double>(report.layers.size());
+    }
+    return fmt::format(
+        "{}: KV cache {:.2f} % less; the factors keep {:.1f} % of the un-rotated key weights' energy and {:.1f} % of "
+        "the "
+        "values' ({})\n",
+        target.string(), 100 * (1 - report.plan.cache_ratio()), 100 * keys, 100 * values,
+        core::format_duration(report.seconds));
+}
+
+void convert_model(ConvertCommand& command, Session& session) {
+    apply_selection(command.select_words, command.conversion);
+    const auto source = checkpoint::Checkpoint::open(command.source);
+    const auto plan = convert::make_plan(source.config(), command.conversion);
+    if (command.dry_run) return session.print(convert::plan_to_json(plan), plan_text(plan));
+
+    convert::CalibrationTokens calibration;
+    if (convert::needs_calibration(command.conversion)) {
+        auto text = calibration_text(source, command.calibration, session);
+        calibration = {.windows = std::move(text.windows), .origin = std::move(text.origin)};
+    }
+    const auto report =
+        convert::convert(source, plan, calibration, command.request, session.progress(), session.stop());
+    session.print(report.to_json(), report_text(report, command.request.target));
+}
+
+void add_method_options(CLI::App& verb, ConvertCommand& command) {
+    auto& options = command.conversion;
+    verb.add_option("--method", options.method, "mha2mla (arXiv 2502.14837)")
+        ->check(CLI::IsMember({"mha2mla"}))
+        ->capture_default_str();
+    verb.add_option("--select", command.select_words,
+                    "Pairs that keep RoPE: high, low, uniform (default), 2-norm, or table FILE.pth")
+        ->expected(1, 2)
+        ->type_name("RULE [FILE]");
+    verb.add_option("--factor", options.factorization, "joint-svd (default), split-svd, or none (exact, saves little)")
+        ->transform(CLI::Transformer(factorizations))
+        ->type_name("FACTOR");
+    verb.add_option("--rope-pairs", options.rope_pairs,
+                    "Pairs that keep RoPE per key/value head; default head_dim / 16");
+    auto* rank = verb.add_option("--kv-rank", options.kv_rank, "Latent width per key/value head; default head_dim / 2");
+    verb.add_option("--cache-ratio", options.cache_ratio, "Share of the source's cache to keep, for example 0.3125")
+        ->excludes(rank);
+    verb.add_flag("--split-full-rank", options.split_full_rank, "split-svd as in the reference code: twice the latent");
+}
+
+void add_calibration_options(CLI::App& verb, CalibrationOptions& options) {
+    verb.add_option("--calibration", options.file, "Text for 2-norm; default: sampled from the source model");
+    verb.add_option("--calibration-windows", options.windows, "Number of windows")
+        ->check(CLI::Range(1, 1 << 16))
+        ->capture_default_str();
+    verb.add_option("--calibration-window", options.window, "Tokens of a window")
+        ->check(CLI::Range(2, 1 << 16))
+        ->capture_default_str();
+}
+
+}  // namespace
+
+void add_convert(CLI::App& program, Session& session) {
+    auto command = std::make_shared<ConvertCommand>();
+    CLI::App* verb = add_verb(program, session, "convert", "Convert a model to multi-head latent attention",
+                              "  mha2mla convert model.gguf converted\n"
+                              "  mha2mla convert llama/ converted --select 2-norm --cache-ratio 0.1875 --dry-run\n"
+                              "  mha2mla convert llama/ converted --select table ranks.pth --kv-rank 16");
+    verb->add_option("MODEL", command->source, "Source: directory or GGUF file")->required();
+    verb->add_option("OUT", command->request.target, "Directory to write")->required();
+    add_method_options(*verb, *command);
+    add_calibration_options(*verb, command->calibration);
+    add_dtype_option(*verb, "--dtype", command->request.dtype, "Weights on disk");
+    verb->add_option("--device", command->request.device, "Where to compute, as LibTorch spells it")
+        ->capture_default_str();
+    verb->add_flag("--force", command->request.replace, "Replace OUT where it exists");
+    verb->add_flag("--dry-run", command->dry_run, "Print the plan and what it would save; write nothing");
+    verb->callback([command, &session] { convert_model(*command, session); });
+}
+
+}  // namespace mha2mla::cli

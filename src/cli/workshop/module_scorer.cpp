@@ -1,0 +1,50 @@
+#include <memory>
+
+#include "cli/workshop.h"
+#include "core/error.h"
+#include "model/causal_lm.h"
+
+namespace mha2mla::cli {
+namespace {
+
+torch::Dtype torch_dtype(core::DType dtype) { return dtype == core::DType::f32 ? torch::kFloat32 : torch::kBFloat16; }
+
+/// -log p of each token after the first. The vocabulary is walked in chunks of positions: whole windows of float logits
+/// are large.
+std::vector<double> negative_log_likelihoods(const torch::Tensor& logits_TV, const torch::Tensor& tokens_T) {
+    constexpr std::int64_t chunk = 128;
+    const std::int64_t scored = tokens_T.size(0) - 1;
+    std::vector<double> result;
+    result.reserve(static_cast<std::size_t>(scored));
+    for (std::int64_t begin = 0; begin < scored; begin += chunk) {
+        const std::int64_t end = std::min(begin + chunk, scored);
+        const auto targets = tokens_T.slice(0, begin + 1, end + 1);
+        const auto nll = torch::nn::functional::cross_entropy(
+                             logits_TV.slice(0, begin, end).to(torch::kFloat32), targets,
+                             torch::nn::functional::CrossEntropyFuncOptions().reduction(torch::kNone))
+                             .to(torch::kCPU, torch::kFloat64)
+                             .contiguous();
+        result.insert(result.end(), nll.data_ptr<double>(), nll.data_ptr<double>() + nll.numel());
+    }
+    return result;
+}
+
+}  // namespace
+
+bool has_workshop() { return true; }
+
+eval::WindowScorer module_scorer(const checkpoint::Checkpoint& model, core::DType dtype, const std::string& device) {
+    model::ModelOptions options;
+    options.dtype = torch_dtype(dtype);
+    options.device = torch::Device(device);
+    auto module = std::make_shared<model::CausalLm>(model, options);
+    return [module, options](std::span<const int> tokens) {
+        const torch::NoGradGuard no_grad;
+        const std::vector<std::int64_t> ids(tokens.begin(), tokens.end());
+        const auto tokens_T = torch::tensor(ids, torch::kInt64).to(options.device);
+        const auto logits_BTV = (*module)->forward(tokens_T.unsqueeze(0));
+        return negative_log_likelihoods(logits_BTV[0], tokens_T);
+    };
+}
+
+}  // namespace mha2mla::cli

@@ -1,0 +1,163 @@
+// Every verb as a user runs it, on a tiny model: its JSON, its text, its errors.
+
+#include <fstream>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "run_program.h"
+
+namespace mha2mla::tests {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+const std::string model = fixture_model("tiny-text");
+
+std::string text_file(const TemporaryDirectory& directory, int repetitions) {
+    const std::string path = directory / "text.txt";
+    std::ofstream file(path);
+    for (int i = 0; i < repetitions; ++i) file << "the cat sat on the mat and the hen ran to the den\n";
+    return path;
+}
+
+TEST(CommandLine, EveryVerbExplainsItselfWithAnExample) {
+    for (const std::string verb : {"inspect", "generate", "eval", "tokenize", "bench", "convert"}) {
+        const auto outcome = run({verb, "--help"});
+        EXPECT_EQ(outcome.exit_code, 0) << verb;
+        EXPECT_THAT(outcome.out, AllOf(HasSubstr("Examples:"), HasSubstr("mha2mla " + verb), HasSubstr("--json")))
+            << verb;
+    }
+}
+
+TEST(CommandLine, VersionNamesCommitAndInstructionSet) {
+    const auto outcome = run({"--version"});
+    EXPECT_EQ(outcome.exit_code, 0);
+    EXPECT_THAT(outcome.out, AllOf(HasSubstr("mha2mla "), HasSubstr("commit ")));
+}
+
+TEST(CommandLine, InspectReportsCacheBytesByLayer) {
+    const auto object = run({"inspect", model, "--json"}).json();
+    EXPECT_EQ(object["kv_cache"]["bytes_per_token_per_layer"],
+              core::Json::array({128, 128}));  // 2 * 2 heads * 16 * 2 bytes
+    EXPECT_EQ(object["kv_cache"]["bytes_per_token"], 256);
+    EXPECT_EQ(object["attention"], "gqa");
+}
+
+TEST(CommandLine, TokenizeGoesThereAndBack) {
+    const auto ids = run({"tokenize", model, "-p", "the cat", "--json"}).json()["tokens"];
+    std::vector<std::string> arguments{"tokenize", model, "--json", "--decode"};
+    for (const auto& id : ids) arguments.push_back(std::to_string(id.get<int>()));
+    EXPECT_EQ(run(arguments).json()["text"], "the cat");
+}
+
+TEST(CommandLine, GenerateIsRepeatableForASeed) {
+    const std::vector<std::string> arguments{"generate",      model, "-p",           "the",    "-n", "12",
+                                             "--temperature", "1",   "--ignore-eos", "--seed", "3",  "--json"};
+    const auto first = run(arguments).json();
+    EXPECT_EQ(first["tokens"].size(), 12u);
+    EXPECT_EQ(run(arguments).json()["tokens"], first["tokens"]);
+    auto other = arguments;
+    other[10] = "4";
+    EXPECT_NE(run(other).json()["tokens"], first["tokens"]);
+}
+
+TEST(CommandLine, GenerateStreamsPromptAndText) {
+    const auto outcome = run({"generate", model, "-p", "the cat", "-n", "4", "--ignore-eos", "--stats"});
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    EXPECT_THAT(outcome.out, testing::StartsWith("the cat"));
+    EXPECT_THAT(outcome.err, HasSubstr("4 generated"));
+}
+
+TEST(CommandLine, GenerateStopsWhereTheContextIsFull) {
+    const auto object =
+        run({"generate", model, "-p", "the", "-n", "999", "--ignore-eos", "--context", "32", "--json"}).json();
+    EXPECT_EQ(object["finish_reason"], "context");
+}
+
+TEST(CommandLine, EveryInstructionSetGeneratesTheSameText) {
+    const std::vector<std::string> arguments{"generate",     model,       "-p",  "the cat sat", "-n",  "8",
+                                             "--ignore-eos", "--weights", "f32", "--kv-cache",  "f32", "--json"};
+    const auto portable = run(arguments, {"MHA2MLA_ISA=portable"}).json()["tokens"];
+    for (const std::string isa : {"avx2", "avx512"}) {
+        const auto outcome = run(arguments, {"MHA2MLA_ISA=" + isa});
+        if (outcome.exit_code != 0) {
+            EXPECT_THAT(outcome.err, HasSubstr(isa));  // this machine lacks it, and says so
+            continue;
+        }
+        EXPECT_EQ(outcome.json()["tokens"], portable) << isa;
+    }
+}
+
+TEST(CommandLine, EvalReportsPerplexityTokensAndSeconds) {
+    const TemporaryDirectory directory;
+    const auto object =
+        run({"eval", model, "--text", text_file(directory, 40), "--window", "64", "--windows", "2", "--json"}).json();
+    EXPECT_GT(object["perplexity"].get<double>(), 1.0);
+    EXPECT_EQ(object["tokens"], 2 * 63);
+    EXPECT_TRUE(object.contains("seconds"));
+}
+
+TEST(CommandLine, BenchListsTestsByDepth) {
+    const auto list = run({"bench", model, "--prefill", "16", "--decode", "4", "--depth", "0,32", "--json"}).json();
+    ASSERT_EQ(list.size(), 4u);
+    for (const auto& item : list) {
+        EXPECT_GT(item["tokens_per_second"].get<double>(), 0);
+        EXPECT_TRUE(item.contains("test") && item.contains("depth"));
+    }
+}
+
+struct BadInput {
+    std::string name;
+    std::vector<std::string> arguments;
+    int exit_code;
+    std::vector<std::string> message;  // parts
+};
+
+class BadInputTest : public testing::TestWithParam<BadInput> {};
+
+TEST_P(BadInputTest, IsOneLineThatSaysWhatToDo) {
+    const auto outcome = run(GetParam().arguments);
+    EXPECT_EQ(outcome.exit_code, GetParam().exit_code) << outcome.err;
+    EXPECT_EQ(outcome.out, "");
+    for (const auto& part : GetParam().message) EXPECT_THAT(outcome.err, HasSubstr(part));
+    if (GetParam().exit_code == 1)
+        EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
+}
+
+const std::string repository_file = std::string(MHA2MLA_FIXTURES) + "/models/tiny-text/config.json";
+
+INSTANTIATE_TEST_SUITE_P(
+    CommandLine, BadInputTest,
+    testing::Values(
+        BadInput{"NoVerb", {}, 2, {"subcommand"}}, BadInput{"UnknownVerb", {"transmogrify"}, 2, {"--help"}},
+        BadInput{"UnknownOption", {"inspect", model, "--colour"}, 2, {"--colour"}},
+        BadInput{"NoModel", {"inspect"}, 2, {"MODEL"}},
+        BadInput{"MissingModel", {"inspect", "no/such/model"}, 1, {"no/such/model"}},
+        BadInput{"NotAModelFile", {"inspect", repository_file}, 1, {"config.json", "GGUF"}},
+        BadInput{"NotAModelDirectory", {"inspect", MHA2MLA_FIXTURES}, 1, {"config.json"}},
+        BadInput{"MissingText", {"eval", model, "--text", "no-such.txt"}, 1, {"no-such.txt"}},
+        BadInput{"TooFewWindows",
+                 {"eval", model, "--text", repository_file, "--window", "128", "--first", "99"},
+                 1,
+                 {"window"}},
+        BadInput{"WindowBeyondContext",
+                 {"eval", model, "--text", repository_file, "--window", "4096"},
+                 1,
+                 {"--window", "128"}},
+        BadInput{"ContextBeyondModel", {"generate", model, "-p", "x", "--context", "9999"}, 1, {"--context", "128"}},
+        BadInput{"PromptBeyondContext",
+                 {"generate", model, "-p", "the cat sat on the mat", "--context", "4"},
+                 1,
+                 {"--context"}},
+        BadInput{"EmptyPrompt", {"generate", model, "-p", ""}, 1, {"prompt is empty"}},
+        BadInput{"NoPrompt", {"generate", model}, 2, {"--prompt"}},
+        BadInput{"BadTemperature", {"generate", model, "-p", "x", "--temperature", "-1"}, 1, {"temperature"}},
+        BadInput{"BadTopP", {"generate", model, "-p", "x", "--top-p", "1.5"}, 1, {"top"}},
+        BadInput{"BadType", {"generate", model, "-p", "x", "--weights", "int3"}, 2, {"--weights"}},
+        BadInput{"NoSuchToken", {"tokenize", model, "--decode", "272"}, 1, {"--decode", "271"}},
+        BadInput{"BadDepth", {"bench", model, "--depth", "4096"}, 1, {"4096"}}),
+    [](const auto& instance) { return instance.param.name; });
+
+}  // namespace
+}  // namespace mha2mla::tests

@@ -1,0 +1,164 @@
+// `convert` as a user runs it, on a tiny model: what it writes, what it refuses, and what an interruption leaves.
+
+#include <fstream>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/file.h"
+#include "run_program.h"
+
+namespace mha2mla::tests {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+const std::string model = fixture_model("tiny-text");
+
+TEST(ConvertCommand, WritesAModelThatEveryVerbRuns) {
+    const TemporaryDirectory directory;
+    const std::string target = directory / "mla";
+    const auto report = run({"convert", model, target, "--rope-pairs", "2", "--kv-rank", "8", "--json"}).json();
+    EXPECT_TRUE(report.is_object());
+
+    const auto config = core::parse_json(core::read_text(target + "/config.json"), "config.json");
+    EXPECT_EQ(config["model_type"], "mha2mla");
+    EXPECT_EQ(config["mla"]["kv_lora_rank"], core::Json::array({16, 16}));
+    for (const std::string file : {"conversion.json", "README.md", "model.safetensors", "tokenizer.json"}) {
+        EXPECT_TRUE(fs::exists(fs::path(target) / file)) << file;
+    }
+
+    const auto inspected = run({"inspect", target, "--json"}).json();
+    EXPECT_EQ(inspected["attention"], "mla");
+    EXPECT_EQ(inspected["kv_cache"]["bytes_per_token_per_layer"],
+              core::Json::array({48, 48}));  // (16 + 2 * 4) * 2 bytes
+    EXPECT_EQ(run({"generate", target, "-p", "the cat", "-n", "5", "--ignore-eos", "--json"}).json()["tokens"].size(),
+              5u);
+}
+
+TEST(ConvertCommand, ExactConversionGeneratesTheSameText) {
+    const TemporaryDirectory directory;
+    const std::string target = directory / "mla";
+    ASSERT_EQ(run({"convert", model, target, "--rope-pairs", "8", "--factor", "none", "--dtype", "f32"}).exit_code, 0);
+    const auto tokens_of = [](const std::string& path, const std::string& form) {
+        return run({"generate", path, "-p", "the cat sat on", "-n", "16", "--ignore-eos", "--weights", "f32",
+                    "--kv-cache", "f32", "--attention", form, "--json"})
+            .json()["tokens"];
+    };
+    const auto expected = tokens_of(model, "auto");
+    for (const std::string form : {"absorbed", "expanded"}) EXPECT_EQ(tokens_of(target, form), expected) << form;
+}
+
+TEST(ConvertCommand, BothEnginesScoreAlike) {
+    const TemporaryDirectory directory;
+    const std::string target = directory / "mla";
+    ASSERT_EQ(run({"convert", model, target, "--select", "2-norm", "--calibration-windows", "2", "--calibration-window",
+                   "32"})
+                  .exit_code,
+              0);
+    const std::string text = std::string(MHA2MLA_FIXTURES) + "/models/tiny-text/config.json";
+    const auto perplexity = [&](const std::string& engine) {
+        return run({"eval", target, "--text", text, "--window", "64", "--engine", engine, "--weights", "f32",
+                    "--kv-cache", "f32", "--json"})
+            .json()["perplexity"]
+            .get<double>();
+    };
+    const double native = perplexity("native");
+    EXPECT_NEAR(perplexity("workshop"), native, 1e-4 * native);
+}
+
+TEST(ConvertCommand, DryRunPrintsThePlanAndWritesNothing) {
+    const TemporaryDirectory directory;
+    const auto plan = run({"convert", model, directory / "mla", "--dry-run", "--json"}).json();
+    EXPECT_TRUE(plan.is_object());
+    EXPECT_TRUE(fs::is_empty(directory.path()));
+    EXPECT_THAT(run({"convert", model, directory / "mla", "--dry-run"}).out, HasSubstr("% less"));
+}
+
+TEST(ConvertCommand, SameSeedSameBytes) {
+    const TemporaryDirectory directory;
+    for (const std::string name : {"a", "b"}) {
+        ASSERT_EQ(run({"convert", model, directory / name, "--select", "2-norm", "--calibration-windows", "2",
+                       "--calibration-window", "32", "--seed", "5"})
+                      .exit_code,
+                  0);
+    }
+    EXPECT_EQ(core::read_text(directory / "a/model.safetensors"), core::read_text(directory / "b/model.safetensors"));
+}
+
+TEST(ConvertCommand, ExistingTargetNeedsForce) {
+    const TemporaryDirectory directory;
+    const std::string target = directory / "mla";
+    fs::create_directory(target);
+    std::ofstream(fs::path(target) / "precious.txt") << "keep me";
+    const auto refused = run({"convert", model, target});
+    EXPECT_EQ(refused.exit_code, 1);
+    EXPECT_THAT(refused.err, HasSubstr("--force"));
+    EXPECT_TRUE(fs::exists(fs::path(target) / "precious.txt"));
+    EXPECT_EQ(run({"convert", model, target, "--force"}).exit_code, 0);
+    EXPECT_FALSE(fs::exists(fs::path(target) / "precious.txt"));
+}
+
+TEST(ConvertCommand, InterruptionLeavesNothingBehind) {
+    const auto source = default_model();
+    if (!source) GTEST_SKIP() << "MHA2MLA_MODEL names no model: ./dev test sets it";
+    const TemporaryDirectory directory;
+    const auto outcome = run_and_interrupt({"convert", *source, directory / "mla"}, directory.path());
+    EXPECT_EQ(outcome.exit_code, 130) << outcome.err;
+    EXPECT_TRUE(fs::is_empty(directory.path()));
+}
+
+TEST(ConvertCommand, FullDiskIsOneSentence) {
+    if (!fs::exists("/dev/full")) GTEST_SKIP() << "no /dev/full on this system";
+    const TemporaryDirectory directory;
+    const auto outcome = run({"convert", model, "/dev/full/mla"});
+    EXPECT_EQ(outcome.exit_code, 1);
+    EXPECT_THAT(outcome.err, HasSubstr("/dev/full"));
+}
+
+struct Refusal {
+    std::string name;
+    std::vector<std::string> options;
+    std::vector<std::string> message;
+};
+
+class ConvertRefusalTest : public testing::TestWithParam<Refusal> {};
+
+TEST_P(ConvertRefusalTest, NamesTheOptionAndItsRange) {
+    const TemporaryDirectory directory;
+    std::vector<std::string> arguments{"convert", model, directory / "mla"};
+    arguments.insert(arguments.end(), GetParam().options.begin(), GetParam().options.end());
+    const auto outcome = run(arguments);
+    EXPECT_EQ(outcome.exit_code, 1) << outcome.err;
+    for (const auto& part : GetParam().message) EXPECT_THAT(outcome.err, HasSubstr(part));
+    EXPECT_TRUE(fs::is_empty(directory.path()));
+}
+
+INSTANTIATE_TEST_SUITE_P(ConvertCommand, ConvertRefusalTest,
+                         testing::Values(Refusal{"UnknownSelection", {"--select", "best"}, {"--select", "uniform"}},
+                                         Refusal{"TableWithoutFile", {"--select", "table"}, {"--select"}},
+                                         Refusal{"MissingTable", {"--select", "table", "no.pth"}, {"no.pth"}},
+                                         Refusal{"TooManyPairs", {"--rope-pairs", "9"}, {"--rope-pairs", "8"}},
+                                         Refusal{"UnevenUniform", {"--rope-pairs", "3"}, {"--rope-pairs"}},
+                                         Refusal{"RankTooLarge", {"--kv-rank", "4096"}, {"--kv-rank"}},
+                                         Refusal{"RatioTooSmall", {"--cache-ratio", "0.001"}, {"--cache-ratio"}},
+                                         Refusal{"UnknownDevice", {"--device", "abacus"}, {"abacus"}},
+                                         Refusal{"ShortCalibration",
+                                                 {"--select", "2-norm", "--calibration",
+                                                  fixture_model("tiny-text") + "/generation_config.json",
+                                                  "--calibration-window", "4096"},
+                                                 {"generation_config.json"}}),
+                         [](const auto& instance) { return instance.param.name; });
+
+TEST(ConvertCommand, ReadOnlyParentIsOneSentence) {
+    if (::geteuid() == 0) GTEST_SKIP() << "root may write anywhere";
+    const TemporaryDirectory directory;
+    fs::permissions(directory.path(), fs::perms::owner_read | fs::perms::owner_exec);
+    const auto outcome = run({"convert", model, directory / "mla"});
+    EXPECT_EQ(outcome.exit_code, 1);
+    EXPECT_THAT(outcome.err, HasSubstr("cannot create a directory"));
+    fs::permissions(directory.path(), fs::perms::owner_all);
+}
+
+}  // namespace
+}  // namespace mha2mla::tests

@@ -1,0 +1,101 @@
+#include "run_program.h"
+
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <thread>
+#include <unistd.h>
+
+#include "core/file.h"
+
+namespace mha2mla::tests {
+namespace fs = std::filesystem;
+namespace {
+
+[[noreturn]] void become(const std::vector<std::string>& arguments, const std::vector<std::string>& environment,
+                         const TemporaryDirectory& output) {
+    const int out = ::open((output / "out").c_str(), O_WRONLY | O_CREAT, 0600);
+    const int err = ::open((output / "err").c_str(), O_WRONLY | O_CREAT, 0600);
+    ::dup2(out, STDOUT_FILENO);
+    ::dup2(err, STDERR_FILENO);
+    for (const auto& setting : environment) {
+        const auto equals = setting.find('=');
+        ::setenv(setting.substr(0, equals).c_str(), setting.substr(equals + 1).c_str(), 1);
+    }
+    std::vector<char*> words{const_cast<char*>(MHA2MLA_PROGRAM)};
+    for (const auto& argument : arguments) words.push_back(const_cast<char*>(argument.c_str()));
+    words.push_back(nullptr);
+    ::execv(MHA2MLA_PROGRAM, words.data());
+    ::_exit(127);
+}
+
+Outcome wait_for(pid_t child, const TemporaryDirectory& output) {
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    return {.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
+            .out = core::read_text(output / "out"),
+            .err = core::read_text(output / "err")};
+}
+
+bool holds_partial_entry(const fs::path& directory) {
+    for (const auto& entry : fs::directory_iterator(directory)) {
+        if (entry.path().filename().string().find(".partial-") != std::string::npos) return true;
+    }
+    return false;
+}
+
+}  // namespace
+
+core::Json Outcome::json() const {
+    EXPECT_EQ(exit_code, 0) << err;
+    return core::parse_json(out, "standard output");
+}
+
+Outcome run(const std::vector<std::string>& arguments, const std::vector<std::string>& environment) {
+    const TemporaryDirectory output;
+    const pid_t child = ::fork();
+    if (child == 0) become(arguments, environment, output);
+    return wait_for(child, output);
+}
+
+Outcome run_and_interrupt(const std::vector<std::string>& arguments, const fs::path& watched) {
+    const TemporaryDirectory output;
+    const pid_t child = ::fork();
+    if (child == 0) become(arguments, {}, output);
+    for (int patience = 0; patience < 60'000 && !holds_partial_entry(watched); ++patience) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    ::kill(child, SIGINT);
+    return wait_for(child, output);
+}
+
+std::string fixture_model(const std::string& name) { return std::string(MHA2MLA_FIXTURES) + "/models/" + name; }
+
+std::optional<std::string> default_model() {
+    const char* path = std::getenv("MHA2MLA_MODEL");
+    if (path == nullptr || !fs::exists(path)) return std::nullopt;
+    return path;
+}
+
+std::optional<std::string> shared_file(const std::string& name) {
+    const char* data = std::getenv("MHA2MLA_DATA");
+    const fs::path path = fs::path(data != nullptr ? data : MHA2MLA_SHARED_DATA) / name;
+    if (!fs::exists(path)) return std::nullopt;
+    return path.string();
+}
+
+TemporaryDirectory::TemporaryDirectory() {
+    std::string name = (fs::temp_directory_path() / "mha2mla-test-XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("cannot make a temporary directory");
+    path_ = name;
+}
+
+TemporaryDirectory::~TemporaryDirectory() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+}
+
+}  // namespace mha2mla::tests
