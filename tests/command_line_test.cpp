@@ -78,9 +78,10 @@ TEST(CommandLine, GenerateStopsWhereTheContextIsFull) {
 TEST(CommandLine, EveryInstructionSetGeneratesTheSameText) {
     const std::vector<std::string> arguments{"generate",     model,       "-p",  "the cat sat", "-n",  "8",
                                              "--ignore-eos", "--weights", "f32", "--kv-cache",  "f32", "--json"};
-    const auto portable = run(arguments, {"MHA2MLA_ISA=portable"}).json()["tokens"];
+    const auto portable =
+        run(arguments, {.environment = {"MHA2MLA_ISA=portable"}, .largest_file_bytes = {}}).json()["tokens"];
     for (const std::string isa : {"avx2", "avx512"}) {
-        const auto outcome = run(arguments, {"MHA2MLA_ISA=" + isa});
+        const auto outcome = run(arguments, {.environment = {"MHA2MLA_ISA=" + isa}, .largest_file_bytes = {}});
         if (outcome.exit_code != 0) {
             EXPECT_THAT(outcome.err, HasSubstr(isa));  // this machine lacks it, and says so
             continue;

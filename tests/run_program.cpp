@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
@@ -15,16 +16,24 @@ namespace mha2mla::tests {
 namespace fs = std::filesystem;
 namespace {
 
-[[noreturn]] void become(const std::vector<std::string>& arguments, const std::vector<std::string>& environment,
+void apply(const RunOptions& options) {
+    for (const auto& setting : options.environment) {
+        const auto equals = setting.find('=');
+        ::setenv(setting.substr(0, equals).c_str(), setting.substr(equals + 1).c_str(), 1);
+    }
+    if (!options.largest_file_bytes) return;
+    const rlimit limit{*options.largest_file_bytes, *options.largest_file_bytes};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+    std::signal(SIGXFSZ, SIG_IGN);  // the write fails instead
+}
+
+[[noreturn]] void become(const std::vector<std::string>& arguments, const RunOptions& options,
                          const TemporaryDirectory& output) {
     const int out = ::open((output / "out").c_str(), O_WRONLY | O_CREAT, 0600);
     const int err = ::open((output / "err").c_str(), O_WRONLY | O_CREAT, 0600);
     ::dup2(out, STDOUT_FILENO);
     ::dup2(err, STDERR_FILENO);
-    for (const auto& setting : environment) {
-        const auto equals = setting.find('=');
-        ::setenv(setting.substr(0, equals).c_str(), setting.substr(equals + 1).c_str(), 1);
-    }
+    apply(options);
     std::vector<char*> words{const_cast<char*>(MHA2MLA_PROGRAM)};
     for (const auto& argument : arguments) words.push_back(const_cast<char*>(argument.c_str()));
     words.push_back(nullptr);
@@ -54,10 +63,10 @@ core::Json Outcome::json() const {
     return core::parse_json(out, "standard output");
 }
 
-Outcome run(const std::vector<std::string>& arguments, const std::vector<std::string>& environment) {
+Outcome run(const std::vector<std::string>& arguments, const RunOptions& options) {
     const TemporaryDirectory output;
     const pid_t child = ::fork();
-    if (child == 0) become(arguments, environment, output);
+    if (child == 0) become(arguments, options, output);
     return wait_for(child, output);
 }
 

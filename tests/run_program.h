@@ -19,8 +19,13 @@ struct Outcome {
     core::Json json() const;  ///< stdout parsed; fails the test where it is anything but one JSON value
 };
 
-/// Runs `mha2mla ARGUMENTS` and waits for it. `environment` holds "NAME=value" words.
-Outcome run(const std::vector<std::string>& arguments, const std::vector<std::string>& environment = {});
+struct RunOptions {
+    std::vector<std::string> environment;           ///< "NAME=value"
+    std::optional<std::size_t> largest_file_bytes;  ///< writes beyond it fail, as on a full disk
+};
+
+/// Runs `mha2mla ARGUMENTS` and waits for it.
+Outcome run(const std::vector<std::string>& arguments, const RunOptions& options = {});
 
 /// The same, but sends SIGINT once an entry whose name holds ".partial-" shows up in `watched`.
 Outcome run_and_interrupt(const std::vector<std::string>& arguments, const std::filesystem::path& watched);
