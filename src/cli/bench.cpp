@@ -1,0 +1,77 @@
+#include <fmt/format.h>
+#include <memory>
+
+#include "bench/throughput.h"
+#include "cli/model_options.h"
+#include "cli/session.h"
+
+namespace mha2mla::cli {
+namespace {
+
+struct BenchCommand {
+    ModelOptions model;
+    bench::ThroughputOptions throughput;
+};
+
+core::OrderedJson to_json(const bench::ThroughputResult& result) {
+    core::OrderedJson object{{"test", result.test},
+                             {"depth", result.depth},
+                             {"tokens_per_second", result.tokens_per_second},
+                             {"kv_bytes_allocated", result.kv_bytes_allocated},
+                             {"kv_bytes_per_token_allocated", result.kv_bytes_per_token_allocated}};
+    if (result.bound_tokens_per_second > 0) {
+        object["bound_tokens_per_second"] = result.bound_tokens_per_second;
+        object["share_of_bound"] = result.share_of_bound;
+    }
+    return object;
+}
+
+std::string to_text(const bench::ThroughputResult& result) {
+    const std::string bound = result.bound_tokens_per_second > 0
+                                  ? fmt::format("{:6.1f} % of the memory-bandwidth bound", 100 * result.share_of_bound)
+                                  : "";
+    return fmt::format("{:<8} depth {:>6} {:>10.1f} tokens/s   {:>10} cache bytes {}\n", result.test, result.depth,
+                       result.tokens_per_second, result.kv_bytes_allocated, bound);
+}
+
+void bench_model(const BenchCommand& command, Session& session) {
+    const auto model = checkpoint::Checkpoint::open(command.model.path);
+    auto options = command.model.decoder;
+    if (options.context_tokens == 0) options.context_tokens = bench::context_tokens(command.throughput);
+    const auto decoder = load_decoder(model, options, session);
+    const double bandwidth = bench::read_bandwidth(session.pool());
+    const auto results = bench::throughput(*decoder, command.throughput, bandwidth, session.progress(), session.stop());
+
+    auto list = core::OrderedJson::array();
+    std::string text = fmt::format("{:.1f} GB/s read bandwidth, {:.1f} MB of weights, {} threads\n", bandwidth / 1e9,
+                                   static_cast<double>(decoder->weight_bytes()) / 1e6, session.pool().size());
+    for (const auto& result : results) {
+        list.push_back(to_json(result));
+        text += to_text(result);
+    }
+    session.print(list, text);
+}
+
+}  // namespace
+
+void add_bench(CLI::App& program, Session& session) {
+    auto command = std::make_shared<BenchCommand>();
+    auto& options = command->throughput;
+    CLI::App* verb =
+        add_verb(program, session, "bench", "Measure prefill and decode speed at several depths of the cache",
+                 "  mha2mla bench MODEL\n  mha2mla bench MODEL --depth 0,4096 --decode 64 --json");
+    add_model_options(*verb, command->model);
+    verb->add_option("--prefill", options.prompt_tokens, "Tokens of the prefill test; 0 = leave it out")
+        ->capture_default_str();
+    verb->add_option("--decode", options.generated_tokens, "Tokens of the decode test; 0 = leave it out")
+        ->capture_default_str();
+    verb->add_option("--depth", options.depths, "Tokens in the cache before each test")
+        ->delimiter(',')
+        ->capture_default_str();
+    verb->add_option("--repetitions", options.repetitions, "Runs of each test; the median counts")
+        ->check(CLI::Range(1, 1000))
+        ->capture_default_str();
+    verb->callback([command, &session] { bench_model(*command, session); });
+}
+
+}  // namespace mha2mla::cli
