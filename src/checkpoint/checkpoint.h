@@ -40,6 +40,10 @@ public:
                    std::span<float> out) const;
 
 private:
+    static Checkpoint open_file(const std::filesystem::path& path);
+    static Checkpoint open_directory(const std::filesystem::path& path);
+    void check_shape(std::string_view name, const Shape& shape) const;
+
     std::filesystem::path path_;
     std::string format_;
     ModelConfig config_;

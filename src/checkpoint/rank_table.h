@@ -1,7 +1,10 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <span>
+#include <string>
 #include <vector>
 
 namespace mha2mla::checkpoint {
@@ -12,7 +15,7 @@ struct RankTable {
     int layers = 0;
     int kv_heads = 0;
     int head_dim = 0;
-    std::vector<std::uint8_t> rank;  ///< [layers, kv_heads, head_dim]; both halves of a pair carry the same rank
+    std::vector<std::uint8_t> rank = {};  ///< [layers, kv_heads, head_dim]; both halves of a pair carry the same rank
 
     int at(int layer, int kv_head, int dim) const {
         return rank[(static_cast<std::size_t>(layer) * static_cast<std::size_t>(kv_heads) +
@@ -25,5 +28,8 @@ struct RankTable {
 /// Reads a .pth file (PyTorch zip). Its pickle may hold tensors and plain containers; any other opcode or class is an
 /// Error.
 RankTable read_rank_table(const std::filesystem::path& path);
+
+/// The same from the file's bytes; `where` names it in errors.
+RankTable parse_rank_table(std::span<const std::byte> file, const std::string& where);
 
 }  // namespace mha2mla::checkpoint
