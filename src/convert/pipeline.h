@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
+#include "convert/method.h"
 #include "convert/plan.h"
 #include "core/dtype.h"
 #include "core/progress.h"
@@ -24,12 +25,7 @@ struct ConvertRequest {
     core::DType dtype = core::DType::bf16;
     std::string device = "cpu";
     std::string command;  ///< recorded in conversion.json
-};
-
-/// How much of a layer survived the factorization.
-struct LayerFidelity {
-    double key_energy = 1;    ///< share of ||W_kc||^2 that the factors reproduce
-    double value_energy = 1;  ///< share of ||W_v||^2
+    std::string version;  ///< of this program, recorded in conversion.json
 };
 
 struct ConversionReport {
@@ -43,6 +39,7 @@ struct ConversionReport {
 bool needs_calibration(const ConversionOptions& options);
 
 /// Converts layer by layer; at most one layer of weights is in memory. An interrupted run leaves the target untouched.
+/// Throws Error (unusable device, target or calibration) and Cancelled.
 ConversionReport convert(const checkpoint::Checkpoint& source, const Plan& plan, const CalibrationTokens& calibration,
                          const ConvertRequest& request, core::Progress& progress, const std::stop_token& stop);
 

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "checkpoint/model_config.h"
@@ -14,6 +15,10 @@ namespace mha2mla::convert {
 enum class Selection { high, low, uniform, two_norm, table };
 /// How un-rotated keys and values become low-rank (section 3.2). `none` keeps them exactly (identity factors).
 enum class Factorization { joint_svd, split_svd, none };
+
+/// As the command line spells them: "2-norm", "joint-svd".
+std::string_view name_of(Selection selection);
+std::string_view name_of(Factorization factorization);
 
 struct ConversionOptions {
     std::string method = "mha2mla";
@@ -29,9 +34,9 @@ struct ConversionOptions {
 
 /// What a conversion will do, layer by layer: readable JSON, the same before (--dry-run) and after (conversion.json).
 struct Plan {
-    ConversionOptions options;
+    ConversionOptions options;  ///< with rope_pairs and (unless the factorization is `none`) kv_rank resolved
     checkpoint::ModelConfig source;
-    checkpoint::ModelConfig target;  ///< rope_pairs of 2-norm are filled in layer by layer while converting
+    checkpoint::ModelConfig target;  ///< rope_pairs of 2-norm are empty, then filled in layer by layer while converting
 
     double cache_ratio() const;  ///< target cache elements / source cache elements
 };
@@ -40,5 +45,13 @@ struct Plan {
 Plan make_plan(const checkpoint::ModelConfig& source, const ConversionOptions& options);
 
 core::OrderedJson plan_to_json(const Plan& plan);
+
+/// How the latent of a layer divides between keys and values under split SVD. A side that has fewer dims than its half
+/// leaves the rest to the other.
+struct LatentSplit {
+    int keys = 0;
+    int values = 0;
+};
+LatentSplit split_latent(const checkpoint::ModelConfig& source, const ConversionOptions& resolved);
 
 }  // namespace mha2mla::convert

@@ -1,30 +1,45 @@
 #pragma once
 
-#include <memory>
 #include <torch/torch.h>
+#include <vector>
 
 #include "checkpoint/checkpoint.h"
+#include "model/decoder_layer.h"
+#include "model/layers.h"
+#include "model/options.h"
 
 namespace mha2mla::model {
 
-enum class AttentionForm { expanded, absorbed };
+/// Embedding, decoder layers and final norm: everything under "model." in a checkpoint.
+class DecoderImpl : public torch::nn::Module {
+public:
+    DecoderImpl(const Weights& weights, const checkpoint::ModelConfig& config);
 
-struct ModelOptions {
-    torch::Dtype dtype = torch::kFloat32;
-    torch::Device device = torch::kCPU;
-    AttentionForm attention = AttentionForm::expanded;
+    /// token_ids [batch, tokens] -> normed hidden states [batch, tokens, hidden].
+    torch::Tensor forward(const torch::Tensor& token_ids);
+
+    Embedding embed_tokens = nullptr;
+
+private:
+    std::vector<DecoderLayer> layers_;
+    RmsNorm norm_ = nullptr;
 };
+TORCH_MODULE(Decoder);
 
-/// A whole model as a LibTorch module: the oracle of the native runtime and what fine-tuning trains.
+/// A whole model as a LibTorch module: the oracle of the native runtime and what fine-tuning trains. Its parameters
+/// carry the names of the checkpoint's tensors. Differentiable; wrap calls in torch::NoGradGuard where no gradient is
+/// wanted.
 class CausalLmImpl : public torch::nn::Module {
 public:
     CausalLmImpl(const checkpoint::Checkpoint& source, const ModelOptions& options);
+    CausalLmImpl(const Weights& weights, const checkpoint::ModelConfig& config);
 
     /// token_ids [batch, tokens] -> logits [batch, tokens, vocab_size] in the model's dtype.
     torch::Tensor forward(const torch::Tensor& token_ids);
 
 private:
-    // embed_tokens, layers, norm, lm_head
+    Decoder model_ = nullptr;
+    Linear lm_head_ = nullptr;  // empty where the embedding serves as output matrix
 };
 TORCH_MODULE(CausalLm);
 

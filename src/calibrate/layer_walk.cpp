@@ -1,0 +1,51 @@
+#include "calibrate/layer_walk.h"
+
+#include <span>
+#include <string>
+
+#include "core/error.h"
+
+namespace mha2mla::calibrate {
+namespace {
+
+/// [1, tokens, hidden]. Reads only the rows that occur: an embedding can be larger than a layer.
+torch::Tensor embed(const checkpoint::Checkpoint& source, const std::vector<int>& tokens) {
+    const auto& config = source.config();
+    const checkpoint::Shape shape{config.vocab_size, config.hidden_size};
+    const auto width = static_cast<std::size_t>(config.hidden_size);
+    if (tokens.empty()) throw core::Error({.what = "a calibration window is empty", .where = "--calibration"});
+    auto rows = torch::empty({1, static_cast<std::int64_t>(tokens.size()), config.hidden_size}, torch::kFloat32);
+    auto* out = rows.data_ptr<float>();
+    for (const int token : tokens) {
+        if (token < 0 || token >= config.vocab_size) {
+            throw core::Error({.what = "a calibration token is outside the model's vocabulary",
+                               .expected = "0.." + std::to_string(config.vocab_size - 1),
+                               .got = std::to_string(token),
+                               .where = "--calibration"});
+        }
+        source.read_rows("model.embed_tokens.weight", shape, token, 1, std::span<float>(out, width));
+        out += width;
+    }
+    return rows;
+}
+
+}  // namespace
+
+LayerWalk::LayerWalk(const checkpoint::Checkpoint& source, const std::vector<std::vector<int>>& windows,
+                     const model::ModelOptions& options)
+    : source_(source), options_(options) {
+    for (const auto& tokens : windows) hidden_.push_back(embed(source, tokens).to(options.dtype));
+}
+
+void LayerWalk::step(Visitor visit) {
+    core::invariant(next_layer_ < source_.config().num_hidden_layers, "a walk ends at the last layer");
+    const torch::NoGradGuard no_gradients;
+    auto layer = model::load_layer(source_, next_layer_++, options_);
+    for (auto& hidden : hidden_) {
+        const auto x_BTE = hidden.to(options_.device);
+        visit(*layer, layer->attention_input(x_BTE));
+        hidden = layer(x_BTE).to(torch::kCPU);
+    }
+}
+
+}  // namespace mha2mla::calibrate

@@ -1,0 +1,82 @@
+#include "convert/documents.h"
+
+#include <cstdint>
+#include <fmt/format.h>
+
+namespace mha2mla::convert {
+namespace {
+
+/// FNV-1a over the windows' lengths and tokens: equal calibrations have equal fingerprints on every machine.
+std::string fingerprint(const std::vector<std::vector<int>>& windows) {
+    std::uint64_t hash = 0xcbf29ce484222325u;
+    const auto add = [&hash](std::uint64_t value) {
+        for (int byte = 0; byte < 8; ++byte) hash = (hash ^ ((value >> (8 * byte)) & 0xffu)) * 0x100000001b3u;
+    };
+    for (const auto& window : windows) {
+        add(window.size());
+        for (const int token : window) add(static_cast<std::uint64_t>(token));
+    }
+    return fmt::format("{:016x}", hash);
+}
+
+core::OrderedJson to_json(const CalibrationTokens& calibration) {
+    std::size_t tokens = 0;
+    for (const auto& window : calibration.windows) tokens += window.size();
+    return {{"origin", calibration.origin},
+            {"windows", calibration.windows.size()},
+            {"tokens", tokens},
+            {"fingerprint", fingerprint(calibration.windows)}};
+}
+
+/// The last named part of the path: no part of the machine's layout belongs in a published card.
+std::string name_of_model(const std::filesystem::path& source) {
+    const auto path = std::filesystem::absolute(source).lexically_normal();
+    const auto name = path.has_filename() ? path.filename() : path.parent_path().filename();
+    return name.string();
+}
+
+}  // namespace
+
+core::OrderedJson conversion_record(const ConversionReport& report, const CalibrationTokens& calibration,
+                                    const ConvertRequest& request) {
+    core::OrderedJson record = report.to_json();
+    record["calibration"] = needs_calibration(report.plan.options) ? to_json(calibration) : core::OrderedJson(nullptr);
+    record["version"] = request.version;
+    record["command"] = request.command;
+    record["dtype"] = core::name_of(request.dtype);
+    return record;
+}
+
+core::OrderedJson generation_config(const checkpoint::ModelConfig& config) {
+    core::OrderedJson json = core::OrderedJson::object();
+    if (config.bos_token_id) json["bos_token_id"] = *config.bos_token_id;
+    if (!config.eos_token_ids.empty()) json["eos_token_id"] = config.eos_token_ids;
+    return json;
+}
+
+std::string model_card(const ConversionReport& report, const std::filesystem::path& source) {
+    const auto& options = report.plan.options;
+    const std::string name = name_of_model(source);
+    return fmt::format(
+        "---\n"
+        "base_model: {0}\n"
+        "library_name: mha2mla\n"
+        "pipeline_tag: text-generation\n"
+        "tags:\n- mha2mla\n- mla\n- multi-head-latent-attention\n"
+        "---\n\n"
+        "# {0}, converted to multi-head latent attention\n\n"
+        "The attention of `{0}` with a latent cache: {1:.2f} % of the source's elements per token\n"
+        "({2:.2f} % less). Method `{3}` (arXiv 2502.14837), selection `{4}` with {5} rotary pairs per KV head,\n"
+        "factorization `{6}`, no training yet: a converted model answers worse than its source until it is "
+        "fine-tuned.\n\n"
+        "Run it with mha2mla (DIRECTORY is this one):\n\n"
+        "```\n"
+        "mha2mla generate DIRECTORY -p \"The capital of France is\"\n"
+        "mha2mla eval DIRECTORY --task perplexity --text FILE.txt\n"
+        "```\n\n"
+        "`conversion.json` holds the plan of every layer, what the factors kept, and the command.\n",
+        name, 100 * report.plan.cache_ratio(), 100 * (1 - report.plan.cache_ratio()), options.method,
+        name_of(options.selection), *options.rope_pairs, name_of(options.factorization));
+}
+
+}  // namespace mha2mla::convert

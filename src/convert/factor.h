@@ -1,0 +1,29 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include "convert/plan.h"
+
+namespace mha2mla::convert {
+
+/// Keys = key_up · down and values = value_up · down: one latent of width R for both (arXiv 2502.14837 section 3.2).
+struct Factors {
+    torch::Tensor down_RE;
+    torch::Tensor key_up_KR;    ///< K = un-rotated key rows, may be 0
+    torch::Tensor value_up_VR;  ///< V = value rows
+};
+
+/// One SVD of the stack [keys; values], singular values in `up`: the best joint factors of rank `rank` in the plain
+/// norm. keys [K, E], values [V, E], fp32.
+Factors joint_svd(const torch::Tensor& keys, const torch::Tensor& values, std::int64_t rank);
+
+/// One SVD each; the latent holds the keys' part, then the values'.
+Factors split_svd(const torch::Tensor& keys, const torch::Tensor& values, const LatentSplit& split);
+
+/// The rows themselves as latent: exact, R = K + V.
+Factors identity_factors(const torch::Tensor& keys, const torch::Tensor& values);
+
+/// 1 - ||W - approximation||² / ||W||²; 1 where W is empty or zero.
+double kept_energy(const torch::Tensor& weight, const torch::Tensor& approximation);
+
+}  // namespace mha2mla::convert

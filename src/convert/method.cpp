@@ -1,0 +1,28 @@
+#include "convert/method.h"
+
+#include <array>
+
+#include "convert/mha2mla_method.h"
+#include "core/error.h"
+
+namespace mha2mla::convert {
+namespace {
+
+/// The one list of methods.
+constexpr std::array methods{Method{"mha2mla", convert_mha2mla}};
+
+}  // namespace
+
+const Method& find_method(std::string_view name) {
+    std::string known;
+    for (const auto& method : methods) {
+        if (method.name == name) return method;
+        known += (known.empty() ? "" : ", ") + std::string(method.name);
+    }
+    throw core::Error({.what = "unknown conversion method",
+                       .expected = known,
+                       .got = "'" + std::string(name) + "'",
+                       .where = "--method"});
+}
+
+}  // namespace mha2mla::convert

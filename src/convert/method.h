@@ -1,0 +1,42 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <torch/torch.h>
+
+#include "convert/plan.h"
+
+namespace mha2mla::convert {
+
+/// The attention weights of one source layer, fp32, on the device that converts. Biases are undefined where the source
+/// has none.
+struct SourceAttention {
+    torch::Tensor q_weight, q_bias;  ///< [H d, E], [H d]
+    torch::Tensor k_weight, k_bias;  ///< [G d, E], [G d]
+    torch::Tensor v_weight, v_bias;  ///< [G d, E], [G d]
+    torch::Tensor o_weight, o_bias;  ///< [E, H d], [E]
+};
+
+/// How much of a layer survived the factorization.
+struct LayerFidelity {
+    double key_energy = 1;    ///< share of ||W_kc||^2 that the factors reproduce
+    double value_energy = 1;  ///< share of ||W_v||^2
+};
+
+struct ConvertedAttention {
+    std::map<std::string, torch::Tensor> tensors;  ///< by name in the layer: "self_attn.kv_b_proj.weight"
+    LayerFidelity fidelity;
+};
+
+/// A way to turn a layer's attention into MLA. Layer `layer` of the plan's target says which pairs rotate and how wide
+/// the latent is.
+struct Method {
+    std::string_view name;
+    ConvertedAttention (*convert)(const SourceAttention& source, const Plan& plan, int layer);
+};
+
+/// Throws Error naming --method and what there is.
+const Method& find_method(std::string_view name);
+
+}  // namespace mha2mla::convert

@@ -1,0 +1,90 @@
+#include "convert/mha2mla_method.h"
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "convert/factor.h"
+#include "core/error.h"
+
+namespace mha2mla::convert {
+namespace {
+
+/// Rows of the key projection, KV head by KV head: those that rotate and those that do not; within a head first the
+/// first halves of its pairs, then the second halves.
+struct KeyRows {
+    torch::Tensor rotary;
+    torch::Tensor plain;
+};
+
+torch::Tensor rows_of(const std::vector<std::vector<int>>& pairs, std::int64_t pairs_of_head, torch::Device device) {
+    std::vector<std::int64_t> rows;
+    for (std::size_t head = 0; head < pairs.size(); ++head) {
+        const auto start = static_cast<std::int64_t>(head) * 2 * pairs_of_head;
+        for (const int pair : pairs[head]) rows.push_back(start + pair);
+        for (const int pair : pairs[head]) rows.push_back(start + pairs_of_head + pair);
+    }
+    return torch::tensor(rows, torch::kInt64).to(device);
+}
+
+KeyRows key_rows(const Plan& plan, int layer, torch::Device device) {
+    const auto& mla = plan.target.mla();
+    const int pairs = plan.source.rope_pairs();
+    std::vector<std::vector<int>> plain;
+    for (int head = 0; head < plan.source.num_key_value_heads; ++head) {
+        plain.push_back(mla.unrotated_pairs(layer, head, pairs));
+    }
+    const auto& rotary = mla.rope_pairs.at(static_cast<std::size_t>(layer));
+    return {.rotary = rows_of(rotary, pairs, device), .plain = rows_of(plain, pairs, device)};
+}
+
+Factors factorize(const torch::Tensor& keys, const torch::Tensor& values, const Plan& plan, int layer) {
+    switch (plan.options.factorization) {
+        case Factorization::none: return identity_factors(keys, values);
+        case Factorization::split_svd: return split_svd(keys, values, split_latent(plan.source, plan.options));
+        case Factorization::joint_svd: break;
+    }
+    return joint_svd(keys, values, plan.target.mla().kv_lora_rank.at(static_cast<std::size_t>(layer)));
+}
+
+/// kv_b_proj: per KV head its key rows, then its value rows.
+torch::Tensor interleave_heads(const Factors& factors, std::int64_t kv_heads) {
+    const auto rank = factors.down_RE.size(0);
+    const auto per_head = [&](const torch::Tensor& up) { return up.reshape({kv_heads, up.size(0) / kv_heads, rank}); };
+    return torch::cat({per_head(factors.key_up_KR), per_head(factors.value_up_VR)}, 1).flatten(0, 1);
+}
+
+/// o_proj.bias + sum over query heads of W_o,h b_v of their KV head.
+torch::Tensor output_bias(const SourceAttention& source, const checkpoint::ModelConfig& config) {
+    const auto value_bias_Gd = source.v_bias.view({config.num_key_value_heads, config.head_dim});
+    const auto value_bias_Hd = value_bias_Gd.repeat_interleave(config.group_size(), 0);
+    return source.o_bias + torch::mv(source.o_weight, value_bias_Hd.flatten());
+}
+
+}  // namespace
+
+ConvertedAttention convert_mha2mla(const SourceAttention& source, const Plan& plan, int layer) {
+    const KeyRows rows = key_rows(plan, layer, source.k_weight.device());
+    const auto plain_keys = source.k_weight.index_select(0, rows.plain);
+    const Factors factors = factorize(plain_keys, source.v_weight, plan, layer);
+
+    ConvertedAttention out;
+    auto& tensors = out.tensors;
+    tensors["self_attn.q_proj.weight"] = source.q_weight;
+    tensors["self_attn.kv_a_proj_with_mqa.weight"] =
+        torch::cat({factors.down_RE, source.k_weight.index_select(0, rows.rotary)});
+    tensors["self_attn.kv_b_proj.weight"] = interleave_heads(factors, plan.source.num_key_value_heads);
+    tensors["self_attn.o_proj.weight"] = source.o_weight;
+    if (plan.source.attention_bias) {
+        const auto latent_bias = source.k_bias.new_zeros({factors.down_RE.size(0)});
+        tensors["self_attn.q_proj.bias"] = source.q_bias;
+        tensors["self_attn.kv_a_proj_with_mqa.bias"] =
+            torch::cat({latent_bias, source.k_bias.index_select(0, rows.rotary)});
+        tensors["self_attn.o_proj.bias"] = output_bias(source, plan.source);
+    }
+    out.fidelity.key_energy = kept_energy(plain_keys, factors.key_up_KR.mm(factors.down_RE));
+    out.fidelity.value_energy = kept_energy(source.v_weight, factors.value_up_VR.mm(factors.down_RE));
+    return out;
+}
+
+}  // namespace mha2mla::convert

@@ -1,0 +1,13 @@
+#pragma once
+
+#include "convert/method.h"
+
+namespace mha2mla::convert {
+
+/// MHA2MLA (arXiv 2502.14837): the chosen pairs of each KV head become its rotary key, the other key rows and the
+/// values one low-rank latent. No weight is compensated for the lost rotation. Biases are carried exactly: an
+/// un-rotated key bias adds the same logit to every key and cancels in the softmax, a value bias passes the softmax
+/// (weights sum to 1) into `o_proj.bias`.
+ConvertedAttention convert_mha2mla(const SourceAttention& source, const Plan& plan, int layer);
+
+}  // namespace mha2mla::convert

@@ -1,0 +1,191 @@
+#include "convert/pipeline.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <fmt/format.h>
+#include <optional>
+#include <set>
+#include <span>
+#include <utility>
+
+#include "calibrate/pair_norms.h"
+#include "checkpoint/writer.h"
+#include "convert/documents.h"
+#include "convert/select.h"
+#include "core/error.h"
+#include "model/weights.h"
+
+namespace mha2mla::convert {
+namespace {
+
+using checkpoint::Checkpoint;
+using checkpoint::TensorSpec;
+
+SourceAttention load_attention(const Checkpoint& source, int layer, torch::Device device) {
+    const auto& config = source.config();
+    model::ModelOptions options;
+    options.device = device;
+    const auto weights = model::Weights(source, options).under("model.layers." + std::to_string(layer) + ".self_attn");
+    const std::int64_t hidden = config.hidden_size;
+    const std::int64_t query = std::int64_t{config.num_attention_heads} * config.head_dim;
+    const std::int64_t key = std::int64_t{config.num_key_value_heads} * config.head_dim;
+    const auto bias = [&](const char* name, std::int64_t size) {
+        return config.attention_bias ? weights.load(name, {size}) : torch::Tensor();
+    };
+    return {.q_weight = weights.load("q_proj.weight", {query, hidden}),
+            .q_bias = bias("q_proj.bias", query),
+            .k_weight = weights.load("k_proj.weight", {key, hidden}),
+            .k_bias = bias("k_proj.bias", key),
+            .v_weight = weights.load("v_proj.weight", {key, hidden}),
+            .v_bias = bias("v_proj.bias", key),
+            .o_weight = weights.load("o_proj.weight", {hidden, query}),
+            .o_bias = bias("o_proj.bias", hidden)};
+}
+
+/// Copies a tensor some rows at a time: embeddings can be larger than a layer.
+void copy_tensor(const Checkpoint& source, checkpoint::CheckpointWriter& writer, const TensorSpec& spec) {
+    constexpr std::int64_t values_at_a_time = std::int64_t{1} << 22;
+    const std::int64_t rows = spec.shape.front();
+    const std::int64_t width = std::max<std::int64_t>(1, checkpoint::element_count(spec.shape) / rows);
+    const std::int64_t step = std::clamp<std::int64_t>(values_at_a_time / width, 1, rows);
+    std::vector<float> values(static_cast<std::size_t>(step * width));
+    for (std::int64_t row = 0; row < rows; row += step) {
+        const std::int64_t count = std::min(step, rows - row);
+        const std::span<float> part(values.data(), static_cast<std::size_t>(count * width));
+        source.read_rows(spec.name, spec.shape, row, count, part);
+        writer.write_rows(spec.name, row, part);
+    }
+}
+
+void write_tensor(const torch::Tensor& tensor, checkpoint::CheckpointWriter& writer, const TensorSpec& spec) {
+    const auto values = tensor.to(torch::kCPU, torch::kFloat32).contiguous();
+    core::invariant(values.sizes() == torch::IntArrayRef(spec.shape), "a method returns the planned shapes");
+    writer.write(spec.name, {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())});
+}
+
+/// What one conversion holds from its first layer to its last.
+class Conversion {
+public:
+    Conversion(const Checkpoint& source, const Plan& plan, const ConvertRequest& request)
+        : source_(source),
+          device_(model::parse_device(request.device)),
+          method_(find_method(plan.options.method)),
+          report_{.plan = plan, .layers = {}, .seconds = 0},
+          writer_(request.target, checkpoint::expected_tensors(plan.target),
+                  checkpoint::WriterOptions{.dtype = request.dtype, .replace = request.replace}) {}
+
+    void calibrate_with(const CalibrationTokens& calibration);
+    LayerFidelity convert_layer(int layer, const std::stop_token& stop);
+    void copy_shared_tensors(const std::stop_token& stop);
+    void write_documents(const CalibrationTokens& calibration, const ConvertRequest& request);
+    ConversionReport& report() { return report_; }
+    void finish() { writer_.finish(); }
+
+private:
+    const Checkpoint& source_;
+    torch::Device device_;
+    const Method& method_;
+    ConversionReport report_;
+    checkpoint::CheckpointWriter writer_;
+    std::optional<calibrate::LayerWalk> walk_;
+};
+
+void Conversion::calibrate_with(const CalibrationTokens& calibration) {
+    if (!needs_calibration(report_.plan.options)) return;
+    if (calibration.windows.empty()) {
+        throw core::Error({.what = "2-norm selection needs calibration text, and there is none",
+                           .where = "--calibration",
+                           .remedy = "pass a longer text"});
+    }
+    model::ModelOptions options;
+    options.device = device_;
+    walk_.emplace(source_, calibration.windows, options);
+}
+
+LayerFidelity Conversion::convert_layer(int layer, const std::stop_token& stop) {
+    auto& plan = report_.plan;
+    if (walk_) {
+        const auto ranks = two_norm_ranks(calibrate::measure_pair_norms(*walk_, stop));
+        std::get<checkpoint::MlaConfig>(plan.target.attention).rope_pairs[static_cast<std::size_t>(layer)] =
+            keep_best(ranks, *plan.options.rope_pairs);
+    }
+    const auto converted = method_.convert(load_attention(source_, layer, device_), plan, layer);
+    std::size_t written = 0;
+    for (const auto& spec : checkpoint::expected_layer_tensors(plan.target, layer)) {
+        const auto found = converted.tensors.find(spec.name.substr(checkpoint::layer_tensor(layer, "").size()));
+        if (found == converted.tensors.end()) {
+            copy_tensor(source_, writer_, spec);
+        } else {
+            write_tensor(found->second, writer_, spec);
+            ++written;
+        }
+    }
+    core::invariant(written == converted.tensors.size(), "every converted tensor belongs to the planned layer");
+    report_.layers.push_back(converted.fidelity);
+    return converted.fidelity;
+}
+
+void Conversion::copy_shared_tensors(const std::stop_token& stop) {
+    std::set<std::string> in_layers;
+    for (int layer = 0; layer < source_.config().num_hidden_layers; ++layer) {
+        for (const auto& spec : checkpoint::expected_layer_tensors(report_.plan.target, layer)) {
+            in_layers.insert(spec.name);
+        }
+    }
+    for (const auto& spec : checkpoint::expected_tensors(report_.plan.target)) {
+        core::throw_if_stopped(stop);
+        if (!in_layers.contains(spec.name)) copy_tensor(source_, writer_, spec);
+    }
+}
+
+void Conversion::write_documents(const CalibrationTokens& calibration, const ConvertRequest& request) {
+    auto files = source_.tokenizer_files();
+    const auto& target = report_.plan.target;
+    files.try_emplace("generation_config.json", generation_config(target).dump(2) + "\n");
+    files["config.json"] = checkpoint::config_to_json(target, source_.source_config()).dump(2) + "\n";
+    files["conversion.json"] = conversion_record(report_, calibration, request).dump(2) + "\n";
+    files["README.md"] = model_card(report_, source_.path());
+    for (const auto& [name, contents] : files) writer_.add_file(name, contents);
+}
+
+core::OrderedJson to_json(const LayerFidelity& fidelity) {
+    return {{"key_energy", fidelity.key_energy}, {"value_energy", fidelity.value_energy}};
+}
+
+}  // namespace
+
+core::OrderedJson ConversionReport::to_json() const {
+    core::OrderedJson json;
+    json["plan"] = plan_to_json(plan);
+    auto& fidelity = json["fidelity"] = core::OrderedJson::array();
+    for (const auto& layer : layers) fidelity.push_back(convert::to_json(layer));
+    json["seconds"] = seconds;
+    return json;
+}
+
+bool needs_calibration(const ConversionOptions& options) { return options.selection == Selection::two_norm; }
+
+ConversionReport convert(const Checkpoint& source, const Plan& plan, const CalibrationTokens& calibration,
+                         const ConvertRequest& request, core::Progress& progress, const std::stop_token& stop) {
+    const auto started = std::chrono::steady_clock::now();
+    const torch::NoGradGuard no_gradients;
+    Conversion conversion(source, plan, request);
+    conversion.calibrate_with(calibration);
+    conversion.copy_shared_tensors(stop);
+    progress.begin("converting", plan.target.num_hidden_layers);
+    for (int layer = 0; layer < plan.target.num_hidden_layers; ++layer) {
+        core::throw_if_stopped(stop);
+        const LayerFidelity kept = conversion.convert_layer(layer, stop);
+        progress.update(layer + 1, fmt::format("layer {}: keeps {:.0f} % of keys, {:.0f} % of values", layer,
+                                               100 * kept.key_energy, 100 * kept.value_energy));
+    }
+    progress.end();
+    core::throw_if_stopped(stop);
+    conversion.report().seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+    conversion.write_documents(calibration, request);
+    conversion.finish();
+    return conversion.report();
+}
+
+}  // namespace mha2mla::convert

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include "model/layers.h"
+#include "model/weights.h"
+
+namespace mha2mla::model {
+
+/// What a decoder layer needs of its attention, whatever the kind.
+class Attention : public torch::nn::Module {
+public:
+    /// x_BTE -> [batch, tokens, hidden]; causal, the first token at position 0.
+    virtual torch::Tensor forward(const torch::Tensor& x_BTE) = 0;
+};
+
+/// softmax(q kᵀ scale + causal mask) v. q_BTHd, k_BTGd, v_BTGv with H a multiple of G: query head h reads KV head
+/// h / (H / G). Returns [batch, tokens, H * v].
+torch::Tensor causal_attention(const torch::Tensor& q_BTHd, const torch::Tensor& k_BTGd, const torch::Tensor& v_BTGv,
+                               double scale);
+
+/// Grouped-query attention of a source model (arXiv 2305.13245).
+class GqaAttentionImpl : public Attention {
+public:
+    GqaAttentionImpl(const Weights& weights, const checkpoint::ModelConfig& config);
+
+    torch::Tensor forward(const torch::Tensor& x_BTE) override;
+
+    /// Before rotation: [batch, tokens, H, d] and [batch, tokens, G, d].
+    torch::Tensor queries(const torch::Tensor& x_BTE);
+    torch::Tensor keys(const torch::Tensor& x_BTE);
+
+private:
+    torch::Tensor heads(const torch::Tensor& x) const;
+
+    std::int64_t head_dim_;
+    torch::Tensor frequencies_;  // [1, d/2]
+    Linear q_proj_ = nullptr;
+    Linear k_proj_ = nullptr;
+    Linear v_proj_ = nullptr;
+    Linear o_proj_ = nullptr;
+};
+TORCH_MODULE(GqaAttention);
+
+}  // namespace mha2mla::model

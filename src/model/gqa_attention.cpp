@@ -1,0 +1,53 @@
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#include "model/attention.h"
+#include "model/rotary.h"
+
+namespace mha2mla::model {
+
+torch::Tensor causal_attention(const torch::Tensor& q_BTHd, const torch::Tensor& k_BTGd, const torch::Tensor& v_BTGv,
+                               double scale) {
+    const auto group = q_BTHd.size(2) / k_BTGd.size(2);
+    const auto q = q_BTHd.transpose(1, 2);
+    const auto k = k_BTGd.transpose(1, 2).repeat_interleave(group, 1);
+    const auto v = v_BTGv.transpose(1, 2).repeat_interleave(group, 1);
+    const auto mixed_BHTv =
+        at::scaled_dot_product_attention(q, k, v, /*attn_mask=*/{}, /*dropout_p=*/0.0, /*is_causal=*/true, scale);
+    return mixed_BHTv.transpose(1, 2).flatten(2);
+}
+
+GqaAttentionImpl::GqaAttentionImpl(const Weights& weights, const checkpoint::ModelConfig& config)
+    : head_dim_(config.head_dim) {
+    const auto query_width = config.num_attention_heads * head_dim_;
+    const auto key_width = config.num_key_value_heads * head_dim_;
+    const LinearShape to_keys{config.hidden_size, key_width, config.attention_bias};
+    q_proj_ = register_module(
+        "q_proj", Linear(weights.under("q_proj"), LinearShape{config.hidden_size, query_width, config.attention_bias}));
+    k_proj_ = register_module("k_proj", Linear(weights.under("k_proj"), to_keys));
+    v_proj_ = register_module("v_proj", Linear(weights.under("v_proj"), to_keys));
+    o_proj_ = register_module(
+        "o_proj", Linear(weights.under("o_proj"), LinearShape{query_width, config.hidden_size, config.attention_bias}));
+
+    std::vector<int> all(static_cast<std::size_t>(config.rope_pairs()));
+    std::iota(all.begin(), all.end(), 0);
+    frequencies_ = register_buffer("frequencies", pair_frequencies(config, {all}, weights.options()));
+}
+
+torch::Tensor GqaAttentionImpl::heads(const torch::Tensor& x) const {
+    return x.view({x.size(0), x.size(1), -1, head_dim_});
+}
+
+torch::Tensor GqaAttentionImpl::queries(const torch::Tensor& x_BTE) { return heads(q_proj_(x_BTE)); }
+
+torch::Tensor GqaAttentionImpl::keys(const torch::Tensor& x_BTE) { return heads(k_proj_(x_BTE)); }
+
+torch::Tensor GqaAttentionImpl::forward(const torch::Tensor& x_BTE) {
+    const auto q = rotate_pairs(queries(x_BTE), frequencies_);
+    const auto k = rotate_pairs(keys(x_BTE), frequencies_);
+    const auto v = heads(v_proj_(x_BTE));
+    return o_proj_(causal_attention(q, k, v, 1.0 / std::sqrt(static_cast<double>(head_dim_))));
+}
+
+}  // namespace mha2mla::model

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <torch/torch.h>
+
+#include "model/attention.h"
+
+namespace mha2mla::model {
+
+/// Widths of one layer's latent attention, named as in docs/checkpoint.md.
+struct MlaShape {
+    std::int64_t heads = 0;      ///< H query heads
+    std::int64_t kv_heads = 0;   ///< G
+    std::int64_t rope_keys = 0;  ///< K rotary key heads: G, or 1 shared by all
+    std::int64_t rank = 0;       ///< R, the latent
+    std::int64_t rope = 0;       ///< dr
+    std::int64_t nope = 0;       ///< dn, may be 0
+    std::int64_t value = 0;      ///< dv
+
+    static MlaShape of(const checkpoint::ModelConfig& config, int layer);
+};
+
+/// Multi-head latent attention (arXiv 2405.04434 section 2.1) with the generalisations of docs/checkpoint.md:
+/// logits = (q_nope · k_nope + q_rope · k_rope) softmax_scale, every part picked from one query.
+class MlaAttentionImpl : public Attention {
+public:
+    /// Throws Error where the checkpoint uses optional parts that this program does not compute.
+    MlaAttentionImpl(const Weights& weights, const checkpoint::ModelConfig& config, int layer);
+
+    /// In the form that the options name.
+    torch::Tensor forward(const torch::Tensor& x_BTE) override;
+
+private:
+    struct Projected {
+        torch::Tensor q_nope_BTHn;
+        torch::Tensor q_rope_BTHr;  // rotated
+        torch::Tensor latent_BTR;   // what the cache holds, with:
+        torch::Tensor k_rope_BTGr;  // rotated; a shared head is repeated for each KV head
+    };
+    Projected project(const torch::Tensor& x_BTE);
+    torch::Tensor expanded(const Projected& parts);
+    torch::Tensor absorbed(const Projected& parts);
+    torch::Tensor absorbed_logits(const Projected& parts, const torch::Tensor& key_up_GnR) const;
+    void pick_dims(const checkpoint::ModelConfig& config, int layer, const ModelOptions& options);
+
+    MlaShape shape_;
+    AttentionForm form_;
+    double scale_;
+    torch::Tensor nope_dims_;          // [H * dn] columns of the query
+    torch::Tensor rope_dims_;          // [H * dr]
+    torch::Tensor query_frequencies_;  // [H, dr/2]
+    torch::Tensor key_frequencies_;    // [K, dr/2]
+    Linear q_proj_ = nullptr;
+    Linear kv_a_proj_with_mqa_ = nullptr;
+    Linear kv_b_proj_ = nullptr;
+    Linear o_proj_ = nullptr;
+};
+TORCH_MODULE(MlaAttention);
+
+}  // namespace mha2mla::model

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <string>
+#include <torch/torch.h>
+
+namespace mha2mla::model {
+
+/// How MLA attention is computed; both forms give the same numbers up to rounding.
+enum class AttentionForm {
+    expanded,  ///< keys and values are rebuilt from the latent: for training and prefill
+    absorbed,  ///< queries move into latent space, as in decoding: the oracle of the native runtime
+};
+
+struct ModelOptions {
+    /// Type of weights and products. Norms, softmax and rotation compute in fp32 (fp64 for kFloat64).
+    torch::Dtype dtype = torch::kFloat32;
+    torch::Device device = torch::kCPU;
+    AttentionForm attention = AttentionForm::expanded;
+};
+
+/// "cpu", "cuda", "cuda:1", ... as a device that works here. Throws Error naming --device where it does not.
+torch::Device parse_device(const std::string& name);
+
+/// The type in which norms, softmax and rotation compute: fp64 for fp64, else fp32.
+torch::Dtype precise_type(torch::Dtype dtype);
+
+}  // namespace mha2mla::model

@@ -1,0 +1,33 @@
+#include "model/rotary.h"
+
+#include <cstdint>
+
+#include "core/error.h"
+
+namespace mha2mla::model {
+
+torch::Tensor pair_frequencies(const checkpoint::ModelConfig& config, const std::vector<std::vector<int>>& pairs,
+                               const ModelOptions& options) {
+    const std::vector<double> table = checkpoint::rope_frequencies(config);
+    std::vector<double> chosen;
+    for (const auto& head : pairs) {
+        core::invariant(head.size() == pairs.front().size(), "every head rotates equally many pairs");
+        for (const int pair : head) chosen.push_back(table.at(static_cast<std::size_t>(pair)));
+    }
+    const auto heads = static_cast<std::int64_t>(pairs.size());
+    const auto width = static_cast<std::int64_t>(pairs.front().size());
+    return torch::tensor(chosen, torch::kFloat64).view({heads, width}).to(options.device, precise_type(options.dtype));
+}
+
+torch::Tensor rotate_pairs(const torch::Tensor& x, const torch::Tensor& frequencies) {
+    const auto positions = torch::arange(x.size(1), frequencies.options()).view({-1, 1, 1});
+    const auto angles = positions * frequencies;  // [tokens, heads or 1, p]
+    const auto cosine = angles.cos();
+    const auto sine = angles.sin();
+    const auto halves = x.to(frequencies.scalar_type()).chunk(2, -1);
+    const auto first = halves[0] * cosine - halves[1] * sine;
+    const auto second = halves[1] * cosine + halves[0] * sine;
+    return torch::cat({first, second}, -1).to(x.scalar_type());
+}
+
+}  // namespace mha2mla::model

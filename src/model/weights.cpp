@@ -1,0 +1,36 @@
+#include "model/weights.h"
+
+#include <span>
+#include <utility>
+
+#include "core/error.h"
+
+namespace mha2mla::model {
+
+torch::Tensor read_tensor(const checkpoint::Checkpoint& source, const std::string& name,
+                          const checkpoint::Shape& shape) {
+    auto tensor = torch::empty(shape, torch::kFloat32);
+    source.read(name, shape, std::span<float>(tensor.data_ptr<float>(), static_cast<std::size_t>(tensor.numel())));
+    return tensor;
+}
+
+Weights::Weights(const checkpoint::Checkpoint& source, const ModelOptions& options)
+    : Weights([&source](const std::string& name,
+                        const checkpoint::Shape& shape) { return read_tensor(source, name, shape); },
+              options) {}
+
+Weights::Weights(Reader reader, const ModelOptions& options) : reader_(std::move(reader)), options_(options) {}
+
+Weights Weights::under(const std::string& name) const {
+    Weights below = *this;
+    below.prefix_ += name + ".";
+    return below;
+}
+
+torch::Tensor Weights::load(const std::string& name, const checkpoint::Shape& shape) const {
+    const auto tensor = reader_(prefix_ + name, shape);
+    core::invariant(tensor.sizes() == torch::IntArrayRef(shape), "a weight reader returns the shape it was asked for");
+    return tensor.to(options_.device, options_.dtype);
+}
+
+}  // namespace mha2mla::model

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <torch/torch.h>
+
+#include "checkpoint/checkpoint.h"
+#include "model/options.h"
+
+namespace mha2mla::model {
+
+/// Where a module gets its weights: asked for by name *and* shape, under a prefix, and delivered in the model's dtype
+/// on its device. A wrong checkpoint therefore fails naming the tensor, expected and got.
+class Weights {
+public:
+    /// Returns the fp32 CPU tensor of that name and shape, or throws core::Error.
+    using Reader = std::function<torch::Tensor(const std::string& name, const checkpoint::Shape& shape)>;
+
+    /// Reads from a checkpoint, which must outlive this object.
+    Weights(const checkpoint::Checkpoint& source, const ModelOptions& options);
+    /// Reads from anywhere: converted tensors that are not on disk yet, random ones in tests.
+    Weights(Reader reader, const ModelOptions& options);
+
+    /// The same weights below `name`: under("self_attn").load("q_proj.weight", ...) asks for "self_attn.q_proj.weight".
+    Weights under(const std::string& name) const;
+    torch::Tensor load(const std::string& name, const checkpoint::Shape& shape) const;
+    const ModelOptions& options() const { return options_; }
+
+private:
+    Reader reader_;
+    std::string prefix_;
+    ModelOptions options_;
+};
+
+/// The tensor as read from a checkpoint: fp32, on the CPU.
+torch::Tensor read_tensor(const checkpoint::Checkpoint& source, const std::string& name,
+                          const checkpoint::Shape& shape);
+
+}  // namespace mha2mla::model
