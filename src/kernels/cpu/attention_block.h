@@ -1,0 +1,97 @@
+#pragma once
+
+#include "kernels/cpu/scratch.h"
+#include "kernels/kernels.h"
+
+/// What the steps of attention share: a block of query rows and a tile of keys.
+namespace mha2mla::kernels {
+
+/// A run of consecutive keys that lie in one cache block.
+struct KeyTile {
+    const char* keys;
+    std::int64_t key_stride;  // bytes
+    const char* values;
+    std::int64_t value_stride;  // bytes
+    std::int64_t first_key;
+    std::int64_t tokens;
+};
+
+/// Query rows that pass over the keys together, and where their state lies in the scratch.
+struct RowBlock {
+    std::int64_t first_row;
+    std::int64_t rows;
+    std::int64_t end_key;      // keys from here on are seen by no row
+    std::int64_t all_visible;  // keys below are seen by every row
+    AttentionScratch parts;
+    char* query;
+    float* scores;
+    char* probabilities;
+    float* max;
+    float* sum;
+    float* rescale;
+    float* visible;
+    float* sums;
+    char* keys;
+    char* values;
+};
+
+static inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+
+static inline KeyTile tile_at(const AttentionParams& params, std::int64_t key, std::int64_t end) {
+    const KeyValueBlock& block = params.blocks[key / params.block_tokens];
+    const std::int64_t token = key % params.block_tokens;
+    const std::int64_t tokens = smaller(smaller(params.block_tokens - token, most_tile_tokens), end - key);
+    return {static_cast<const char*>(block.keys) + token * params.key_stride_bytes,
+            params.key_stride_bytes,
+            static_cast<const char*>(block.values) + token * params.value_stride_bytes,
+            params.value_stride_bytes,
+            key,
+            tokens};
+}
+
+static inline RowBlock row_block(const AttentionParams& params, std::int64_t first_row, std::int64_t rows) {
+    RowBlock block{};
+    block.first_row = first_row;
+    block.rows = rows;
+    block.end_key = params.first_key;
+    block.all_visible = params.end_key;
+    for (std::int64_t row = first_row; row < first_row + rows; ++row) {
+        const std::int64_t visible = smaller(params.visible[row], params.end_key);
+        block.end_key = visible > block.end_key ? visible : block.end_key;
+        block.all_visible = smaller(block.all_visible, visible);
+    }
+    block.parts = attention_scratch(params.key_width, params.value_width);
+    auto* scratch = static_cast<char*>(params.scratch);
+    block.query = scratch + block.parts.query;
+    block.scores = reinterpret_cast<float*>(scratch + block.parts.scores);
+    block.probabilities = scratch + block.parts.probabilities;
+    block.max = reinterpret_cast<float*>(scratch + block.parts.state);
+    block.sum = block.max + most_block_rows;
+    block.rescale = block.sum + most_block_rows;
+    block.visible = block.rescale + most_block_rows;
+    block.sums = reinterpret_cast<float*>(scratch + block.parts.sums);
+    block.keys = scratch + block.parts.keys;
+    block.values = scratch + block.parts.values;
+    return block;
+}
+
+/// No key seen yet.
+static inline void clear(const RowBlock& block) {
+    for (std::int64_t row = 0; row < most_block_rows; ++row) {
+        block.max[row] = -__builtin_inff();
+        block.sum[row] = 0;
+    }
+    for (std::int64_t i = 0; i < block.rows * block.parts.value_words; ++i) block.sums[i] = 0;
+}
+
+static inline void write_out(const AttentionParams& params, const RowBlock& block) {
+    for (std::int64_t r = 0; r < block.rows; ++r) {
+        const std::int64_t row = block.first_row + r;
+        float* out = params.out + row * params.out_stride;
+        for (std::int64_t i = 0; i < params.value_width; ++i) out[i] = block.sums[r * block.parts.value_words + i];
+        params.max[row] = block.max[r];
+        params.sum[row] = block.sum[r];
+    }
+}
+
+}  // namespace mha2mla::kernels

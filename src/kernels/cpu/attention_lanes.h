@@ -1,0 +1,216 @@
+#pragma once
+
+#include <utility>
+
+#include "kernels/cpu/attention_block.h"
+#include "kernels/cpu/elementwise.h"
+
+/// Attention with a query row in each vector lane, over the vector operations of an instruction set. Per tile of keys
+/// two small matrix products: scores (packed queries times broadcast words of the keys: no horizontal sums), and
+/// values (broadcast probabilities times vectors of channels).
+///
+/// Both work on 32-bit words; a `Words` policy says what a word is: one float, or a pair of bf16.
+///   Word                       a vector of words
+///   width                      channels of a word of the queries and keys, tokens of a word of the probabilities
+///   pack_query                 one row of queries, scaled, into words that are `stride` words apart
+///   prepare                    the tile as the policy reads it (floats: widened into the scratch)
+///   load, broadcast            words
+///   broadcast_last             the last word of a key of odd width
+///   dot                        sums plus the product of words
+///   pack_probabilities         the probabilities of `width` tokens
+///   ones                       words of probabilities 1
+///   load_values                a word of tokens times vectors of channels
+/// Instances have internal linkage, since `Simd` and `Words` have.
+namespace mha2mla::kernels {
+
+/// Scores of a few tokens for all rows: [Tokens, RowVectors * lanes].
+template <class Simd, class Words, int RowVectors, int Tokens>
+void score_tokens(const RowBlock& block, const char* const (&keys)[Tokens], std::int64_t key_width, float* scores) {
+    using V = typename Simd::Vector;
+    constexpr std::int64_t vector_bytes = Simd::lanes * 4;
+    const std::int64_t words = key_width / Words::width;
+    V sums[Tokens][RowVectors];
+    for (auto& token_sums : sums) {
+        for (V& sum : token_sums) sum = Simd::zero();
+    }
+    const auto step = [&](std::int64_t w, auto broadcast) __attribute__((always_inline)) {
+        typename Words::Word query[RowVectors];
+        for (int v = 0; v < RowVectors; ++v) query[v] = Words::load(block.query + (w * RowVectors + v) * vector_bytes);
+#pragma GCC unroll 16
+        for (int t = 0; t < Tokens; ++t) {
+            const typename Words::Word key = broadcast(keys[t] + w * 4);
+#pragma GCC unroll 2
+            for (int v = 0; v < RowVectors; ++v) sums[t][v] = Words::dot(sums[t][v], query[v], key);
+        }
+    };
+    for (std::int64_t w = 0; w < words; ++w) step(w, Words::broadcast);
+    if (key_width % Words::width != 0) step(words, Words::broadcast_last);
+    for (int t = 0; t < Tokens; ++t) {
+        for (int v = 0; v < RowVectors; ++v) Simd::store(scores + (t * RowVectors + v) * Simd::lanes, sums[t][v]);
+    }
+}
+
+template <class Simd, class Words, int RowVectors>
+void score_tile(const RowBlock& block, const KeyTile& tile, std::int64_t key_width) {
+    constexpr int group = Words::score_tokens / RowVectors;
+    for (std::int64_t first = 0; first < tile.tokens; first += group) {
+        const char* keys[group];
+        // Beyond the tile's end: the last token again, whose scores nobody reads.
+        for (int t = 0; t < group; ++t) keys[t] = tile.keys + smaller(first + t, tile.tokens - 1) * tile.key_stride;
+        float* scores = block.scores + first * RowVectors * Simd::lanes;
+        score_tokens<Simd, Words, RowVectors, group>(block, keys, key_width, scores);
+    }
+}
+
+/// Scores of keys that a row does not see become -inf.
+template <class Simd, int RowVectors>
+void mask_scores(const RowBlock& block, const KeyTile& tile) {
+    using V = typename Simd::Vector;
+    for (int v = 0; v < RowVectors; ++v) {
+        const V visible = Simd::load(block.visible + v * Simd::lanes);
+        for (std::int64_t t = 0; t < tile.tokens; ++t) {
+            float* scores = block.scores + (t * RowVectors + v) * Simd::lanes;
+            const V key = Simd::set(static_cast<float>(tile.first_key + t));
+            Simd::store(scores, Simd::where_greater(visible, key, Simd::load(scores), Simd::set(-__builtin_inff())));
+        }
+    }
+}
+
+/// Scores to probabilities relative to the running maximum; the sums so far are to be rescaled by block.rescale.
+template <class Simd, class Words, int RowVectors>
+void softmax_tile(const RowBlock& block, const KeyTile& tile) {
+    using V = typename Simd::Vector;
+    constexpr std::int64_t token_floats = RowVectors * Simd::lanes;
+    const V lowest = Simd::set(-__builtin_inff());
+    for (int v = 0; v < RowVectors; ++v) {
+        float* scores = block.scores + v * Simd::lanes;
+        const V old_max = Simd::load(block.max + v * Simd::lanes);
+        V max = old_max;
+        for (std::int64_t t = 0; t < tile.tokens; ++t) max = Simd::max(max, Simd::load(scores + t * token_floats));
+        // A row that has seen no key yet: any finite number makes all its probabilities zero.
+        const V reference = Simd::where_greater(max, lowest, max, Simd::zero());
+        const V rescale = exp_of<Simd>(Simd::sub(old_max, reference));
+        V sum = Simd::mul(Simd::load(block.sum + v * Simd::lanes), rescale);
+        for (std::int64_t t = tile.tokens; t % Words::width != 0; ++t) Simd::store(scores + t * token_floats, lowest);
+        for (std::int64_t t = 0; t < tile.tokens; t += Words::width) {
+            V p[Words::width];
+            for (int i = 0; i < Words::width; ++i) {
+                p[i] = exp_of<Simd>(Simd::sub(Simd::load(scores + (t + i) * token_floats), reference));
+            }
+            const typename Words::Word words = Words::pack_probabilities(p);
+            Words::store(block.probabilities + (t / Words::width * RowVectors + v) * Simd::lanes * 4, words);
+            // The sum of the rounded probabilities: those that the values are multiplied with.
+            sum = Words::dot(sum, words, Words::ones());
+        }
+        Simd::store(block.max + v * Simd::lanes, max);
+        Simd::store(block.sum + v * Simd::lanes, sum);
+        Simd::store(block.rescale + v * Simd::lanes, rescale);
+    }
+}
+
+/// Where the probabilities of a row and a word of tokens lie.
+struct ProbabilityStrides {
+    std::int64_t row;   // bytes
+    std::int64_t word;  // bytes
+};
+
+/// A few rows times two vectors of channels: sums = sums * rescale + probabilities . values.
+template <class Simd, class Words, int Rows>
+void add_values(const RowBlock& block, const KeyTile& tile, std::int64_t row, std::int64_t channel,
+                std::int64_t channels) {
+    using V = typename Simd::Vector;
+    const std::int64_t row_vectors = block.rows > Simd::lanes ? 2 : 1;
+    const std::int64_t word_bytes = row_vectors * Simd::lanes * 4;
+    const char* probabilities = block.probabilities + row * 4;
+    float* at = block.sums + row * block.parts.value_words + channel;
+    V sums[Rows][2];
+    for (int r = 0; r < Rows; ++r) {
+        const V rescale = Simd::set(block.rescale[row + r]);
+        for (int v = 0; v < 2; ++v) {
+            sums[r][v] = Simd::mul(Simd::load(at + r * block.parts.value_words + v * Simd::lanes), rescale);
+        }
+    }
+    for (std::int64_t t = 0; t < tile.tokens; t += Words::width) {
+        typename Words::Word values[2];
+        Words::load_values(tile, t, channel, channels, values);
+        const char* p = probabilities + t / Words::width * word_bytes;
+#pragma GCC unroll 12
+        for (int r = 0; r < Rows; ++r) {
+            const typename Words::Word probability = Words::broadcast(p + r * 4);
+            sums[r][0] = Words::dot(sums[r][0], probability, values[0]);
+            sums[r][1] = Words::dot(sums[r][1], probability, values[1]);
+        }
+    }
+    for (int r = 0; r < Rows; ++r) {
+        for (int v = 0; v < 2; ++v) {
+            Simd::store(at + r * block.parts.value_words + v * Simd::lanes, sums[r][v]);
+        }
+    }
+}
+
+template <class Simd, class Words, int... RowsMinusOne>
+void add_tile_values(const RowBlock& block, const KeyTile& tile, std::int64_t value_width,
+                     std::integer_sequence<int, RowsMinusOne...>) {
+    using Kernel = void (*)(const RowBlock&, const KeyTile&, std::int64_t, std::int64_t, std::int64_t);
+    constexpr Kernel by_rows[] = {add_values<Simd, Words, RowsMinusOne + 1>...};
+    constexpr std::int64_t most_rows = sizeof...(RowsMinusOne);
+    const std::int64_t groups = (block.rows + most_rows - 1) / most_rows;
+    for (std::int64_t channel = 0; channel < value_width; channel += 2 * Simd::lanes) {
+        for (std::int64_t group = 0; group < groups; ++group) {
+            const std::int64_t row = block.rows * group / groups;
+            const std::int64_t rows = block.rows * (group + 1) / groups - row;
+            by_rows[rows - 1](block, tile, row, channel, value_width - channel);
+        }
+    }
+}
+
+/// Packs the queries and the limits of what each row sees; lanes without a row get zeros and see every key.
+template <class Simd, class Words, int RowVectors>
+void load_rows(const AttentionParams& params, const RowBlock& block) {
+    constexpr std::int64_t lanes = RowVectors * Simd::lanes;
+    auto* words = reinterpret_cast<std::uint32_t*>(block.query);
+    const std::int64_t count = (params.key_width + Words::width - 1) / Words::width * lanes;
+    for (std::int64_t i = 0; i < count; ++i) words[i] = 0;
+    for (std::int64_t r = 0; r < lanes; ++r) {
+        block.visible[r] = __builtin_inff();
+        if (r >= block.rows) continue;
+        const std::int64_t row = block.first_row + r;
+        // Exact as floats: positions stay below 2^24.
+        block.visible[r] = static_cast<float>(params.visible[row]);
+        Words::pack_query(params.q + row * params.q_stride, params, words + r, lanes);
+    }
+}
+
+template <class Simd, class Words, int RowVectors>
+void attend_rows(const AttentionParams& params, std::int64_t first_row, std::int64_t rows) {
+    const RowBlock block = row_block(params, first_row, rows);
+    clear(block);
+    load_rows<Simd, Words, RowVectors>(params, block);
+    std::int64_t key = params.first_key;
+    while (key < block.end_key) {
+        const KeyTile cached = tile_at(params, key, block.end_key);
+        const KeyTile tile = Words::prepare(params, block, cached);
+        score_tile<Simd, Words, RowVectors>(block, tile, params.key_width);
+        if (key + tile.tokens > block.all_visible) mask_scores<Simd, RowVectors>(block, tile);
+        softmax_tile<Simd, Words, RowVectors>(block, tile);
+        add_tile_values<Simd, Words>(block, tile, params.value_width,
+                                     std::make_integer_sequence<int, Simd::accumulators / 2>());
+        key += tile.tokens;
+    }
+    write_out(params, block);
+}
+
+template <class Simd, class Words>
+void attend_in_lanes(const AttentionParams& params) {
+    constexpr std::int64_t most_rows = 2 * Simd::lanes;
+    for (std::int64_t row = 0; row < params.rows; row += most_rows) {
+        const std::int64_t rows = smaller(most_rows, params.rows - row);
+        if (rows > Simd::lanes) {
+            attend_rows<Simd, Words, 2>(params, row, rows);
+        } else {
+            attend_rows<Simd, Words, 1>(params, row, rows);
+        }
+    }
+}
+
+}  // namespace mha2mla::kernels

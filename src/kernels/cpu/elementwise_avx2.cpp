@@ -1,0 +1,11 @@
+#include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/implementations.h"
+#include "kernels/cpu/vector_avx2.h"
+
+namespace mha2mla::kernels::avx2 {
+
+void rms_norm(const RmsNormParams& params) { rms_norm_with<Avx2>(params); }
+
+void swiglu(const SwiGluParams& params) { swiglu_with<Avx2>(params); }
+
+}  // namespace mha2mla::kernels::avx2

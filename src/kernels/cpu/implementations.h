@@ -1,0 +1,33 @@
+#pragma once
+
+#include "kernels/kernels.h"
+
+/// The kernels of each instruction set, for dispatch.cpp alone. A set borrows the portable version of what is not worth
+/// its own.
+namespace mha2mla::kernels {
+
+namespace portable {
+void linear(const LinearParams& params);
+void rms_norm(const RmsNormParams& params);
+void rope(const RopeParams& params);
+void swiglu(const SwiGluParams& params);
+void store_rows(const StoreRowsParams& params);
+void attention(const AttentionParams& params);
+void merge(const MergeParams& params);
+}  // namespace portable
+
+namespace avx2 {
+void linear(const LinearParams& params);
+void rms_norm(const RmsNormParams& params);
+void swiglu(const SwiGluParams& params);
+void attention(const AttentionParams& params);
+}  // namespace avx2
+
+namespace avx512 {
+void linear(const LinearParams& params);
+void rms_norm(const RmsNormParams& params);
+void swiglu(const SwiGluParams& params);
+void attention(const AttentionParams& params);
+}  // namespace avx512
+
+}  // namespace mha2mla::kernels

@@ -1,0 +1,176 @@
+#pragma once
+
+#include <utility>
+
+#include "kernels/kernels.h"
+
+/// Products with packed matrices over the vector operations of an instruction set. A micro-kernel holds the sums of a
+/// few rows times a few tiles in registers. It goes through the weights in steps of one packed vector a tile (64
+/// bytes); a `Weights` policy says what a step multiplies:
+///   Words            what the micro-kernel loads from the weights for one vector of sums
+///   x_step_bytes     bytes of a row of x that a step consumes
+///   load, multiply   weights of a step; sums of one row plus its product
+///   multiply_odd     the same for the last step where only one of its two inputs exists
+/// Instances have internal linkage, since `Simd` and `Weights` have.
+namespace mha2mla::kernels {
+
+inline constexpr std::int64_t packed_step_bytes = 64;
+
+/// x as a policy wants it: rows of floats, or of bf16 pairs.
+struct LinearOperand {
+    const char* x;
+    std::int64_t row_bytes;
+    std::int64_t steps;  // whole ones
+    bool odd_input;      // a last step of one input follows
+};
+
+/// Tiles that a micro-kernel of `rows` rows can hold.
+template <class Simd>
+constexpr int tiles_at_once(int rows) {
+    const int per_tile = rows * (static_cast<int>(tile_rows) / Simd::lanes);
+    return Simd::accumulators >= 4 * per_tile ? 4 : Simd::accumulators >= 2 * per_tile ? 2 : 1;
+}
+
+template <class Simd>
+constexpr int max_rows() {
+    return Simd::accumulators * Simd::lanes / 32;
+}
+
+/// y = or += one vector of sums, with the bias.
+template <class Simd>
+void finish_sums(const LinearParams& params, std::int64_t row, std::int64_t output, typename Simd::Vector sums) {
+    const std::int64_t count = params.weight.outputs - output;
+    if (count <= 0) return;
+    float* y = params.y + row * params.y_stride + output;
+    if (params.bias != nullptr) sums = Simd::add(sums, Simd::load_first(params.bias + output, count));
+    if (params.accumulate) sums = Simd::add(sums, Simd::load_first(y, count));
+    Simd::store_first(y, count, sums);
+}
+
+template <class Simd, class Weights, int Rows, int Tiles>
+void multiply_tiles(const LinearParams& params, const LinearOperand& operand, std::int64_t row, std::int64_t tile) {
+    constexpr int per_tile = static_cast<int>(tile_rows) / Simd::lanes;
+    constexpr int vectors = Tiles * per_tile;
+    constexpr std::int64_t vector_bytes = packed_step_bytes / per_tile;
+    const std::int64_t tile_bytes = (operand.steps + (operand.odd_input ? 1 : 0)) * packed_step_bytes;
+    const char* weights = static_cast<const char*>(params.weight.data) + tile * tile_bytes;
+    const char* x = operand.x + row * operand.row_bytes;
+
+    typename Simd::Vector sums[Rows][vectors];
+    for (auto& row_sums : sums) {
+        for (auto& sum : row_sums) sum = Simd::zero();
+    }
+    const auto step = [&](std::int64_t s, auto multiply) __attribute__((always_inline)) {
+        typename Weights::Words words[vectors];
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; ++v) {
+            const std::int64_t at = (v / per_tile) * tile_bytes + (v % per_tile) * vector_bytes;
+            words[v] = Weights::load(weights + s * packed_step_bytes + at);
+        }
+#pragma GCC unroll 12
+        for (int r = 0; r < Rows; ++r) {
+            const char* inputs = x + r * operand.row_bytes + s * Weights::x_step_bytes;
+#pragma GCC unroll 8
+            for (int v = 0; v < vectors; ++v) sums[r][v] = multiply(sums[r][v], inputs, words[v]);
+        }
+    };
+    for (std::int64_t s = 0; s < operand.steps; ++s) step(s, Weights::multiply);
+    if (operand.odd_input) step(operand.steps, Weights::multiply_odd);
+
+    for (int r = 0; r < Rows; ++r) {
+        for (int v = 0; v < vectors; ++v) {
+            finish_sums<Simd>(params, row + r, tile * tile_rows + v * Simd::lanes, sums[r][v]);
+        }
+    }
+}
+
+/// A range of rows times a group of tiles.
+struct LinearBlock {
+    std::int64_t first_row;
+    std::int64_t rows;
+    std::int64_t first_tile;
+    std::int64_t tiles;
+};
+
+template <class Simd, class Weights, int Rows>
+void multiply_rows(const LinearParams& params, const LinearOperand& operand, const LinearBlock& block) {
+    constexpr int group = tiles_at_once<Simd>(Rows);
+    std::int64_t tile = block.first_tile;
+    const std::int64_t end = block.first_tile + block.tiles;
+    for (; tile + group <= end; tile += group) {
+        multiply_tiles<Simd, Weights, Rows, group>(params, operand, block.first_row, tile);
+    }
+    for (; tile < end; ++tile) multiply_tiles<Simd, Weights, Rows, 1>(params, operand, block.first_row, tile);
+}
+
+template <class Simd, class Weights, int... RowsMinusOne>
+void multiply_block(const LinearParams& params, const LinearOperand& operand, const LinearBlock& block,
+                    std::integer_sequence<int, RowsMinusOne...>) {
+    using Kernel = void (*)(const LinearParams&, const LinearOperand&, const LinearBlock&);
+    constexpr Kernel by_rows[] = {multiply_rows<Simd, Weights, RowsMinusOne + 1>...};
+    by_rows[block.rows - 1](params, operand, block);
+}
+
+/// All rows times all tiles of the call. Rows go in blocks that stay in the second-level cache; the weights of a group
+/// of tiles stay in the first while the block's rows pass.
+template <class Simd, class Weights>
+void multiply_all(const LinearParams& params, const LinearOperand& operand) {
+    constexpr std::int64_t block_bytes = 256 * 1024;
+    constexpr int most_rows = max_rows<Simd>();
+    constexpr int tile_group = tiles_at_once<Simd>(most_rows);
+    const std::int64_t groups_in_block = block_bytes / (operand.row_bytes * most_rows);
+    const std::int64_t block_rows = most_rows * (groups_in_block > 0 ? groups_in_block : 1);
+    const std::int64_t end = params.first_tile + params.tiles;
+    for (std::int64_t block = 0; block < params.rows; block += block_rows) {
+        const std::int64_t block_end = block + block_rows < params.rows ? block + block_rows : params.rows;
+        // Few rows take all tiles in one go: the weights are one stream.
+        const std::int64_t step = params.rows <= most_rows ? params.tiles : tile_group;
+        for (std::int64_t tile = params.first_tile; tile < end; tile += step) {
+            const std::int64_t tiles = tile + step < end ? step : end - tile;
+            for (std::int64_t row = block; row < block_end; row += most_rows) {
+                const std::int64_t rows = row + most_rows < block_end ? most_rows : block_end - row;
+                multiply_block<Simd, Weights>(params, operand, {row, rows, tile, tiles},
+                                              std::make_integer_sequence<int, most_rows>());
+            }
+        }
+    }
+}
+
+/// Packed float weights.
+template <class Simd>
+struct F32Weights {
+    using Words = typename Simd::Vector;
+    static constexpr std::int64_t x_step_bytes = 4;
+    static Words load(const char* p) { return Simd::load(reinterpret_cast<const float*>(p)); }
+    static constexpr auto multiply = [](Words sum, const char* x, Words w) __attribute__((always_inline)) {
+        return Simd::fma(Simd::set(*reinterpret_cast<const float*>(x)), w, sum);
+    };
+    static constexpr auto multiply_odd = multiply;
+};
+
+/// Packed bf16 weights, widened: the product is that of floats.
+template <class Simd>
+struct WidenedWeights {
+    using Words = decltype(Simd::load_words(nullptr));
+    static constexpr std::int64_t x_step_bytes = 8;
+    static Words load(const char* p) { return Simd::load_words(p); }
+    static constexpr auto multiply_odd = [](auto sum, const char* x, Words w) __attribute__((always_inline)) {
+        return Simd::fma(Simd::set(*reinterpret_cast<const float*>(x)), Simd::even_bf16(w), sum);
+    };
+    static constexpr auto multiply = [](auto sum, const char* x, Words w) __attribute__((always_inline)) {
+        return Simd::fma(Simd::set(reinterpret_cast<const float*>(x)[1]), Simd::odd_bf16(w), multiply_odd(sum, x, w));
+    };
+};
+
+template <class Simd>
+void linear_in_floats(const LinearParams& params) {
+    const std::int64_t inputs = params.weight.inputs;
+    const LinearOperand operand{reinterpret_cast<const char*>(params.x), params.x_stride * 4, inputs, false};
+    if (params.weight.dtype == core::DType::f32) {
+        multiply_all<Simd, F32Weights<Simd>>(params, operand);
+    } else {
+        multiply_all<Simd, WidenedWeights<Simd>>(params, {operand.x, operand.row_bytes, inputs / 2, inputs % 2 != 0});
+    }
+}
+
+}  // namespace mha2mla::kernels

@@ -1,0 +1,118 @@
+#include <cmath>
+
+#include "kernels/cpu/implementations.h"
+
+namespace mha2mla::kernels::portable {
+namespace {
+
+// One output tile of one row: sums[16] = x . W[tile].
+void tile_product(const float* x, const PackedMatrix& weight, std::int64_t tile, float (&sums)[tile_rows]) {
+    for (float& sum : sums) sum = 0;
+    const std::int64_t inputs = weight.inputs;
+    if (weight.dtype == core::DType::f32) {
+        const float* w = static_cast<const float*>(weight.data) + tile * inputs * tile_rows;
+        for (std::int64_t i = 0; i < inputs; ++i) {
+            for (std::int64_t o = 0; o < tile_rows; ++o) sums[o] += x[i] * w[i * tile_rows + o];
+        }
+        return;
+    }
+    const core::bf16* w = static_cast<const core::bf16*>(weight.data) + tile * ((inputs + 1) / 2) * tile_rows * 2;
+    for (std::int64_t i = 0; i < inputs; ++i) {
+        const core::bf16* pairs = w + (i / 2) * tile_rows * 2 + i % 2;
+        for (std::int64_t o = 0; o < tile_rows; ++o) sums[o] += x[i] * core::to_float(pairs[2 * o]);
+    }
+}
+
+}  // namespace
+
+void linear(const LinearParams& params) {
+    for (std::int64_t tile = params.first_tile; tile < params.first_tile + params.tiles; ++tile) {
+        const std::int64_t first = tile * tile_rows;
+        for (std::int64_t row = 0; row < params.rows; ++row) {
+            float sums[tile_rows];
+            tile_product(params.x + row * params.x_stride, params.weight, tile, sums);
+            float* y = params.y + row * params.y_stride + first;
+            for (std::int64_t o = 0; o < tile_rows && first + o < params.weight.outputs; ++o) {
+                const float bias = params.bias != nullptr ? params.bias[first + o] : 0.0f;
+                y[o] = (params.accumulate ? y[o] : 0.0f) + sums[o] + bias;
+            }
+        }
+    }
+}
+
+void rms_norm(const RmsNormParams& params) {
+    for (std::int64_t row = 0; row < params.rows; ++row) {
+        const float* x = params.x + row * params.width;
+        float* y = params.y + row * params.width;
+        double squares = 0;
+        for (std::int64_t i = 0; i < params.width; ++i) squares += static_cast<double>(x[i]) * x[i];
+        const double mean = squares / static_cast<double>(params.width);
+        const auto scale = static_cast<float>(1.0 / std::sqrt(mean + static_cast<double>(params.eps)));
+        for (std::int64_t i = 0; i < params.width; ++i) y[i] = x[i] * scale * params.weight[i];
+    }
+}
+
+void rope(const RopeParams& params) {
+    for (std::int64_t row = 0; row < params.rows; ++row) {
+        const float* table = params.table + (params.first_position + row) * params.table_pairs * 2;
+        for (std::int64_t head = 0; head < params.heads; ++head) {
+            const float* x = params.x + row * params.x_row_stride + head * params.x_head_stride;
+            float* y = params.y + row * params.y_row_stride + head * params.y_head_stride;
+            for (std::int64_t i = 0; i < params.pairs; ++i) {
+                const std::int64_t pair = params.source_pairs != nullptr ? params.source_pairs[i] : i;
+                const std::int64_t frequency = params.frequencies != nullptr ? params.frequencies[i] : i;
+                const float cosine = table[2 * frequency];
+                const float sine = table[2 * frequency + 1];
+                const float real = x[pair];
+                const float imaginary = x[pair + params.half];
+                y[i] = real * cosine - imaginary * sine;
+                y[i + params.pairs] = real * sine + imaginary * cosine;
+            }
+        }
+    }
+}
+
+void swiglu(const SwiGluParams& params) {
+    for (std::int64_t i = 0; i < params.count; ++i) {
+        params.y[i] = params.gate[i] / (1.0f + std::exp(-params.gate[i])) * params.up[i];
+    }
+}
+
+void store_rows(const StoreRowsParams& params) {
+    for (std::int64_t row = 0; row < params.rows; ++row) {
+        const float* x = params.x + row * params.x_stride;
+        char* y = static_cast<char*>(params.y) + row * params.y_stride_bytes;
+        if (params.dtype == core::DType::f32) {
+            auto* floats = reinterpret_cast<float*>(y);
+            for (std::int64_t i = 0; i < params.width; ++i) floats[i] = x[i];
+        } else {
+            auto* halves = reinterpret_cast<core::bf16*>(y);
+            for (std::int64_t i = 0; i < params.width; ++i) halves[i] = core::to_bf16(x[i]);
+        }
+    }
+}
+
+void merge(const MergeParams& params) {
+    for (std::int64_t row = 0; row < params.rows; ++row) {
+        float max = -INFINITY;
+        for (std::int64_t p = 0; p < params.parts; ++p) max = std::fmax(max, params.max[p * params.rows + row]);
+        float total = 0;
+        for (std::int64_t p = 0; p < params.parts; ++p) {
+            const std::int64_t at = p * params.rows + row;
+            if (params.max[at] > -INFINITY) total += params.sum[at] * std::exp(params.max[at] - max);
+        }
+        float* out = params.out + row * params.out_stride;
+        for (std::int64_t p = 0; p < params.parts; ++p) {
+            const std::int64_t at = p * params.rows + row;
+            // A part that saw no key has nothing to add; what its memory holds is not read.
+            const bool seen = params.max[at] > -INFINITY;
+            const float weight = seen ? std::exp(params.max[at] - max) / total : 0.0f;
+            const float* partial = params.partial + at * params.width;
+            for (std::int64_t i = 0; i < params.width; ++i) {
+                out[i] = (p == 0 ? 0.0f : out[i]) + (seen ? weight * partial[i] : 0.0f);
+            }
+        }
+    }
+}
+
+}  // namespace mha2mla::kernels::portable

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+
+/// Private memory of a call, as kernels/scratch.cpp counts it and the kernels use it. `static`, since files compiled
+/// for an instruction set include this (see vector_avx2.h).
+namespace mha2mla::kernels {
+
+static constexpr std::int64_t round_up(std::int64_t x, std::int64_t unit) { return (x + unit - 1) / unit * unit; }
+
+/// Bytes of a row of activations rounded to bf16: an odd number of cache lines, so that rows that are read side by side
+/// do not compete for the same cache sets.
+static constexpr std::int64_t rounded_row_bytes(std::int64_t inputs) {
+    return (round_up(inputs * 2, 64) / 64 | 1) * 64;
+}
+
+/// Attention works on blocks of query rows times tiles of keys.
+inline constexpr std::int64_t most_block_rows = 32;
+inline constexpr std::int64_t most_tile_tokens = 64;
+
+/// Sizes in 32-bit words and offsets in bytes of the parts of attention's scratch.
+struct AttentionScratch {
+    std::int64_t key_words;    // of a key widened to float
+    std::int64_t value_words;  // of a value widened to float: whole vectors
+    std::int64_t query;        // [key_width] or [key_width / 2] words of each row of the block
+    std::int64_t scores;       // [most_tile_tokens, block rows]
+    std::int64_t probabilities;
+    std::int64_t state;  // running max, running sum, rescaling factor, visible keys: [block rows] each
+    std::int64_t sums;   // [block rows, value_words]
+    std::int64_t keys;   // [most_tile_tokens, key_words]
+    std::int64_t values;
+    std::int64_t bytes;
+};
+
+static constexpr AttentionScratch attention_scratch(std::int64_t key_width, std::int64_t value_width) {
+    AttentionScratch parts{};
+    parts.key_words = round_up(key_width, 16);
+    parts.value_words = round_up(value_width, 32);
+    parts.scores = parts.query + key_width * most_block_rows * 4;
+    parts.probabilities = parts.scores + most_tile_tokens * most_block_rows * 4;
+    parts.state = parts.probabilities + most_tile_tokens * most_block_rows * 4;
+    parts.sums = parts.state + 4 * most_block_rows * 4;
+    parts.keys = parts.sums + most_block_rows * parts.value_words * 4;
+    parts.values = parts.keys + most_tile_tokens * parts.key_words * 4;
+    parts.bytes = parts.values + most_tile_tokens * parts.value_words * 4;
+    return parts;
+}
+
+}  // namespace mha2mla::kernels

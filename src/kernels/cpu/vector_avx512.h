@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstdint>
+#include <immintrin.h>
+
+/// Vector operations that the shared kernel templates are written in: AVX-512. Included by *_avx512.cpp alone, and of
+/// internal linkage, as vector_avx2.h says.
+namespace mha2mla::kernels {
+namespace {
+
+struct Avx512 {
+    using Vector = __m512;
+    static constexpr int lanes = 16;
+    static constexpr int accumulators = 24;  ///< registers for sums, of 32: the rest hold operands
+
+    static Vector zero() { return _mm512_setzero_ps(); }
+    static Vector set(float x) { return _mm512_set1_ps(x); }
+    static Vector load(const float* p) { return _mm512_loadu_ps(p); }
+    static void store(float* p, Vector x) { _mm512_storeu_ps(p, x); }
+    static Vector load_first(const float* p, std::int64_t count) { return _mm512_maskz_loadu_ps(first(count), p); }
+    static void store_first(float* p, std::int64_t count, Vector x) { _mm512_mask_storeu_ps(p, first(count), x); }
+    static Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
+    static Vector sub(Vector a, Vector b) { return _mm512_sub_ps(a, b); }
+    static Vector mul(Vector a, Vector b) { return _mm512_mul_ps(a, b); }
+    static Vector div(Vector a, Vector b) { return _mm512_div_ps(a, b); }
+    static Vector fma(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
+    static Vector max(Vector a, Vector b) { return _mm512_max_ps(a, b); }
+    static Vector round(Vector x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+    /// x where a > b, else `otherwise`.
+    static Vector where_greater(Vector a, Vector b, Vector x, Vector otherwise) {
+        return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), otherwise, x);
+    }
+    /// x * 2^n for whole n.
+    static Vector scale_by_power(Vector x, Vector n) { return _mm512_scalef_ps(x, n); }
+    static float sum(Vector x) { return _mm512_reduce_add_ps(x); }
+
+    /// The even and the odd bf16 numbers of 32, as floats.
+    static Vector even_bf16(__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
+    static Vector odd_bf16(__m512i pairs) {
+        return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+    }
+    static __m512i load_words(const void* p) { return _mm512_loadu_si512(p); }
+
+    /// Two float vectors rounded to bf16: [low | high].
+    static __m512i to_bf16(Vector low, Vector high) { return bits_of(_mm512_cvtne2ps_pbh(high, low)); }
+    static __m512i bits_of(__m512bh x) { return reinterpret_cast<__m512i>(x); }
+    /// acc + the dot product of the bf16 pairs in each 32-bit word.
+    static Vector dot_bf16(Vector acc, __m512i a, __m512i b) {
+        return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+    }
+
+private:
+    static __mmask16 first(std::int64_t count) {
+        return count >= lanes ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1u << count) - 1u);
+    }
+};
+
+}  // namespace
+}  // namespace mha2mla::kernels

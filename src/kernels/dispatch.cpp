@@ -1,0 +1,93 @@
+#include <cstdlib>
+#include <string>
+
+#include "core/error.h"
+#include "kernels/cpu/implementations.h"
+#include "kernels/kernels.h"
+
+namespace mha2mla::kernels {
+namespace {
+
+// {isa, linear, rms_norm, rope, swiglu, store_rows, attention, merge}. Best last.
+constexpr KernelSet sets[] = {
+    {Isa::portable, portable::linear, portable::rms_norm, portable::rope, portable::swiglu, portable::store_rows,
+     portable::attention, portable::merge},
+    {Isa::avx2, avx2::linear, avx2::rms_norm, portable::rope, avx2::swiglu, portable::store_rows, avx2::attention,
+     portable::merge},
+    {Isa::avx512, avx512::linear, avx512::rms_norm, portable::rope, avx512::swiglu, portable::store_rows,
+     avx512::attention, portable::merge},
+};
+
+// The compiler's run-time support also asks the operating system whether it saves the wide registers.
+bool machine_runs(Isa isa) {
+    __builtin_cpu_init();
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    switch (isa) {
+        case Isa::portable: return true;
+        case Isa::avx2: return avx2;
+        case Isa::avx512:
+            return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                   __builtin_cpu_supports("avx512bf16");
+    }
+    return false;
+}
+
+Isa best_isa() { return supported_isas().back(); }
+
+std::string joined_names(const std::vector<Isa>& isas) {
+    std::string names;
+    for (const Isa isa : isas) names += (names.empty() ? "" : ", ") + std::string(name_of(isa));
+    return names;
+}
+
+Isa isa_named(std::string_view name) {
+    for (const KernelSet& set : sets) {
+        if (name_of(set.isa) == name) return set.isa;
+    }
+    throw core::Error({.what = "unknown instruction set",
+                       .expected = "portable, avx2 or avx512",
+                       .got = std::string(name),
+                       .where = "environment variable MHA2MLA_ISA"});
+}
+
+Isa chosen_isa() {
+    const char* name = std::getenv("MHA2MLA_ISA");
+    return name == nullptr || *name == '\0' ? best_isa() : isa_named(name);
+}
+
+}  // namespace
+
+const KernelSet& kernels(Isa isa) {
+    for (const KernelSet& set : sets) {
+        if (set.isa == isa && machine_runs(isa)) return set;
+    }
+    throw core::Error({.what = "this machine does not run the instruction set '" + std::string(name_of(isa)) + "'",
+                       .expected = joined_names(supported_isas()),
+                       .got = std::string(name_of(isa)),
+                       .remedy = "unset MHA2MLA_ISA to let the machine choose"});
+}
+
+const KernelSet& kernels() {
+    static const KernelSet& chosen = kernels(chosen_isa());
+    return chosen;
+}
+
+std::vector<Isa> supported_isas() {
+    std::vector<Isa> isas;
+    for (const KernelSet& set : sets) {
+        if (machine_runs(set.isa)) isas.push_back(set.isa);
+    }
+    return isas;
+}
+
+std::string_view name_of(Isa isa) {
+    switch (isa) {
+        case Isa::portable: return "portable";
+        case Isa::avx2: return "avx2";
+        case Isa::avx512: return "avx512";
+    }
+    return "unknown";
+}
+
+}  // namespace mha2mla::kernels
