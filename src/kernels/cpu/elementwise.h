@@ -7,13 +7,13 @@
 namespace mha2mla::kernels {
 
 /// e^x to 2 units in the last place: x = n ln 2 + r with |r| <= ln 2 / 2, and a Taylor polynomial for e^r.
-/// 0 below -87.3 (-inf included), about 2^127.9 above 88.7.
+/// 0 below -87.3 (-inf included), infinity above 88.7.
 template <class Simd>
 typename Simd::Vector exp_of(typename Simd::Vector x) {
     using V = typename Simd::Vector;
     const V lowest = Simd::set(-87.3f);
     // The limits as first operands: NaN passes through.
-    const V highest = Simd::set(88.7f);
+    const V highest = Simd::set(89.0f);
     const V clamped = Simd::where_greater(x, highest, highest, Simd::where_greater(lowest, x, lowest, x));
     const V n = Simd::round(Simd::mul(clamped, Simd::set(1.44269504f)));
     // ln 2 in two parts; the first has few bits, so that n times it is exact.
