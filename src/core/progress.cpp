@@ -39,8 +39,8 @@ void ProgressBar::end() {
 void ProgressBar::draw(std::int64_t done, const std::string& note) {
     drawn_ = Clock::now();
     const double elapsed = std::chrono::duration<double>(drawn_ - started_).count();
-    const double share = static_cast<double>(done) / static_cast<double>(total_);
-    const std::string left = done > 0 ? format_duration(elapsed / share - elapsed) + " left" : "";
+    const double share = std::clamp(static_cast<double>(done) / static_cast<double>(total_), 0.0, 1.0);
+    const std::string left = share > 0 ? format_duration(elapsed / share - elapsed) + " left" : "";
     const int filled = static_cast<int>(share * bar_width);
     const std::string bar = std::string(static_cast<std::size_t>(filled), '#') +
                             std::string(static_cast<std::size_t>(bar_width - filled), '.');
