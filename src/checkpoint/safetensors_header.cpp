@@ -44,7 +44,8 @@ SafetensorsEntry read_entry(const core::JsonObject& fields, const std::string& n
     if (entry.shape.size() > max_rank) fields.fail("shape", fmt::format("at most {} extents", max_rank));
     const auto offsets = fields.integers("data_offsets", 0, last);
     if (offsets.size() != 2 || offsets[0] > offsets[1]) fields.fail("data_offsets", "[begin, end]");
-    const auto bytes = element_count(entry.shape) * static_cast<std::int64_t>(core::size_of(entry.type));
+    const auto bytes =
+        element_count(entry.shape, fields.where()) * static_cast<std::int64_t>(core::size_of(entry.type));
     if (offsets[1] - offsets[0] != bytes) {
         fields.fail("data_offsets", fmt::format("{} bytes for shape {}", bytes, to_string(entry.shape)));
     }

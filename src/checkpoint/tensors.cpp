@@ -58,12 +58,13 @@ void add_attention(LayerList& list, const ModelConfig& config, int layer) {
 
 std::string to_string(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
-std::int64_t element_count(const Shape& shape) {
+std::int64_t element_count(const Shape& shape, const std::string& where) {
     std::int64_t count = 1;
     for (const auto extent : shape) {
         if (extent < 0 || extent > max_elements || (extent > 0 && count > max_elements / extent)) {
             throw core::Error({.what = fmt::format("shape {} is not usable", to_string(shape)),
-                               .expected = "extents from 0 and at most 2^48 elements"});
+                               .expected = "extents from 0 and at most 2^48 elements",
+                               .where = where});
         }
         count *= extent;
     }

@@ -16,8 +16,8 @@ using Shape = std::vector<std::int64_t>;
 
 /// "[576, 192]"
 std::string to_string(const Shape& shape);
-/// Product of the extents. Throws Error on a negative extent or a product beyond 2^48.
-std::int64_t element_count(const Shape& shape);
+/// Product of the extents. Throws Error, naming `where`, on a negative extent or a product beyond 2^48.
+std::int64_t element_count(const Shape& shape, const std::string& where = {});
 
 /// A tensor by name and shape; what a file holds or what a model asks for.
 struct TensorSpec {
