@@ -3,8 +3,9 @@
 
 Needs torch, transformers 5, tokenizers and gguf. Usage: make_generate_fixtures.py MODEL.gguf TOKENIZER.json [OUT]
 
-The weights are rounded to bf16 and everything else is fp32. An engine that sums in another order can take another token
-where two logits nearly tie, so a prompt is refused when its smallest margin on the way is below MIN_MARGIN.
+The weights are rounded to bf16 and everything else is fp32. An engine that rounds elsewhere can take another token where
+two logits nearly tie, so a prompt is refused when its smallest margin on the way is below MIN_MARGIN. (Rounding the
+inputs of all linear layers, the keys and the values to bf16 moved these margins by less than 0.1.)
 """
 
 import sys
@@ -17,13 +18,13 @@ from fixture_io import write_json
 from smollm2 import load_model
 
 NEW_TOKENS = 64
-MIN_MARGIN = 0.1
+MIN_MARGIN = 0.15
 PROMPTS = {  # none of them meets an end-of-text token on the way
-    "prose": "Alice was beginning to get very tired of sitting by her sister on the bank,",
+    "prose": "The sun is a star. It is made of",
     "code": "def is_prime(n):\n    if n < 2:\n        return False\n",
-    "list": "1. One\n2. Two\n3. Three\n4. Four\n5.",
-    "question": "Question: What is 2 + 2?\nAnswer: 4\nQuestion: What is 3 + 3?\nAnswer: 6\n"
-                "Question: What is 4 + 4?\nAnswer:",
+    "list": "10, 20, 30, 40, 50, 60, 70,",
+    "question": "Question: What is 2 + 1?\nAnswer: 3\nQuestion: What is 2 + 2?\nAnswer: 4\n"
+                "Question: What is 2 + 3?\nAnswer:",
     "chat": "<|im_start|>user\nWrite a Python function that adds two numbers.<|im_end|>\n<|im_start|>assistant\n",
 }
 
