@@ -17,9 +17,9 @@ std::string sentence(const ErrorInfo& info) {
 
 Error::Error(ErrorInfo info) : std::runtime_error(sentence(info)), info_(std::move(info)) {}
 
-void invariant(bool holds, const char* promise, std::source_location at) {
+void invariant(bool holds, const char* promise, const char* file, int line) {
     if (holds) return;
-    throw std::logic_error(fmt::format("broken promise at {}:{}: {}", at.file_name(), at.line(), promise));
+    throw std::logic_error(fmt::format("broken promise at {}:{}: {}", file, line, promise));
 }
 
 }  // namespace mha2mla::core

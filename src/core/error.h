@@ -1,6 +1,5 @@
 #pragma once
 
-#include <source_location>
 #include <stdexcept>
 #include <string>
 
@@ -31,7 +30,8 @@ public:
     Cancelled() : std::runtime_error("stopped") {}
 };
 
-/// Holds what our own code promises. Throws std::logic_error naming the line: a bug of ours, never a user's.
-void invariant(bool holds, const char* promise, std::source_location at = std::source_location::current());
+/// Holds what our own code promises. Throws std::logic_error naming the caller's line: a bug of ours, never a user's.
+/// (The builtins are std::source_location's, which Clang 14 lacks.)
+void invariant(bool holds, const char* promise, const char* file = __builtin_FILE(), int line = __builtin_LINE());
 
 }  // namespace mha2mla::core
