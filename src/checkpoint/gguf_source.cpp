@@ -1,0 +1,98 @@
+#include "checkpoint/gguf_source.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fmt/format.h>
+
+#include "checkpoint/gguf_llama.h"
+#include "core/error.h"
+
+namespace mha2mla::checkpoint {
+namespace {
+
+void dequantize(const GgufTensor& tensor, std::int64_t first_element, std::span<float> out) {
+    const auto& type = *tensor.type;
+    const auto* data = tensor.data.data() + first_element / type.elements * type.bytes;
+    type.dequantize(data, static_cast<std::int64_t>(out.size()) / type.elements, out.data());
+}
+
+}  // namespace
+
+GgufSource::GgufSource(const GgufFile& file, const ModelConfig& config)
+    : where_(file.metadata.where()), head_dim_(config.head_dim) {
+    for (const auto& tensor : file.tensors) {
+        if (tensor.name == rope_factors_tensor) continue;
+        const auto name = llama_tensor_name(tensor.name);
+        if (!name) {
+            throw core::Error(
+                {.what = fmt::format("tensor {} has no place in a llama model", quoted(tensor.name)), .where = where_});
+        }
+        const auto place = entries_.emplace(name->name, Entry{tensor, name->interleaved}).first;
+        check(place->second);
+    }
+}
+
+/// Holds what read_rows relies on: rows consist of whole blocks, interleaved rows of whole heads.
+void GgufSource::check(const Entry& entry) const {
+    const auto& [tensor, interleaved] = entry;
+    if (tensor.shape.size() == 1 && tensor.type->elements != 1) {
+        throw core::Error({.what = fmt::format("tensor {} is a vector in a block format", quoted(tensor.name)),
+                           .expected = "F32, F16 or BF16",
+                           .got = tensor.type->name,
+                           .where = where_});
+    }
+    if (interleaved && tensor.shape[0] % head_dim_ != 0) {
+        throw core::Error({.what = fmt::format("tensor {} does not consist of whole heads", quoted(tensor.name)),
+                           .expected = fmt::format("a multiple of {} rows", head_dim_),
+                           .got = to_string(tensor.shape),
+                           .where = where_});
+    }
+}
+
+const GgufSource::Entry& GgufSource::find(std::string_view name) const {
+    const auto found = entries_.find(name);
+    core::invariant(found != entries_.end(), "a tensor is read only where shape_of knows it");
+    return found->second;
+}
+
+std::vector<TensorSpec> GgufSource::list() const {
+    std::vector<TensorSpec> specs;
+    for (const auto& [name, entry] : entries_) specs.push_back({name, entry.tensor.shape});
+    return specs;
+}
+
+std::optional<Shape> GgufSource::shape_of(std::string_view name) const {
+    const auto found = entries_.find(name);
+    if (found == entries_.end()) return std::nullopt;
+    return found->second.tensor.shape;
+}
+
+std::string GgufSource::stored_type(std::string_view name) const { return find(name).tensor.type->name; }
+
+std::int64_t GgufSource::stored_row(std::int64_t row) const {
+    const std::int64_t dim = row % head_dim_;
+    const std::int64_t pairs = head_dim_ / 2;
+    return row - dim + 2 * (dim % pairs) + dim / pairs;
+}
+
+void GgufSource::read_rows(std::string_view name, std::int64_t first_row, std::int64_t rows,
+                           std::span<float> out) const {
+    const auto& [tensor, interleaved] = find(name);
+    core::invariant(first_row >= 0 && rows >= 0 && first_row <= tensor.shape[0] - rows, "rows lie within the tensor");
+    const std::int64_t width = element_count(tensor.shape) / tensor.shape[0];
+    core::invariant(out.size() == static_cast<std::size_t>(rows * width), "the destination holds the rows asked for");
+    if (interleaved) {
+        for (std::int64_t row = 0; row < rows; ++row) {
+            const auto place = out.subspan(static_cast<std::size_t>(row * width), static_cast<std::size_t>(width));
+            dequantize(tensor, stored_row(first_row + row) * width, place);
+        }
+    } else {
+        dequantize(tensor, first_row * width, out);
+    }
+    if (std::all_of(out.begin(), out.end(), [](float value) { return std::isfinite(value); })) return;
+    throw core::Error({.what = fmt::format("tensor '{}' holds values that are not finite", name),
+                       .where = where_,
+                       .remedy = "the weights are damaged: fetch them again"});
+}
+
+}  // namespace mha2mla::checkpoint

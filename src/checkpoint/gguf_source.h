@@ -1,0 +1,43 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "checkpoint/gguf_file.h"
+#include "checkpoint/model_config.h"
+#include "checkpoint/tensors.h"
+
+namespace mha2mla::checkpoint {
+
+/// The tensors of a llama GGUF file under Hugging Face names. llama.cpp stores the rows of each q and k head pair by
+/// pair (0, P, 1, P + 1, ...; P = head_dim / 2); here they are back in half-split order (0, 1, ..., P, P + 1, ...).
+/// Points into the file's bytes.
+class GgufSource : public TensorSource {
+public:
+    /// Throws Error naming a tensor that has no place in a llama model.
+    GgufSource(const GgufFile& file, const ModelConfig& config);
+
+    std::vector<TensorSpec> list() const override;
+    std::optional<Shape> shape_of(std::string_view name) const override;
+    std::string stored_type(std::string_view name) const override;
+    void read_rows(std::string_view name, std::int64_t first_row, std::int64_t rows,
+                   std::span<float> out) const override;
+
+private:
+    struct Entry {
+        GgufTensor tensor;
+        bool interleaved = false;
+    };
+
+    void check(const Entry& entry) const;
+    const Entry& find(std::string_view name) const;
+    /// Where row `row` of the half-split order is stored.
+    std::int64_t stored_row(std::int64_t row) const;
+
+    std::string where_;
+    std::int64_t head_dim_ = 0;
+    std::map<std::string, Entry, std::less<>> entries_;
+};
+
+}  // namespace mha2mla::checkpoint
