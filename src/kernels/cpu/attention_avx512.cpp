@@ -1,82 +1,17 @@
 #include "kernels/cpu/attention_floats.h"
 #include "kernels/cpu/attention_lanes.h"
+#include "kernels/cpu/bf16_words_avx512.h"
+#include "kernels/cpu/four_rows_avx512.h"
 #include "kernels/cpu/implementations.h"
 #include "kernels/cpu/vector_avx512.h"
 
 namespace mha2mla::kernels::avx512 {
-namespace {
-
-// Words are pairs of bf16: cached rows are multiplied as they lie in memory.
-struct Bf16Words {
-    using Word = __m512i;
-    static constexpr int width = 2;
-    static constexpr int score_tokens = 16;
-
-    static Word load(const char* p) { return _mm512_loadu_si512(p); }
-    static void store(char* p, Word x) { _mm512_storeu_si512(p, x); }
-    static constexpr auto broadcast = [](const char* p) __attribute__((always_inline)) {
-        int word = 0;
-        __builtin_memcpy(&word, p, 4);
-        return _mm512_set1_epi32(word);
-    };
-    static constexpr auto broadcast_last = [](const char* p) __attribute__((always_inline)) {
-        std::uint16_t half = 0;
-        __builtin_memcpy(&half, p, 2);
-        return _mm512_set1_epi32(half);
-    };
-    static __m512 dot(__m512 sums, Word a, Word b) { return Avx512::dot_bf16(sums, a, b); }
-    static Word ones() { return _mm512_set1_epi32(0x3f803f80); }
-
-    // The two tokens' bf16 of a row side by side.
-    static Word pack_probabilities(const __m512 (&p)[2]) {
-        return _mm512_permutexvar_epi16(interleave_halves(), Avx512::to_bf16(p[0], p[1]));
-    }
-
-    static void pack_query(const float* q, const AttentionParams& params, std::uint32_t* words, std::int64_t stride) {
-        for (std::int64_t i = 0; i < params.key_width; ++i) {
-            const __m128bh rounded = _mm_cvtneps_pbh(_mm_set_ss(q[i] * params.scale));
-            const int half = _mm_extract_epi16(reinterpret_cast<__m128i>(rounded), 0);
-            words[i / 2 * stride] |= static_cast<std::uint32_t>(half) << (i % 2 * 16);
-        }
-    }
-
-    static KeyTile prepare(const AttentionParams& /*params*/, const RowBlock& /*block*/, const KeyTile& cached) {
-        return cached;
-    }
-
-    // 32 channels of two tokens, the tokens' bf16 side by side. Neither channels nor a token beyond the end are read.
-    static void load_values(const KeyTile& tile, std::int64_t token, std::int64_t channel, std::int64_t channels,
-                            Word (&values)[2]) {
-        const __mmask32 mask = channels >= 32 ? ~__mmask32{0} : (__mmask32{1} << channels) - 1;
-        const char* row = tile.values + token * tile.value_stride + channel * 2;
-        const Word first = _mm512_maskz_loadu_epi16(mask, row);
-        const __mmask32 second_mask = token + 1 < tile.tokens ? mask : 0;
-        const Word second = _mm512_maskz_loadu_epi16(second_mask, row + tile.value_stride);
-        values[0] = _mm512_permutex2var_epi16(first, interleave_low(), second);
-        values[1] = _mm512_permutex2var_epi16(first, interleave_high(), second);
-    }
-
-private:
-    // Indices 0, 32, 1, 33, ... as pairs, from `first`.
-    static Word interleave_from(int first) {
-        const Word lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        const Word low = _mm512_add_epi32(lane, _mm512_set1_epi32(first));
-        return _mm512_or_si512(low, _mm512_slli_epi32(_mm512_add_epi32(low, _mm512_set1_epi32(32)), 16));
-    }
-    static Word interleave_low() { return interleave_from(0); }
-    static Word interleave_high() { return interleave_from(16); }
-    // Indices 0, 16, 1, 17, ... within one vector.
-    static Word interleave_halves() {
-        const Word lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        return _mm512_or_si512(lane, _mm512_slli_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(16)), 16));
-    }
-};
-
-}  // namespace
 
 void attention(const AttentionParams& params) {
     if (params.dtype == core::DType::f32) {
         attend_in_lanes<Avx512, FloatWords<Avx512>>(params);
+    } else if (params.rows <= FourRows::most_rows) {
+        attend_rows<Avx512, Bf16Words, FourRows>(params, 0, params.rows);
     } else {
         attend_in_lanes<Avx512, Bf16Words>(params);
     }

@@ -6,6 +6,9 @@
 /// What the steps of attention share: a block of query rows and a tile of keys.
 namespace mha2mla::kernels {
 
+/// Scores are logarithms of base 2 inside: the query carries the factor.
+static inline float log2_scale(const AttentionParams& params) { return params.scale * 1.44269504f; }
+
 /// A run of consecutive keys that lie in one cache block.
 struct KeyTile {
     const char* keys;
@@ -23,6 +26,7 @@ struct RowBlock {
     std::int64_t end_key;      // keys from here on are seen by no row
     std::int64_t all_visible;  // keys below are seen by every row
     AttentionScratch parts;
+    std::int64_t probability_word_bytes;  // from one word of tokens to the next
     char* query;
     float* scores;
     char* probabilities;
@@ -89,7 +93,7 @@ static inline void write_out(const AttentionParams& params, const RowBlock& bloc
         const std::int64_t row = block.first_row + r;
         float* out = params.out + row * params.out_stride;
         for (std::int64_t i = 0; i < params.value_width; ++i) out[i] = block.sums[r * block.parts.value_words + i];
-        params.max[row] = block.max[r];
+        params.max[row] = block.max[r] * 0.693147181f;  // back to base e
         params.sum[row] = block.sum[r];
     }
 }

@@ -18,7 +18,7 @@ template <class Simd>
 struct FloatWords {
     using Word = typename Simd::Vector;
     static constexpr int width = 1;
-    static constexpr int score_tokens = 8;  ///< sums of as many tokens fit the registers
+    static constexpr int exp_degree = 6;
 
     static Word load(const char* p) { return Simd::load(reinterpret_cast<const float*>(p)); }
     static void store(char* p, Word x) { Simd::store(reinterpret_cast<float*>(p), x); }
@@ -32,7 +32,7 @@ struct FloatWords {
 
     static void pack_query(const float* q, const AttentionParams& params, std::uint32_t* words, std::int64_t stride) {
         for (std::int64_t i = 0; i < params.key_width; ++i) {
-            const float scaled = q[i] * params.scale;
+            const float scaled = q[i] * log2_scale(params);
             __builtin_memcpy(words + i * stride, &scaled, sizeof scaled);
         }
     }

@@ -16,6 +16,7 @@
 ///   prepare                    the tile as the policy reads it (floats: widened into the scratch)
 ///   load, broadcast            words
 ///   broadcast_last             the last word of a key of odd width
+///   exp_degree                 of exp2_of
 ///   dot                        sums plus the product of words
 ///   pack_probabilities         the probabilities of `width` tokens
 ///   ones                       words of probabilities 1
@@ -52,7 +53,7 @@ void score_tokens(const RowBlock& block, const char* const (&keys)[Tokens], std:
 
 template <class Simd, class Words, int RowVectors>
 void score_tile(const RowBlock& block, const KeyTile& tile, std::int64_t key_width) {
-    constexpr int group = Words::score_tokens / RowVectors;
+    constexpr int group = Simd::accumulators >= 8 * RowVectors ? 8 : 4;
     for (std::int64_t first = 0; first < tile.tokens; first += group) {
         const char* keys[group];
         // Beyond the tile's end: the last token again, whose scores nobody reads.
@@ -89,13 +90,14 @@ void softmax_tile(const RowBlock& block, const KeyTile& tile) {
         for (std::int64_t t = 0; t < tile.tokens; ++t) max = Simd::max(max, Simd::load(scores + t * token_floats));
         // A row that has seen no key yet: any finite number makes all its probabilities zero.
         const V reference = Simd::where_greater(max, lowest, max, Simd::zero());
-        const V rescale = exp_of<Simd>(Simd::sub(old_max, reference));
+        const V rescale = exp2_of<Simd, Words::exp_degree>(Simd::sub(old_max, reference));
         V sum = Simd::mul(Simd::load(block.sum + v * Simd::lanes), rescale);
         for (std::int64_t t = tile.tokens; t % Words::width != 0; ++t) Simd::store(scores + t * token_floats, lowest);
         for (std::int64_t t = 0; t < tile.tokens; t += Words::width) {
             V p[Words::width];
             for (int i = 0; i < Words::width; ++i) {
-                p[i] = exp_of<Simd>(Simd::sub(Simd::load(scores + (t + i) * token_floats), reference));
+                p[i] =
+                    exp2_of<Simd, Words::exp_degree>(Simd::sub(Simd::load(scores + (t + i) * token_floats), reference));
             }
             const typename Words::Word words = Words::pack_probabilities(p);
             Words::store(block.probabilities + (t / Words::width * RowVectors + v) * Simd::lanes * 4, words);
@@ -108,19 +110,11 @@ void softmax_tile(const RowBlock& block, const KeyTile& tile) {
     }
 }
 
-/// Where the probabilities of a row and a word of tokens lie.
-struct ProbabilityStrides {
-    std::int64_t row;   // bytes
-    std::int64_t word;  // bytes
-};
-
 /// A few rows times two vectors of channels: sums = sums * rescale + probabilities . values.
 template <class Simd, class Words, int Rows>
 void add_values(const RowBlock& block, const KeyTile& tile, std::int64_t row, std::int64_t channel,
                 std::int64_t channels) {
     using V = typename Simd::Vector;
-    const std::int64_t row_vectors = block.rows > Simd::lanes ? 2 : 1;
-    const std::int64_t word_bytes = row_vectors * Simd::lanes * 4;
     const char* probabilities = block.probabilities + row * 4;
     float* at = block.sums + row * block.parts.value_words + channel;
     V sums[Rows][2];
@@ -133,7 +127,7 @@ void add_values(const RowBlock& block, const KeyTile& tile, std::int64_t row, st
     for (std::int64_t t = 0; t < tile.tokens; t += Words::width) {
         typename Words::Word values[2];
         Words::load_values(tile, t, channel, channels, values);
-        const char* p = probabilities + t / Words::width * word_bytes;
+        const char* p = probabilities + t / Words::width * block.probability_word_bytes;
 #pragma GCC unroll 12
         for (int r = 0; r < Rows; ++r) {
             const typename Words::Word probability = Words::broadcast(p + r * 4);
@@ -164,35 +158,43 @@ void add_tile_values(const RowBlock& block, const KeyTile& tile, std::int64_t va
     }
 }
 
-/// Packs the queries and the limits of what each row sees; lanes without a row get zeros and see every key.
+/// The scores half of attention for up to RowVectors * lanes rows.
 template <class Simd, class Words, int RowVectors>
-void load_rows(const AttentionParams& params, const RowBlock& block) {
-    constexpr std::int64_t lanes = RowVectors * Simd::lanes;
-    auto* words = reinterpret_cast<std::uint32_t*>(block.query);
-    const std::int64_t count = (params.key_width + Words::width - 1) / Words::width * lanes;
-    for (std::int64_t i = 0; i < count; ++i) words[i] = 0;
-    for (std::int64_t r = 0; r < lanes; ++r) {
-        block.visible[r] = __builtin_inff();
-        if (r >= block.rows) continue;
-        const std::int64_t row = block.first_row + r;
-        // Exact as floats: positions stay below 2^24.
-        block.visible[r] = static_cast<float>(params.visible[row]);
-        Words::pack_query(params.q + row * params.q_stride, params, words + r, lanes);
-    }
-}
+struct RowsInLanes {
+    static constexpr std::int64_t most_rows = RowVectors * Simd::lanes;
 
-template <class Simd, class Words, int RowVectors>
-void attend_rows(const AttentionParams& params, std::int64_t first_row, std::int64_t rows) {
-    const RowBlock block = row_block(params, first_row, rows);
-    clear(block);
-    load_rows<Simd, Words, RowVectors>(params, block);
-    std::int64_t key = params.first_key;
-    while (key < block.end_key) {
-        const KeyTile cached = tile_at(params, key, block.end_key);
-        const KeyTile tile = Words::prepare(params, block, cached);
+    /// Packs the queries and the limits of what each row sees; lanes without a row get zeros and see every key.
+    static void load(const AttentionParams& params, const RowBlock& block) {
+        auto* words = reinterpret_cast<std::uint32_t*>(block.query);
+        const std::int64_t count = (params.key_width + Words::width - 1) / Words::width * most_rows;
+        for (std::int64_t i = 0; i < count; ++i) words[i] = 0;
+        for (std::int64_t r = 0; r < most_rows; ++r) {
+            block.visible[r] = __builtin_inff();
+            if (r >= block.rows) continue;
+            const std::int64_t row = block.first_row + r;
+            // Exact as floats: positions stay below 2^24.
+            block.visible[r] = static_cast<float>(params.visible[row]);
+            Words::pack_query(params.q + row * params.q_stride, params, words + r, most_rows);
+        }
+    }
+
+    static void find_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
         score_tile<Simd, Words, RowVectors>(block, tile, params.key_width);
-        if (key + tile.tokens > block.all_visible) mask_scores<Simd, RowVectors>(block, tile);
+        if (tile.first_key + tile.tokens > block.all_visible) mask_scores<Simd, RowVectors>(block, tile);
         softmax_tile<Simd, Words, RowVectors>(block, tile);
+    }
+};
+
+/// Rows [first_row, first_row + rows) over all keys they see. `Rows` finds the probabilities of a tile.
+template <class Simd, class Words, class Rows>
+void attend_rows(const AttentionParams& params, std::int64_t first_row, std::int64_t rows) {
+    RowBlock block = row_block(params, first_row, rows);
+    block.probability_word_bytes = Rows::most_rows * 4;
+    clear(block);
+    Rows::load(params, block);
+    for (std::int64_t key = params.first_key; key < block.end_key;) {
+        const KeyTile tile = Words::prepare(params, block, tile_at(params, key, block.end_key));
+        Rows::find_probabilities(params, block, tile);
         add_tile_values<Simd, Words>(block, tile, params.value_width,
                                      std::make_integer_sequence<int, Simd::accumulators / 2>());
         key += tile.tokens;
@@ -206,9 +208,9 @@ void attend_in_lanes(const AttentionParams& params) {
     for (std::int64_t row = 0; row < params.rows; row += most_rows) {
         const std::int64_t rows = smaller(most_rows, params.rows - row);
         if (rows > Simd::lanes) {
-            attend_rows<Simd, Words, 2>(params, row, rows);
+            attend_rows<Simd, Words, RowsInLanes<Simd, Words, 2>>(params, row, rows);
         } else {
-            attend_rows<Simd, Words, 1>(params, row, rows);
+            attend_rows<Simd, Words, RowsInLanes<Simd, Words, 1>>(params, row, rows);
         }
     }
 }

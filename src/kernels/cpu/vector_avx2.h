@@ -27,6 +27,7 @@ struct Avx2 {
     static Vector div(Vector a, Vector b) { return _mm256_div_ps(a, b); }
     static Vector fma(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
     static Vector max(Vector a, Vector b) { return _mm256_max_ps(a, b); }
+    static Vector min(Vector a, Vector b) { return _mm256_min_ps(a, b); }
     static Vector round(Vector x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
     /// x where a > b, else `otherwise`.
     static Vector where_greater(Vector a, Vector b, Vector x, Vector otherwise) {

@@ -1,0 +1,138 @@
+#pragma once
+
+#include "kernels/cpu/attention_block.h"
+#include "kernels/cpu/bf16_words_avx512.h"
+#include "kernels/cpu/elementwise.h"
+
+/// bf16 scores of at most four rows: the query heads of one KV head in a decode step. Included by *_avx512.cpp alone,
+/// and of internal linkage, as vector_avx2.h says.
+namespace mha2mla::kernels {
+namespace {
+
+/// A vector holds four words (eight channels) of four rows, a 128-bit lane each; keys come in broadcast lanes of eight
+/// channels. That is a fourth of the products that a row in each 32-bit lane would take, for sums over four words at
+/// the end. Scores lie as [tokens / 4][4 rows][4 tokens], probabilities as [tokens / 2][4 rows] words.
+struct FourRows {
+    static constexpr std::int64_t most_rows = 4;
+    static constexpr int token_group = 8;
+    static constexpr std::int64_t chunk = 8;  // channels of a 128-bit lane
+
+    static void load(const AttentionParams& params, const RowBlock& block) {
+        auto* words = reinterpret_cast<std::uint32_t*>(block.query);
+        for (std::int64_t i = 0; i < round_up(params.key_width, chunk) * 2; ++i) words[i] = 0;
+        for (std::int64_t r = 0; r < most_rows; ++r) {
+            const std::int64_t row = block.first_row + smaller(r, block.rows - 1);
+            block.visible[r] = static_cast<float>(smaller(params.visible[row], block.end_key));
+            const float* q = params.q + row * params.q_stride;
+            for (std::int64_t i = 0; i < params.key_width; ++i) {
+                const std::uint32_t bits = Bf16Words::rounded_bits(q[i] * log2_scale(params));
+                words[i / chunk * 16 + r * 4 + i % chunk / 2] |= bits << (i % 2 * 16);
+            }
+        }
+    }
+
+    static void find_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
+        for (std::int64_t token = 0; token < tile.tokens; token += token_group) {
+            score_tokens(block, tile, token, params.key_width);
+        }
+        const bool whole = tile.tokens % token_group == 0;
+        if (!whole || tile.first_key + tile.tokens > block.all_visible) mask_scores(block, tile);
+        softmax(block, tile);
+    }
+
+private:
+    // From one value a row to the layout of scores, and back to four values.
+    static __m512 spread(const float* rows) {
+        const __m512i lane = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+        return _mm512_permutexvar_ps(lane, _mm512_castps128_ps512(_mm_loadu_ps(rows)));
+    }
+    static __m128 gather(__m512 rows) {
+        const __m512i first = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
+        return _mm512_castps512_ps128(_mm512_permutexvar_ps(first, rows));
+    }
+
+    static void score_tokens(const RowBlock& block, const KeyTile& tile, std::int64_t token, std::int64_t key_width) {
+        const char* keys[token_group];
+        // Beyond the tile's end: the last token again; its scores are masked.
+        for (int t = 0; t < token_group; ++t) {
+            keys[t] = tile.keys + smaller(token + t, tile.tokens - 1) * tile.key_stride;
+        }
+        __m512 sums[token_group];
+        for (__m512& sum : sums) sum = Avx512::zero();
+        std::int64_t i = 0;
+        for (; i + chunk <= key_width; i += chunk) {
+            const __m512i query = Bf16Words::load(block.query + i * 8);
+#pragma GCC unroll 8
+            for (int t = 0; t < token_group; ++t) {
+                const __m128i key = _mm_loadu_si128(reinterpret_cast<const __m128i*>(keys[t] + i * 2));
+                sums[t] = Bf16Words::dot(sums[t], query, _mm512_broadcast_i32x4(key));
+            }
+        }
+        if (i < key_width) {
+            const auto mask = static_cast<__mmask8>((1 << (key_width - i)) - 1);
+            const __m512i query = Bf16Words::load(block.query + i * 8);
+            for (int t = 0; t < token_group; ++t) {
+                const __m128i key = _mm_maskz_loadu_epi16(mask, keys[t] + i * 2);
+                sums[t] = Bf16Words::dot(sums[t], query, _mm512_broadcast_i32x4(key));
+            }
+        }
+        Avx512::store(block.scores + token * 4, add_words(sums[0], sums[1], sums[2], sums[3]));
+        Avx512::store(block.scores + token * 4 + 16, add_words(sums[4], sums[5], sums[6], sums[7]));
+    }
+
+    // The sums of the four words in each lane of each vector: [4 rows][4 vectors].
+    static __m512 add_words(__m512 a, __m512 b, __m512 c, __m512 d) {
+        const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+        const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+        return _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    }
+
+    // Scores of keys that a row does not see, and those beyond the tile's end up to a whole group, become -inf.
+    static void mask_scores(const RowBlock& block, const KeyTile& tile) {
+        const __m512 visible = spread(block.visible);
+        const __m512 end = Avx512::set(static_cast<float>(tile.first_key + tile.tokens));
+        const __m512 limit = Avx512::min(visible, end);
+        const __m512 token = _mm512_setr_ps(0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3);
+        for (std::int64_t t = 0; t < round_up(tile.tokens, token_group); t += 4) {
+            const __m512 key = Avx512::add(token, Avx512::set(static_cast<float>(tile.first_key + t)));
+            float* scores = block.scores + t * 4;
+            Avx512::store(scores, Avx512::where_greater(limit, key, Avx512::load(scores), lowest()));
+        }
+    }
+
+    static void softmax(const RowBlock& block, const KeyTile& tile) {
+        const std::int64_t tokens = round_up(tile.tokens, token_group);
+        const __m512 old_max = spread(block.max);
+        __m512 max = old_max;
+        for (std::int64_t t = 0; t < tokens; t += 4) max = Avx512::max(max, Avx512::load(block.scores + t * 4));
+        max = Avx512::max(max, _mm512_permute_ps(max, 0xb1));
+        max = Avx512::max(max, _mm512_permute_ps(max, 0x4e));
+        // A row that has seen no key yet: any finite number makes all its probabilities zero.
+        const __m512 reference = Avx512::where_greater(max, lowest(), max, Avx512::zero());
+        __m512 sum = Avx512::zero();
+        for (std::int64_t t = 0; t < tokens; t += token_group) {
+            const __m512 p0 = exp2(Avx512::sub(Avx512::load(block.scores + t * 4), reference));
+            const __m512 p1 = exp2(Avx512::sub(Avx512::load(block.scores + t * 4 + 16), reference));
+            // [2][4 rows][2 words] to [4 words][4 rows].
+            const __m512i order = _mm512_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+            const __m512i words = _mm512_permutexvar_epi32(order, Avx512::to_bf16(p0, p1));
+            Bf16Words::store(block.probabilities + t * 8, words);
+            sum = Bf16Words::dot(sum, words, Bf16Words::ones());
+        }
+        const __m128 rescale = gather(exp2(Avx512::sub(old_max, reference)));
+        _mm_storeu_ps(block.rescale, rescale);
+        _mm_storeu_ps(block.max, gather(max));
+        _mm_storeu_ps(block.sum, _mm_fmadd_ps(_mm_loadu_ps(block.sum), rescale, sum_of_words(sum)));
+    }
+
+    static __m128 sum_of_words(__m512 sum) {
+        const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(sum), _mm512_extractf32x8_ps(sum, 1));
+        return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    }
+
+    static __m512 exp2(__m512 x) { return exp2_of<Avx512, Bf16Words::exp_degree>(x); }
+    static __m512 lowest() { return Avx512::set(-__builtin_inff()); }
+};
+
+}  // namespace
+}  // namespace mha2mla::kernels
