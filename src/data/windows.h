@@ -1,7 +1,6 @@
 #pragma once
 
 #include <filesystem>
-#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -11,13 +10,19 @@ namespace mha2mla::data {
 /// A text file as one string, CRLF turned into LF. Throws Error where it is missing or not UTF-8.
 std::string read_text_file(const std::filesystem::path& path);
 
+/// The documents of a file: of a .jsonl file the field "text" of each line's object (empty lines are skipped), of any
+/// other file its whole text. Throws Error naming the line.
+std::vector<std::string> read_documents(const std::filesystem::path& path);
+
 /// A token stream cut into consecutive windows of equal length; what is left over at the end is dropped.
 class TokenWindows {
 public:
+    /// `window` is the length in tokens, at least 1: anything else is an Error.
     TokenWindows(std::vector<int> tokens, int window);
 
     int count() const { return count_; }
     int window() const { return window_; }
+    /// The tokens [index * window, (index + 1) * window), for 0 <= index < count().
     std::span<const int> operator[](int index) const;
 
 private:
