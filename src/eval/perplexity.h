@@ -12,7 +12,7 @@
 namespace mha2mla::eval {
 
 /// -log p of each token of a window after the first (window - 1 numbers, natural logarithm). The engine behind it is
-/// the caller's choice: the native decoder (score_with) or the workshop's module.
+/// the caller's choice: the native decoder (native_scorer) or the workshop's module.
 using WindowScorer = std::function<std::vector<double>(std::span<const int> tokens)>;
 
 struct PerplexityOptions {

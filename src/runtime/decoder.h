@@ -66,6 +66,8 @@ public:
 
     const checkpoint::ModelConfig& config() const;
     std::size_t weight_bytes() const;
+    /// Weight bytes that one decode step reads: what bounds its speed, with the cache.
+    std::size_t step_weight_bytes() const;
 
     Sequence new_sequence();
     /// A second sequence that shares the first one's pages until either writes (copy-on-write).
@@ -79,6 +81,8 @@ public:
     void forward_all(Sequence& sequence, std::span<const int> tokens,
                      core::FunctionRef<void(std::int64_t index, std::span<const float> logits)> visit);
 
+    /// How many more tokens the cache can take for this sequence.
+    std::int64_t room(const Sequence& sequence) const;
     KvBytes kv_bytes() const;
     /// Cache bytes of one token over all layers, by formula.
     std::size_t kv_bytes_per_token() const;

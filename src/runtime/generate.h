@@ -11,9 +11,9 @@
 namespace mha2mla::runtime {
 
 struct GenerateOptions {
-    SamplingOptions sampling;
+    SamplingOptions sampling = {};
     int max_tokens = 128;
-    std::vector<int> stop_tokens;  ///< end of text; not part of the output
+    std::vector<int> stop_tokens = {};  ///< end of text; not part of the output
 };
 
 enum class FinishReason { stop, length, context, cancelled };

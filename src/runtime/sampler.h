@@ -27,10 +27,18 @@ public:
     int sample(std::span<const float> logits, std::span<const int> history);
 
 private:
+    void penalize_repetition(std::span<const int> history);
+    void keep_top_k();
+    void keep_top_p();
+    void keep_min_p();
+    int draw();
+    double probability(int token) const;
+
     SamplingOptions options_;
     core::Random random_;
-    std::vector<float> scores_;
-    std::vector<int> candidates_;
+    std::vector<float> scores_;    // logits after the penalty
+    std::vector<int> candidates_;  // tokens that are left, ascending
+    double max_ = 0;               // of the scores
 };
 
 }  // namespace mha2mla::runtime

@@ -1,0 +1,130 @@
+#include "bench/throughput.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "core/error.h"
+#include "core/random.h"
+
+namespace mha2mla::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+double median(std::vector<double> values) {
+    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+    std::nth_element(values.begin(), middle, values.end());
+    return *middle;
+}
+
+void require(bool holds, const char* option, const char* expected) {
+    if (!holds)
+        throw core::Error({.what = "a benchmark option is out of range", .expected = expected, .where = option});
+}
+
+void check(const runtime::Decoder& decoder, const ThroughputOptions& options) {
+    require(options.prompt_tokens >= 0, "--prompt", "0 (off) or more tokens");
+    require(options.generated_tokens >= 0, "--generate", "0 (off) or more tokens");
+    require(options.repetitions > 0, "--repetitions", "1 or more");
+    require(!options.depths.empty(), "--depths", "at least one depth");
+    require(*std::min_element(options.depths.begin(), options.depths.end()) >= 0, "--depths", "0 or more tokens");
+    const auto capacity = decoder.kv_bytes().capacity / decoder.kv_bytes_per_token();
+    if (static_cast<std::size_t>(context_tokens(options)) <= capacity) return;
+    throw core::Error({.what = "the context is too small for the benchmark",
+                       .expected = std::to_string(context_tokens(options)) + " tokens",
+                       .got = std::to_string(capacity) + " tokens",
+                       .where = "--context",
+                       .remedy = "pass a larger --context or a smaller depth"});
+}
+
+/// One measurement at one depth; the sequence holds `depth` tokens before and after.
+class DepthBench {
+public:
+    DepthBench(runtime::Decoder& decoder, int depth)
+        : decoder_(decoder), sequence_(decoder.new_sequence()), depth_(depth) {
+        if (depth > 0) decoder_.forward(sequence_, random_tokens(depth));
+    }
+
+    ThroughputResult prefill(int tokens, int repetitions) {
+        const auto text = random_tokens(tokens);
+        return measure("pp", tokens, repetitions, [&] { decoder_.forward(sequence_, text); });
+    }
+
+    ThroughputResult decode(int tokens, int repetitions) {
+        const auto text = random_tokens(tokens);
+        return measure("tg", tokens, repetitions, [&] {
+            for (const int token : text) decoder_.forward(sequence_, std::span(&token, 1));
+        });
+    }
+
+private:
+    template <typename Work>
+    ThroughputResult measure(const char* kind, int tokens, int repetitions, const Work& work) {
+        std::vector<double> speeds;
+        ThroughputResult result{.test = kind + std::to_string(tokens), .depth = depth_};
+        for (int repetition = 0; repetition < repetitions; ++repetition) {
+            const auto start = Clock::now();
+            work();
+            speeds.push_back(tokens / seconds_since(start));
+            result.kv_bytes_allocated = sequence_.kv_bytes().allocated;
+            result.kv_bytes_per_token_allocated = static_cast<double>(result.kv_bytes_allocated) / sequence_.tokens();
+            sequence_.truncate(depth_);
+        }
+        result.tokens_per_second = median(speeds);
+        return result;
+    }
+
+    std::vector<int> random_tokens(int count) {
+        std::vector<int> tokens(static_cast<std::size_t>(count));
+        const auto vocab = static_cast<std::uint64_t>(decoder_.config().vocab_size);
+        for (int& token : tokens) token = static_cast<int>(random_.below(vocab));
+        return tokens;
+    }
+
+    runtime::Decoder& decoder_;
+    runtime::Sequence sequence_;
+    int depth_;
+    core::Random random_{1};
+};
+
+void add_bound(ThroughputResult& result, const runtime::Decoder& decoder, double bytes_per_second, int tokens) {
+    const double mean_context = result.depth + 0.5 * tokens;
+    const double bytes = static_cast<double>(decoder.step_weight_bytes()) +
+                         mean_context * static_cast<double>(decoder.kv_bytes_per_token());
+    result.bound_tokens_per_second = bytes_per_second / bytes;
+    result.share_of_bound =
+        result.bound_tokens_per_second > 0 ? result.tokens_per_second / result.bound_tokens_per_second : 0;
+}
+
+}  // namespace
+
+int context_tokens(const ThroughputOptions& options) {
+    const int depth = options.depths.empty() ? 0 : *std::max_element(options.depths.begin(), options.depths.end());
+    return depth + std::max({options.prompt_tokens, options.generated_tokens, 1});
+}
+
+std::vector<ThroughputResult> throughput(runtime::Decoder& decoder, const ThroughputOptions& options,
+                                         double bytes_per_second, core::Progress& progress,
+                                         const std::stop_token& stop) {
+    check(decoder, options);
+    std::vector<ThroughputResult> results;
+    progress.begin("bench", static_cast<std::int64_t>(options.depths.size()));
+    for (const int depth : options.depths) {
+        core::throw_if_stopped(stop);
+        DepthBench bench(decoder, depth);
+        bench.decode(1, 1);  // warm up
+        if (options.prompt_tokens > 0) results.push_back(bench.prefill(options.prompt_tokens, options.repetitions));
+        core::throw_if_stopped(stop);
+        if (options.generated_tokens > 0) {
+            results.push_back(bench.decode(options.generated_tokens, options.repetitions));
+            add_bound(results.back(), decoder, bytes_per_second, options.generated_tokens);
+        }
+        progress.update(&depth - options.depths.data() + 1, "depth " + std::to_string(depth));
+    }
+    progress.end();
+    return results;
+}
+
+}  // namespace mha2mla::bench

@@ -1,0 +1,68 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "cache/arena.h"
+#include "cache/page_format.h"
+
+namespace mha2mla::cache {
+
+/// A page number. All layers of a sequence hold the same tokens, so one number stands for a page in every layer.
+using PageId = std::int32_t;
+
+/// All pages of a model's cache: a fixed arena, pages with reference counts. Not thread-safe; rows of a page may be
+/// read and written from several threads.
+class PagePool {
+public:
+    /// `layers`: the format of each layer. `context_tokens` is rounded up to whole pages.
+    PagePool(std::vector<PageFormat> layers, std::int64_t context_tokens);
+
+    const PageFormat& format(int layer) const { return layers_[static_cast<std::size_t>(layer)].format; }
+    int layers() const { return static_cast<int>(layers_.size()); }
+    int pages() const { return static_cast<int>(page_use_.size()); }
+    int free_pages() const { return static_cast<int>(free_.size()); }
+    std::int64_t capacity_tokens() const { return pages() * page_tokens; }
+
+    /// A page with one reference. Throws Error when none is free.
+    PageId allocate();
+    void retain(PageId page);
+    void release(PageId page);
+    bool is_shared(PageId page) const { return use_of(page).references > 1; }
+
+    /// Copies the first `rows` rows of every plane of every layer.
+    void copy_rows(PageId from, PageId to, std::int64_t rows);
+    /// How many rows of the page hold tokens; for the statistics only.
+    void set_used_rows(PageId page, std::int64_t rows);
+
+    std::byte* row(int layer, int plane, PageId page, std::int64_t row) const;
+
+    std::size_t bytes_per_token() const { return bytes_per_token_; }  ///< over all layers
+    std::size_t page_bytes() const { return bytes_per_token_ * static_cast<std::size_t>(page_tokens); }
+    std::size_t capacity_bytes() const { return page_bytes() * page_use_.size(); }
+    std::size_t allocated_bytes() const { return page_bytes() * (page_use_.size() - free_.size()); }
+    std::size_t used_bytes() const;
+
+private:
+    struct Layer {
+        PageFormat format;
+        std::size_t offset_bytes;  // of the layer's first page in the arena
+        std::size_t page_bytes;
+    };
+    struct PageUse {
+        int references = 0;
+        std::int64_t rows = 0;
+    };
+
+    PageUse& use_of(PageId page) { return page_use_[static_cast<std::size_t>(page)]; }
+    const PageUse& use_of(PageId page) const { return page_use_[static_cast<std::size_t>(page)]; }
+
+    std::vector<Layer> layers_;
+    std::vector<PageUse> page_use_;
+    std::vector<PageId> free_;  // a stack: the page released last is the next one given
+    std::size_t bytes_per_token_ = 0;
+    Arena arena_;
+};
+
+}  // namespace mha2mla::cache

@@ -1,0 +1,81 @@
+#include "cache/page_pool.h"
+
+#include <cstdint>
+#include <gtest/gtest.h>
+#include <set>
+
+#include "core/error.h"
+
+namespace mha2mla::cache {
+namespace {
+
+using core::DType;
+
+TEST(PageFormat, GroupedQueryPageHoldsKeysAndValuesOfEachHead) {
+    const PageFormat format = grouped_query_format(DType::bf16, 3, 64);
+    EXPECT_EQ(format.bytes_per_token(), 2u * 3 * 64 * 2);
+    EXPECT_EQ(format.page_bytes(), 64u * 2 * 3 * 64 * 2);
+    ASSERT_EQ(format.planes.size(), 6u);
+    const Plane& plane = format.planes[static_cast<std::size_t>(value_plane(1))];
+    EXPECT_EQ(plane.offset_bytes, 3u * 64 * 64 * 2);
+    EXPECT_EQ(plane.row_bytes, 128u);
+}
+
+TEST(PageFormat, LatentPageHoldsOneRowAToken) {
+    EXPECT_EQ(latent_format(DType::bf16, 96, 24).bytes_per_token(), 240u);
+    EXPECT_EQ(latent_format(DType::f32, 17, 6).page_bytes(), 64u * 23 * 4);
+}
+
+TEST(PagePool, RowsOfAllPlanesPagesAndLayersAreDisjoint) {
+    const PagePool pool({grouped_query_format(DType::bf16, 2, 4), latent_format(DType::f32, 5, 2)}, 100);
+    EXPECT_EQ(pool.pages(), 2);
+    std::set<const std::byte*> covered;
+    std::size_t bytes = 0;
+    for (int layer = 0; layer < pool.layers(); ++layer) {
+        const auto& planes = pool.format(layer).planes;
+        for (std::size_t plane = 0; plane < planes.size(); ++plane) {
+            for (PageId page = 0; page < pool.pages(); ++page) {
+                for (std::int64_t row = 0; row < page_tokens; ++row) {
+                    const std::byte* first = pool.row(layer, static_cast<int>(plane), page, row);
+                    for (std::size_t i = 0; i < planes[plane].row_bytes; ++i) covered.insert(first + i);
+                    bytes += planes[plane].row_bytes;
+                }
+            }
+        }
+    }
+    EXPECT_EQ(covered.size(), bytes);
+    EXPECT_EQ(bytes, pool.capacity_bytes());
+    EXPECT_EQ(static_cast<std::size_t>(*covered.rbegin() - *covered.begin()) + 1, bytes);
+}
+
+TEST(PagePool, GivesEveryPageOnceThenNamesTheOption) {
+    PagePool pool({latent_format(DType::bf16, 8, 4)}, 3 * page_tokens);
+    std::set<PageId> pages;
+    for (int i = 0; i < 3; ++i) pages.insert(pool.allocate());
+    EXPECT_EQ(pages.size(), 3u);
+    try {
+        pool.allocate();
+        FAIL() << "a full pool gave a page";
+    } catch (const core::Error& error) {
+        EXPECT_NE(std::string(error.what()).find("--context"), std::string::npos) << error.what();
+    }
+}
+
+TEST(PagePool, APageIsFreeAfterItsLastReference) {
+    PagePool pool({latent_format(DType::bf16, 8, 4)}, 2 * page_tokens);
+    const PageId page = pool.allocate();
+    pool.retain(page);
+    EXPECT_TRUE(pool.is_shared(page));
+    pool.release(page);
+    EXPECT_FALSE(pool.is_shared(page));
+    EXPECT_EQ(pool.free_pages(), 1);
+    EXPECT_EQ(pool.allocated_bytes(), pool.page_bytes());
+    pool.release(page);
+    EXPECT_EQ(pool.free_pages(), 2);
+    EXPECT_EQ(pool.allocated_bytes(), 0u);
+    EXPECT_THROW(pool.release(page), std::logic_error);
+    EXPECT_THROW(pool.retain(page), std::logic_error);
+}
+
+}  // namespace
+}  // namespace mha2mla::cache

@@ -1,0 +1,210 @@
+#include "cache/sequence_cache.h"
+
+#include <algorithm>
+#include <cstring>
+#include <gtest/gtest.h>
+#include <map>
+#include <vector>
+
+#include "core/error.h"
+#include "core/random.h"
+
+namespace mha2mla::cache {
+namespace {
+
+using core::DType;
+
+std::vector<PageFormat> two_layers() {
+    return {grouped_query_format(DType::f32, 1, 2), latent_format(DType::f32, 3, 2)};
+}
+
+std::size_t planes_of(const PagePool& pool, int layer) { return pool.format(layer).planes.size(); }
+
+/// Writes `value` into the first element of the token's row in every plane of every layer.
+void write_token(SequenceCache& cache, std::int64_t token, float value) {
+    for (int layer = 0; layer < cache.pool().layers(); ++layer) {
+        for (std::size_t plane = 0; plane < planes_of(cache.pool(), layer); ++plane) {
+            std::memcpy(cache.row(layer, static_cast<int>(plane), token), &value, sizeof value);
+        }
+    }
+}
+
+void append(SequenceCache& cache, const std::vector<float>& values) {
+    cache.reserve(static_cast<std::int64_t>(values.size()));
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        write_token(cache, cache.tokens() + static_cast<std::int64_t>(i), values[i]);
+    }
+    cache.commit(static_cast<std::int64_t>(values.size()));
+}
+
+/// What the cache holds, which must be the same in every plane.
+std::vector<float> contents(const SequenceCache& cache) {
+    std::vector<float> values;
+    for (std::int64_t token = 0; token < cache.tokens(); ++token) {
+        float first = 0;
+        std::memcpy(&first, cache.row(0, 0, token), sizeof first);
+        for (int layer = 0; layer < cache.pool().layers(); ++layer) {
+            for (std::size_t plane = 0; plane < planes_of(cache.pool(), layer); ++plane) {
+                float value = 0;
+                std::memcpy(&value, cache.row(layer, static_cast<int>(plane), token), sizeof value);
+                EXPECT_EQ(value, first) << "token " << token << " layer " << layer << " plane " << plane;
+            }
+        }
+        values.push_back(first);
+    }
+    return values;
+}
+
+std::vector<float> numbers(float first, int count) {
+    std::vector<float> values(static_cast<std::size_t>(count));
+    for (float& value : values) value = first++;
+    return values;
+}
+
+TEST(SequenceCache, KeepsRowsAcrossPages) {
+    PagePool pool(two_layers(), 300);
+    SequenceCache cache(pool);
+    append(cache, numbers(0, 100));
+    append(cache, numbers(100, 60));
+    EXPECT_EQ(contents(cache), numbers(0, 160));
+    EXPECT_EQ(cache.allocated_bytes(), 3 * pool.page_bytes());
+    EXPECT_EQ(cache.used_bytes(), 160 * pool.bytes_per_token());
+    EXPECT_EQ(pool.used_bytes(), 160 * pool.bytes_per_token());
+}
+
+TEST(SequenceCache, ForkSharesPagesUntilEitherWrites) {
+    PagePool pool(two_layers(), 640);
+    SequenceCache first(pool);
+    append(first, numbers(0, 70));
+    SequenceCache second = first.fork();
+    EXPECT_EQ(pool.allocated_bytes(), 2 * pool.page_bytes());
+    append(second, {-1, -2});
+    EXPECT_EQ(pool.allocated_bytes(), 3 * pool.page_bytes()) << "only the open page is copied";
+    append(first, {-3});
+    EXPECT_EQ(pool.allocated_bytes(), 3 * pool.page_bytes()) << "its page is its own again";
+    auto expected = numbers(0, 70);
+    expected.push_back(-3);
+    EXPECT_EQ(contents(first), expected);
+    expected.back() = -1;
+    expected.push_back(-2);
+    EXPECT_EQ(contents(second), expected);
+}
+
+TEST(SequenceCache, TruncateGivesPagesBack) {
+    PagePool pool(two_layers(), 320);
+    SequenceCache cache(pool);
+    append(cache, numbers(0, 200));
+    cache.truncate(65);
+    EXPECT_EQ(pool.allocated_bytes(), 2 * pool.page_bytes());
+    cache.truncate(64);
+    EXPECT_EQ(pool.allocated_bytes(), pool.page_bytes());
+    EXPECT_EQ(pool.used_bytes(), 64 * pool.bytes_per_token());
+    append(cache, numbers(64, 3));
+    EXPECT_EQ(contents(cache), numbers(0, 67));
+    cache.truncate(0);
+    EXPECT_EQ(pool.allocated_bytes(), 0u);
+}
+
+TEST(SequenceCache, AFullPoolRefusesAndChangesNothing) {
+    PagePool pool(two_layers(), 2 * page_tokens);
+    SequenceCache cache(pool);
+    append(cache, numbers(0, 100));
+    EXPECT_EQ(cache.room(), 28);
+    EXPECT_THROW(cache.reserve(29), core::Error);
+    EXPECT_EQ(contents(cache), numbers(0, 100));
+    EXPECT_EQ(cache.room(), 28);
+    const SequenceCache fork = cache.fork();
+    EXPECT_EQ(cache.room(), 0) << "writing would need a copy of the shared page";
+    EXPECT_THROW(cache.reserve(1), core::Error);
+}
+
+TEST(SequenceCache, ListsBlocksUpToTheLastToken) {
+    PagePool pool(two_layers(), 320);
+    SequenceCache cache(pool);
+    append(cache, numbers(0, 130));
+    std::vector<kernels::KeyValueBlock> blocks(3);
+    cache.list_blocks(0, key_plane(0), value_plane(0), 130, blocks.data());
+    EXPECT_EQ(blocks[1].tokens, 64);
+    EXPECT_EQ(blocks[2].tokens, 2);
+    EXPECT_EQ(blocks[2].keys, cache.row(0, key_plane(0), 128));
+    EXPECT_EQ(blocks[1].values, cache.row(0, value_plane(0), 64));
+}
+
+TEST(SequenceCache, MoveLeavesOneOwner) {
+    PagePool pool(two_layers(), 128);
+    {
+        SequenceCache first(pool);
+        append(first, numbers(0, 3));
+        SequenceCache second = std::move(first);
+        EXPECT_EQ(contents(second), numbers(0, 3));
+        SequenceCache third(pool);
+        third = std::move(second);
+        EXPECT_EQ(pool.allocated_bytes(), pool.page_bytes());
+    }
+    EXPECT_EQ(pool.allocated_bytes(), 0u);
+}
+
+/// Random appends, forks, truncations and deaths against plain vectors.
+class RandomWalk {
+public:
+    explicit RandomWalk(PagePool& pool) : pool_(pool) {
+        sequences_.emplace_back(SequenceCache(pool), std::vector<float>{});
+    }
+
+    void step() {
+        auto& [cache, values] = sequences_[random_.below(sequences_.size())];
+        switch (random_.below(4)) {
+            case 0: return fork(cache, values);
+            case 1: return truncate(cache, values);
+            case 2: return die();
+            default: return extend(cache, values);
+        }
+    }
+
+    void check() const {
+        for (const auto& [cache, values] : sequences_) ASSERT_EQ(contents(cache), values);
+    }
+
+private:
+    void fork(const SequenceCache& cache, std::vector<float> values) {
+        if (sequences_.size() < 6) sequences_.emplace_back(cache.fork(), std::move(values));
+    }
+    void truncate(SequenceCache& cache, std::vector<float>& values) {
+        values.resize(random_.below(values.size() + 1));
+        cache.truncate(static_cast<std::int64_t>(values.size()));
+    }
+    void die() {
+        if (sequences_.size() > 1) sequences_.erase(sequences_.begin());
+    }
+    void extend(SequenceCache& cache, std::vector<float>& values) {
+        const auto more = numbers(next_, static_cast<int>(random_.below(90)));
+        next_ += 100;
+        if (cache.room() < static_cast<std::int64_t>(more.size())) {
+            EXPECT_THROW(append(cache, more), core::Error);
+            return;
+        }
+        append(cache, more);
+        values.insert(values.end(), more.begin(), more.end());
+    }
+
+    PagePool& pool_;
+    core::Random random_{7};
+    std::vector<std::pair<SequenceCache, std::vector<float>>> sequences_;
+    float next_ = 1;
+};
+
+TEST(SequenceCache, RandomHistoriesNeverMixSequences) {
+    PagePool pool(two_layers(), 12 * page_tokens);
+    {
+        RandomWalk walk(pool);
+        for (int step = 0; step < 400; ++step) {
+            walk.step();
+            walk.check();
+        }
+    }
+    EXPECT_EQ(pool.allocated_bytes(), 0u) << "every reference was given back";
+    EXPECT_EQ(pool.used_bytes(), 0u);
+}
+
+}  // namespace
+}  // namespace mha2mla::cache

@@ -1,0 +1,124 @@
+#include "runtime/attend.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "cache/page_format.h"
+
+namespace mha2mla::runtime {
+namespace {
+
+/// Rows [first_row, first_row + rows) of a stream: everything but the key range and where results go.
+kernels::AttentionParams row_params(const AttendJob& job, std::int64_t stream, std::int64_t first_row,
+                                    std::int64_t rows) {
+    return {.dtype = job.dtype,
+            .q = job.q + (stream * job.rows + first_row) * job.key_width,
+            .q_stride = job.key_width,
+            .rows = rows,
+            .key_width = job.key_width,
+            .value_width = job.value_width,
+            .key_stride_bytes = job.key_stride_bytes,
+            .value_stride_bytes = job.value_stride_bytes,
+            .scale = job.scale,
+            .blocks = job.blocks + stream * job.block_count,
+            .block_tokens = cache::page_tokens,
+            .visible = job.visible + first_row,
+            .out_stride = job.value_width};
+}
+
+/// Where the partial result of a key range goes.
+struct Part {
+    float* out;  // [rows of all streams, value_width]
+    float* max;
+    float* sum;
+    void* scratch;
+};
+
+/// All streams over keys of blocks [begin, end).
+void attend_blocks(const AttendJob& job, std::int64_t begin, std::int64_t end, const Part& part,
+                   const kernels::KernelSet& kernels) {
+    for (std::int64_t stream = 0; stream < job.streams; ++stream) {
+        auto params = row_params(job, stream, 0, job.rows);
+        params.first_key = begin * cache::page_tokens;
+        params.end_key = std::min(end * cache::page_tokens, job.keys);
+        params.out = part.out + stream * job.rows * job.value_width;
+        params.max = part.max + stream * job.rows;
+        params.sum = part.sum + stream * job.rows;
+        params.scratch = part.scratch;
+        kernels.attention(params);
+    }
+}
+
+void split_over_keys(const AttendJob& job, const Compute& compute) {
+    const Workspace& workspace = compute.workspace;
+    const std::int64_t rows = job.streams * job.rows;
+    const std::int64_t work = rows * job.keys * (job.key_width + job.value_width);
+    std::atomic<std::int64_t> parts{0};
+    parallel_ranges(compute.pool, job.block_count, work, [&](int worker, std::int64_t begin, std::int64_t end) {
+        // Parts are numbered in key order, so that merging does not depend on who is first. With fewer blocks than
+        // workers some workers have none, and the others have one each.
+        const std::int64_t part = std::min<std::int64_t>(begin, worker);
+        parts.fetch_add(1, std::memory_order_relaxed);
+        attend_blocks(job, begin, end,
+                      {.out = workspace.partial.data() + part * rows * job.value_width,
+                       .max = workspace.row_max.data() + part * rows,
+                       .sum = workspace.row_sum.data() + part * rows,
+                       .scratch = workspace.kernel_scratch(worker)},
+                      compute.kernels);
+    });
+    compute.kernels.merge({.partial = workspace.partial.data(),
+                           .max = workspace.row_max.data(),
+                           .sum = workspace.row_sum.data(),
+                           .parts = parts.load(),
+                           .rows = rows,
+                           .width = job.value_width,
+                           .out = job.out,
+                           .out_stride = job.value_width});
+}
+
+/// One block of rows of one stream over all keys that it sees, normalized in place.
+void attend_rows(const AttendJob& job, std::int64_t stream, std::int64_t first_row, const Compute& compute,
+                 int worker) {
+    const Workspace& workspace = compute.workspace;
+    const std::int64_t rows = std::min(attention_task_rows, job.rows - first_row);
+    const std::int64_t row = stream * job.rows + first_row;
+    auto params = row_params(job, stream, first_row, rows);
+    params.end_key = *std::max_element(params.visible, params.visible + rows);
+    params.out = job.out + row * job.value_width;
+    params.max = workspace.row_max.data() + row;
+    params.sum = workspace.row_sum.data() + row;
+    params.scratch = workspace.kernel_scratch(worker);
+    compute.kernels.attention(params);
+    compute.kernels.merge({.partial = params.out,
+                           .max = params.max,
+                           .sum = params.sum,
+                           .parts = 1,
+                           .rows = rows,
+                           .width = job.value_width,
+                           .out = params.out,
+                           .out_stride = job.value_width});
+}
+
+/// Late rows see more keys than early ones, so workers take the next block as they finish one, the longest first.
+void split_over_rows(const AttendJob& job, const Compute& compute) {
+    const std::int64_t row_blocks = (job.rows + attention_task_rows - 1) / attention_task_rows;
+    std::atomic<std::int64_t> next{0};
+    compute.pool.run([&](int worker) {
+        for (std::int64_t task = next++; task < job.streams * row_blocks; task = next++) {
+            const std::int64_t block = row_blocks - 1 - task / job.streams;
+            attend_rows(job, task % job.streams, block * attention_task_rows, compute, worker);
+        }
+    });
+}
+
+}  // namespace
+
+void attend(const AttendJob& job, const Compute& compute) {
+    if (job.streams * job.rows <= max_key_split_rows) {
+        split_over_keys(job, compute);
+    } else {
+        split_over_rows(job, compute);
+    }
+}
+
+}  // namespace mha2mla::runtime

@@ -1,0 +1,136 @@
+#include "runtime/attend.h"
+
+#include <cmath>
+#include <gtest/gtest.h>
+#include <limits>
+#include <ostream>
+#include <vector>
+
+#include "cache/sequence_cache.h"
+#include "core/random.h"
+
+namespace mha2mla::runtime {
+namespace {
+
+/// One KV head of width 8 over a cache whose memory was filled with NaN: a row that no query may see poisons the result
+/// when it is read.
+class PoisonedCache {
+public:
+    explicit PoisonedCache(std::int64_t keys)
+        : keys_(keys), pool_({cache::grouped_query_format(core::DType::f32, 1, width)}, keys), cache_(pool_) {
+        poison();
+        cache_.reserve(keys);
+        for (std::int64_t token = 0; token < keys; ++token) {
+            for (std::int64_t i = 0; i < width; ++i) {
+                key(token)[i] = random_number();
+                value(token)[i] = random_number();
+            }
+        }
+        cache_.commit(keys);
+    }
+
+    float* key(std::int64_t token) { return reinterpret_cast<float*>(cache_.row(0, cache::key_plane(0), token)); }
+    float* value(std::int64_t token) { return reinterpret_cast<float*>(cache_.row(0, cache::value_plane(0), token)); }
+    float random_number() { return static_cast<float>(2 * random_.uniform() - 1); }
+
+    std::vector<kernels::KeyValueBlock> blocks() const {
+        std::vector<kernels::KeyValueBlock> blocks(static_cast<std::size_t>(pool_.pages()));
+        cache_.list_blocks(0, cache::key_plane(0), cache::value_plane(0), keys_, blocks.data());
+        return blocks;
+    }
+
+    std::vector<float> expected(const float* q, std::int64_t visible, float scale) {
+        std::vector<double> out(width);
+        double sum = 0;
+        for (std::int64_t token = 0; token < visible; ++token) {
+            double logit = 0;
+            for (std::int64_t i = 0; i < width; ++i) logit += double{q[i]} * key(token)[i];
+            const double weight = std::exp(logit * scale);
+            sum += weight;
+            for (std::size_t i = 0; i < width; ++i) out[i] += weight * value(token)[i];
+        }
+        std::vector<float> result;
+        for (const double x : out) result.push_back(static_cast<float>(x / sum));
+        return result;
+    }
+
+    static constexpr std::int64_t width = 8;
+
+private:
+    void poison() {
+        for (cache::PageId page = 0; page < pool_.pages(); ++page) {
+            for (const int plane : {cache::key_plane(0), cache::value_plane(0)}) {
+                auto* const floats = reinterpret_cast<float*>(pool_.row(0, plane, page, 0));
+                std::fill_n(floats, cache::page_tokens * width, std::numeric_limits<float>::quiet_NaN());
+            }
+        }
+    }
+
+    std::int64_t keys_;
+    cache::PagePool pool_;
+    cache::SequenceCache cache_;
+    core::Random random_{5};
+};
+
+struct Case {
+    std::int64_t rows;
+    std::int64_t keys;
+    int threads;
+
+    friend std::ostream& operator<<(std::ostream& stream, const Case& c) {
+        return stream << c.rows << "_rows_" << c.keys << "_keys_" << c.threads << "_threads";
+    }
+};
+
+class Attend : public testing::TestWithParam<Case> {};
+
+TEST_P(Attend, EqualsPlainSoftmaxAndReadsNoUnwrittenRow) {
+    const auto [rows, keys, threads] = GetParam();
+    constexpr std::int64_t width = PoisonedCache::width;
+    PoisonedCache cache(keys);
+    core::ThreadPool pool(threads);
+    Workspace workspace({.tokens = rows,
+                         .workers = threads,
+                         .heads = 1,
+                         .kv_heads = 1,
+                         .key_width = width,
+                         .value_width = width,
+                         .pages = (keys + 63) / 64});
+    std::vector<float> q(static_cast<std::size_t>(rows * width));
+    for (float& x : q) x = 2 * cache.random_number();
+    std::vector<std::int64_t> visible;
+    for (std::int64_t row = 0; row < rows; ++row) visible.push_back(keys - rows + row + 1);
+    std::vector<float> out(q.size());
+    const auto blocks = cache.blocks();
+    attend({.dtype = core::DType::f32,
+            .streams = 1,
+            .rows = rows,
+            .key_width = width,
+            .value_width = width,
+            .key_stride_bytes = 4 * width,
+            .value_stride_bytes = 4 * width,
+            .scale = 0.7F,
+            .blocks = blocks.data(),
+            .block_count = static_cast<std::int64_t>(blocks.size()),
+            .keys = keys,
+            .q = q.data(),
+            .visible = visible.data(),
+            .out = out.data()},
+           {.kernels = kernels::kernels(), .pool = pool, .workspace = workspace});
+    for (std::int64_t row = 0; row < rows; ++row) {
+        const auto expected = cache.expected(q.data() + row * width, visible[static_cast<std::size_t>(row)], 0.7F);
+        for (std::int64_t i = 0; i < width; ++i) {
+            ASSERT_NEAR(out[static_cast<std::size_t>(row * width + i)], expected[static_cast<std::size_t>(i)], 1e-5)
+                << "row " << row << " element " << i;
+        }
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, Attend,
+                         testing::Values(Case{1, 1, 2}, Case{1, 63, 2}, Case{3, 64, 2}, Case{1, 5000, 2},
+                                         Case{9, 4133, 3}, Case{9, 700, 16}, Case{256, 300, 2}, Case{257, 257, 2},
+                                         Case{300, 1000, 3}, Case{500, 777, 1}),
+                         testing::PrintToStringParamName());
+
+}  // namespace
+}  // namespace mha2mla::runtime

@@ -1,0 +1,27 @@
+#pragma once
+
+#include "runtime/chunk.h"
+#include "runtime/decoder.h"
+#include "runtime/weights.h"
+
+namespace mha2mla::runtime {
+
+/// Grouped-query attention: caches the rotated keys and the values of the chunk and attends over all of them.
+void gqa_attention(const AttentionInput& input, const Compute& compute);
+
+/// Latent attention: caches latents and rotated rotary keys of the chunk, then attends in the form that `form` names.
+void mla_attention(const AttentionInput& input, const MlaWeights& weights, AttentionForm form, const Compute& compute);
+
+/// Which form computes a chunk of `chunk_tokens` queries: `asked`, or the cheaper one.
+AttentionForm choose_form(AttentionForm asked, std::int64_t chunk_tokens);
+
+/// The two forms of latent attention, after the chunk is cached.
+void attend_absorbed(const AttentionInput& input, const MlaWeights& weights, const Compute& compute);
+void attend_expanded(const AttentionInput& input, const MlaWeights& weights, const Compute& compute);
+
+/// Picks the un-rotated part of every query: pairs ascending, first halves, then second halves.
+/// Writes [dn] to out + ((g * tokens + t) * group + h) * out_stride for head h of KV head g.
+void pick_unrotated_query(const AttentionInput& input, const MlaWeights& weights, float* out, std::int64_t out_stride,
+                          const Compute& compute);
+
+}  // namespace mha2mla::runtime

@@ -1,0 +1,116 @@
+#include "runtime/attend.h"
+#include "runtime/attention.h"
+
+namespace mha2mla::runtime {
+namespace {
+
+/// Columns of Workspace::projected: q [H d], k [G d], v [G d].
+struct Columns {
+    std::int64_t key;
+    std::int64_t value;
+};
+
+Columns columns_of(const AttentionShape& shape) {
+    const std::int64_t key = shape.heads * shape.head_dim;
+    return {.key = key, .value = key + shape.kv_heads * shape.head_dim};
+}
+
+/// Rotation of tokens from `begin` on, in place unless y is changed.
+kernels::RopeParams rotation(const AttentionInput& input, const Compute& compute, std::int64_t begin,
+                             std::int64_t end) {
+    float* const row = compute.workspace.projected.data() + begin * input.projected_width;
+    const std::int64_t d = input.shape.head_dim;
+    return {.x = row,
+            .x_row_stride = input.projected_width,
+            .x_head_stride = d,
+            .half = d / 2,
+            .y = row,
+            .y_row_stride = input.projected_width,
+            .y_head_stride = d,
+            .rows = end - begin,
+            .pairs = d / 2,
+            .table = input.rope.data(),
+            .table_pairs = input.rope.pairs(),
+            .first_position = input.chunk.first_position + begin};
+}
+
+void rotate_keys(const AttentionInput& input, const Compute& compute, std::int64_t begin, std::int64_t end) {
+    auto params = rotation(input, compute, begin, end);
+    params.x += columns_of(input.shape).key;
+    params.y += columns_of(input.shape).key;
+    params.heads = input.shape.kv_heads;
+    compute.kernels.rope(params);
+}
+
+/// Rotated queries in the order of attention: [G, tokens, group, d].
+void rotate_queries(const AttentionInput& input, const Compute& compute, std::int64_t begin, std::int64_t end) {
+    const AttentionShape& shape = input.shape;
+    const std::int64_t group_width = shape.group * shape.head_dim;
+    auto params = rotation(input, compute, begin, end);
+    params.heads = shape.group;
+    params.y_row_stride = group_width;
+    for (std::int64_t g = 0; g < shape.kv_heads; ++g) {
+        params.y = compute.workspace.query.data() + (g * input.chunk.tokens + begin) * group_width;
+        compute.kernels.rope(params);
+        params.x += group_width;
+    }
+}
+
+void store_keys_and_values(const AttentionInput& input, const Compute& compute, std::int64_t begin, std::int64_t end) {
+    const Columns columns = columns_of(input.shape);
+    for (int g = 0; g < input.shape.kv_heads; ++g) {
+        const float* const head = compute.workspace.projected.data() + g * input.shape.head_dim;
+        CacheRows rows{.x = head + columns.key,
+                       .x_stride = input.projected_width,
+                       .plane = cache::key_plane(g),
+                       .begin = begin,
+                       .end = end};
+        store_cache_rows(input, rows, compute.kernels);
+        rows.x = head + columns.value;
+        rows.plane = cache::value_plane(g);
+        store_cache_rows(input, rows, compute.kernels);
+    }
+}
+
+void list_blocks(const AttentionInput& input, kernels::KeyValueBlock* blocks) {
+    const Chunk& chunk = input.chunk;
+    for (int g = 0; g < input.shape.kv_heads; ++g) {
+        chunk.cache.list_blocks(input.layer, cache::key_plane(g), cache::value_plane(g), chunk.keys(),
+                                blocks + g * chunk.pages());
+    }
+}
+
+}  // namespace
+
+void gqa_attention(const AttentionInput& input, const Compute& compute) {
+    const AttentionShape& shape = input.shape;
+    const Chunk& chunk = input.chunk;
+    const Workspace& workspace = compute.workspace;
+    parallel_ranges(compute.pool, chunk.tokens, chunk.tokens * input.projected_width,
+                    [&](int, std::int64_t begin, std::int64_t end) {
+                        rotate_keys(input, compute, begin, end);
+                        rotate_queries(input, compute, begin, end);
+                        store_keys_and_values(input, compute, begin, end);
+                    });
+    list_blocks(input, workspace.blocks.data());
+    const cache::PageFormat& format = chunk.cache.pool().format(input.layer);
+    const auto row_bytes = static_cast<std::int64_t>(format.planes[0].row_bytes);
+    attend({.dtype = format.dtype,
+            .streams = shape.kv_heads,
+            .rows = chunk.tokens * shape.group,
+            .key_width = shape.head_dim,
+            .value_width = shape.head_dim,
+            .key_stride_bytes = row_bytes,
+            .value_stride_bytes = row_bytes,
+            .scale = shape.softmax_scale,
+            .blocks = workspace.blocks.data(),
+            .block_count = chunk.pages(),
+            .keys = chunk.keys(),
+            .q = workspace.query.data(),
+            .visible = workspace.visible.data(),
+            .out = workspace.attended.data()},
+           compute);
+    gather_heads(workspace.attended.data(), input, compute);
+}
+
+}  // namespace mha2mla::runtime

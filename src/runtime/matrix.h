@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "cache/arena.h"
+#include "core/dtype.h"
+#include "kernels/kernels.h"
+
+namespace mha2mla::runtime {
+
+/// Memory of a model's weights, handed out in 64-byte aligned pieces from large arenas (huge pages).
+class WeightMemory {
+public:
+    std::byte* take(std::size_t bytes);
+    std::size_t bytes() const { return taken_; }
+
+private:
+    std::vector<cache::Arena> arenas_;
+    std::size_t used_ = 0;  // of the last arena
+    std::size_t taken_ = 0;
+};
+
+/// A weight matrix [outputs, inputs] in the kernels' packed layout. Its memory belongs to a WeightMemory.
+class Matrix {
+public:
+    Matrix() = default;
+    Matrix(WeightMemory& memory, core::DType dtype, std::int64_t outputs, std::int64_t inputs);
+
+    const kernels::PackedMatrix& packed() const { return packed_; }
+    std::int64_t outputs() const { return packed_.outputs; }
+    std::int64_t inputs() const { return packed_.inputs; }
+    std::size_t bytes() const { return kernels::packed_bytes(packed_.dtype, packed_.outputs, packed_.inputs); }
+
+    /// Packs rows [first_row, first_row + rows) of a row-major source. Distinct rows may be set from several threads.
+    void set_rows(std::int64_t first_row, std::int64_t rows, const float* source) const;
+
+private:
+    kernels::PackedMatrix packed_;
+    void* data_ = nullptr;
+};
+
+/// A matrix and its bias.
+struct Linear {
+    Matrix weight;
+    std::vector<float> bias;  ///< [outputs], or empty
+
+    const float* bias_or_null() const { return bias.empty() ? nullptr : bias.data(); }
+};
+
+}  // namespace mha2mla::runtime

@@ -1,0 +1,96 @@
+#include "runtime/attention.h"
+
+namespace mha2mla::runtime {
+namespace {
+
+/// Column of Workspace::projected where the latent starts, after q.
+std::int64_t latent_column(const AttentionShape& shape) { return shape.heads * shape.head_dim; }
+
+/// Rotates the rotary keys of tokens [begin, end) where they lie, each head by its own frequencies.
+void rotate_rotary_keys(const AttentionInput& input, const MlaWeights& weights, const Compute& compute,
+                        std::int64_t begin, std::int64_t end) {
+    const std::int64_t dr = weights.qk_rope_head_dim;
+    float* keys = compute.workspace.projected.data() + begin * input.projected_width + latent_column(input.shape) +
+                  weights.kv_lora_rank;
+    for (const auto& frequencies : weights.rope_pairs) {
+        compute.kernels.rope({.x = keys,
+                              .x_row_stride = input.projected_width,
+                              .x_head_stride = dr,
+                              .half = dr / 2,
+                              .y = keys,
+                              .y_row_stride = input.projected_width,
+                              .y_head_stride = dr,
+                              .rows = end - begin,
+                              .heads = 1,
+                              .pairs = dr / 2,
+                              .frequencies = frequencies.data(),
+                              .table = input.rope.data(),
+                              .table_pairs = input.rope.pairs(),
+                              .first_position = input.chunk.first_position + begin});
+        keys += dr;
+    }
+}
+
+void store_latents(const AttentionInput& input, const Compute& compute, std::int64_t begin, std::int64_t end) {
+    store_cache_rows(input,
+                     {.x = compute.workspace.projected.data() + latent_column(input.shape),
+                      .x_stride = input.projected_width,
+                      .plane = cache::latent_plane,
+                      .begin = begin,
+                      .end = end},
+                     compute.kernels);
+}
+
+void pick_pairs(const float* head, std::int64_t half, const std::vector<std::int32_t>& pairs, float* out) {
+    const std::size_t count = pairs.size();
+    for (std::size_t i = 0; i < count; ++i) {
+        out[i] = head[pairs[i]];
+        out[i + count] = head[pairs[i] + half];
+    }
+}
+
+}  // namespace
+
+void pick_unrotated_query(const AttentionInput& input, const MlaWeights& weights, float* out, std::int64_t out_stride,
+                          const Compute& compute) {
+    const AttentionShape& shape = input.shape;
+    const std::int64_t tokens = input.chunk.tokens;
+    const float* const q = compute.workspace.projected.data();
+    parallel_ranges(compute.pool, tokens, tokens * shape.heads * shape.head_dim,
+                    [&](int, std::int64_t begin, std::int64_t end) {
+                        for (std::int64_t head = 0; head < shape.heads; ++head) {
+                            const std::int64_t g = head / shape.group;
+                            const auto& pairs = weights.nope_pairs[static_cast<std::size_t>(g)];
+                            for (std::int64_t token = begin; token < end; ++token) {
+                                const std::int64_t row = (g * tokens + token) * shape.group + head % shape.group;
+                                pick_pairs(q + token * input.projected_width + head * shape.head_dim,
+                                           shape.head_dim / 2, pairs, out + row * out_stride);
+                            }
+                        }
+                    });
+}
+
+/// Per head, absorbed attention costs 2 R + K dr multiply-adds for each (query, key) and the expanded form only
+/// dn + dr + dv, but it first rebuilds every key of the context, R (dn + dv) each, once a chunk. The rebuilding pays
+/// once enough queries share it; with R about dn + dv that is some tens of queries.
+AttentionForm choose_form(AttentionForm asked, std::int64_t chunk_tokens) {
+    constexpr std::int64_t queries_that_pay = 32;
+    if (asked != AttentionForm::automatic) return asked;
+    return chunk_tokens >= queries_that_pay ? AttentionForm::expanded : AttentionForm::absorbed;
+}
+
+void mla_attention(const AttentionInput& input, const MlaWeights& weights, AttentionForm form, const Compute& compute) {
+    const std::int64_t tokens = input.chunk.tokens;
+    parallel_ranges(compute.pool, tokens, tokens * input.projected_width,
+                    [&](int, std::int64_t begin, std::int64_t end) {
+                        rotate_rotary_keys(input, weights, compute, begin, end);
+                        store_latents(input, compute, begin, end);
+                    });
+    if (choose_form(form, tokens) == AttentionForm::expanded) {
+        attend_expanded(input, weights, compute);
+    } else {
+        attend_absorbed(input, weights, compute);
+    }
+}
+
+}  // namespace mha2mla::runtime

@@ -1,0 +1,184 @@
+#include <algorithm>
+#include <cstring>
+
+#include "runtime/attend.h"
+#include "runtime/attention.h"
+
+// Expanded form: k_nope = W_uk c and v = W_uv c are rebuilt for every cached token, one KV head at a time, so that only
+// one head's keys and values exist. Keys are [k_nope | k_rope].
+
+namespace mha2mla::runtime {
+namespace {
+
+/// What the rebuilding of one KV head reads and writes.
+struct HeadRebuild {
+    const AttentionInput& input;
+    const MlaWeights& weights;
+    std::size_t kv_head;
+    core::DType dtype;
+    std::size_t row_bytes;  // of the cache
+    std::int64_t key_width;
+    std::byte* keys;    // [keys, key_width]
+    std::byte* values;  // [keys, dv]
+};
+
+void load_floats(const std::byte* row, core::DType dtype, std::int64_t width, float* out) {
+    if (dtype == core::DType::f32) {
+        std::memcpy(out, row, static_cast<std::size_t>(width) * sizeof(float));
+        return;
+    }
+    const auto* const elements = reinterpret_cast<const core::bf16*>(row);
+    for (std::int64_t i = 0; i < width; ++i) out[i] = core::to_float(elements[i]);
+}
+
+struct RebuiltRows {
+    const Matrix& up;
+    const float* latents;  // [tokens, R]
+    std::int64_t tokens;
+    std::byte* out;
+    std::int64_t out_width;  // elements between two rows
+};
+
+/// out = up latents, in the cache's type.
+void rebuild_rows(const RebuiltRows& rows, core::DType dtype, const Compute& compute, int worker) {
+    float* const rebuilt = compute.workspace.rebuilt_rows(worker);
+    const std::int64_t width = rows.up.outputs();
+    compute.kernels.linear({.x = rows.latents,
+                            .x_stride = rows.up.inputs(),
+                            .rows = rows.tokens,
+                            .weight = rows.up.packed(),
+                            .y = rebuilt,
+                            .y_stride = width,
+                            .tiles = rows.up.packed().tiles(),
+                            .scratch = compute.workspace.kernel_scratch(worker)});
+    compute.kernels.store_rows({.x = rebuilt,
+                                .x_stride = width,
+                                .rows = rows.tokens,
+                                .width = width,
+                                .dtype = dtype,
+                                .y = rows.out,
+                                .y_stride_bytes = rows.out_width * static_cast<std::int64_t>(core::size_of(dtype))});
+}
+
+/// Keys and values of the tokens of one page.
+void rebuild_page(const HeadRebuild& head, std::int64_t page, const Compute& compute, int worker) {
+    const Chunk& chunk = head.input.chunk;
+    const MlaWeights& weights = head.weights;
+    const std::int64_t first = page * cache::page_tokens;
+    const std::int64_t tokens = std::min(cache::page_tokens, chunk.keys() - first);
+    const auto element = static_cast<std::int64_t>(core::size_of(head.dtype));
+    const std::int64_t rank = weights.kv_lora_rank;
+    const std::int64_t dr = weights.qk_rope_head_dim;
+    const std::int64_t k = weights.rope_pairs.size() == 1 ? 0 : static_cast<std::int64_t>(head.kv_head);
+    std::byte* const keys = head.keys + first * head.key_width * element;
+    std::byte* const rotary = keys + weights.qk_nope_head_dim * element;
+    float* const latents = compute.workspace.latent_rows(worker);
+    const std::byte* row = chunk.cache.row(head.input.layer, cache::latent_plane, first);
+    for (std::int64_t token = 0; token < tokens; ++token, row += head.row_bytes) {
+        load_floats(row, head.dtype, rank, latents + token * rank);
+        std::memcpy(rotary + token * head.key_width * element, row + (rank + k * dr) * element,
+                    static_cast<std::size_t>(dr * element));
+    }
+    const Matrix& value_up = weights.value_up[head.kv_head];
+    if (!weights.key_up.empty()) {
+        rebuild_rows({weights.key_up[head.kv_head], latents, tokens, keys, head.key_width}, head.dtype, compute,
+                     worker);
+    }
+    rebuild_rows({value_up, latents, tokens, head.values + first * value_up.outputs() * element, value_up.outputs()},
+                 head.dtype, compute, worker);
+}
+
+void list_blocks(const HeadRebuild& head, kernels::KeyValueBlock* blocks) {
+    const auto element = static_cast<std::int64_t>(core::size_of(head.dtype));
+    const std::int64_t keys = head.input.chunk.keys();
+    for (std::int64_t first = 0; first < keys; first += cache::page_tokens) {
+        *blocks++ = {.keys = head.keys + first * head.key_width * element,
+                     .values = head.values + first * head.input.shape.value_dim * element,
+                     .tokens = std::min(cache::page_tokens, keys - first)};
+    }
+}
+
+/// The rotary part of all query rows, after their un-rotated part.
+void rotate_queries(const AttentionInput& input, const MlaWeights& weights, std::int64_t key_width,
+                    const Compute& compute) {
+    const AttentionShape& shape = input.shape;
+    const std::int64_t tokens = input.chunk.tokens;
+    parallel_ranges(
+        compute.pool, shape.kv_heads, tokens * shape.heads * weights.qk_rope_head_dim,
+        [&](int, std::int64_t begin, std::int64_t end) {
+            for (std::int64_t g = begin; g < end; ++g) {
+                const auto k = static_cast<std::size_t>(weights.rope_pairs.size() == 1 ? 0 : g);
+                const auto& pairs = weights.rope_pairs[k];
+                compute.kernels.rope({.x = compute.workspace.projected.data() + g * shape.group * shape.head_dim,
+                                      .x_row_stride = input.projected_width,
+                                      .x_head_stride = shape.head_dim,
+                                      .half = shape.head_dim / 2,
+                                      .y = compute.workspace.query.data() + g * tokens * shape.group * key_width +
+                                           weights.qk_nope_head_dim,
+                                      .y_row_stride = shape.group * key_width,
+                                      .y_head_stride = key_width,
+                                      .rows = tokens,
+                                      .heads = shape.group,
+                                      .pairs = weights.qk_rope_head_dim / 2,
+                                      .source_pairs = pairs.data(),
+                                      .frequencies = pairs.data(),
+                                      .table = input.rope.data(),
+                                      .table_pairs = input.rope.pairs(),
+                                      .first_position = input.chunk.first_position});
+            }
+        });
+}
+
+void attend_head(const HeadRebuild& head, const Compute& compute) {
+    const AttentionInput& input = head.input;
+    const Chunk& chunk = input.chunk;
+    const Workspace& workspace = compute.workspace;
+    const std::int64_t dv = input.shape.value_dim;
+    const std::int64_t rebuilding = chunk.keys() * head.weights.kv_lora_rank * (head.weights.qk_nope_head_dim + dv);
+    parallel_ranges(compute.pool, chunk.pages(), rebuilding, [&](int worker, std::int64_t begin, std::int64_t end) {
+        for (std::int64_t page = begin; page < end; ++page) rebuild_page(head, page, compute, worker);
+    });
+    list_blocks(head, workspace.blocks.data());
+    const std::int64_t rows = chunk.tokens * input.shape.group;
+    const auto element = static_cast<std::int64_t>(core::size_of(head.dtype));
+    const auto g = static_cast<std::int64_t>(head.kv_head);
+    attend({.dtype = head.dtype,
+            .streams = 1,
+            .rows = rows,
+            .key_width = head.key_width,
+            .value_width = dv,
+            .key_stride_bytes = head.key_width * element,
+            .value_stride_bytes = dv * element,
+            .scale = input.shape.softmax_scale,
+            .blocks = workspace.blocks.data(),
+            .block_count = chunk.pages(),
+            .keys = chunk.keys(),
+            .q = workspace.query.data() + g * rows * head.key_width,
+            .visible = workspace.visible.data(),
+            .out = workspace.attended.data() + g * rows * dv},
+           compute);
+}
+
+}  // namespace
+
+void attend_expanded(const AttentionInput& input, const MlaWeights& weights, const Compute& compute) {
+    const Workspace& workspace = compute.workspace;
+    const cache::PageFormat& format = input.chunk.cache.pool().format(input.layer);
+    const std::int64_t key_width = weights.qk_nope_head_dim + weights.qk_rope_head_dim;
+    pick_unrotated_query(input, weights, workspace.query.data(), key_width, compute);
+    rotate_queries(input, weights, key_width, compute);
+    for (std::size_t g = 0; g < weights.value_up.size(); ++g) {
+        attend_head({.input = input,
+                     .weights = weights,
+                     .kv_head = g,
+                     .dtype = format.dtype,
+                     .row_bytes = format.planes[cache::latent_plane].row_bytes,
+                     .key_width = key_width,
+                     .keys = workspace.expanded_keys.data(),
+                     .values = workspace.expanded_values.data()},
+                    compute);
+    }
+    gather_heads(workspace.attended.data(), input, compute);
+}
+
+}  // namespace mha2mla::runtime

@@ -1,0 +1,179 @@
+#include "runtime/transformer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/error.h"
+#include "runtime/linear.h"
+
+namespace mha2mla::runtime {
+namespace {
+
+using checkpoint::ModelConfig;
+
+void widen(std::int64_t& width, std::int64_t needed) { width = std::max(width, needed); }
+
+void add_mla_widths(const ModelConfig& config, int layer, WorkspaceShape& shape) {
+    const checkpoint::MlaConfig& mla = config.mla();
+    const auto l = static_cast<std::size_t>(layer);
+    widen(shape.expanded_key, mla.qk_nope_head_dim[l] + mla.qk_rope_head_dim[l]);
+    widen(shape.expanded_value, mla.v_head_dim);
+    widen(shape.key_width, std::max<std::int64_t>(mla.cached_elements(layer), shape.expanded_key));
+    widen(shape.value_width, std::max(mla.kv_lora_rank[l], mla.v_head_dim));
+    widen(shape.nope_width, mla.qk_nope_head_dim[l]);
+    widen(shape.latent_width, mla.kv_lora_rank[l]);
+}
+
+WorkspaceShape workspace_shape(const ModelConfig& config, const ModelWeights& weights, core::DType kv_cache,
+                               std::int64_t positions, int workers) {
+    const AttentionShape attention(config);
+    WorkspaceShape shape{.tokens = std::min(max_chunk_tokens, positions),
+                         .workers = workers,
+                         .hidden = config.hidden_size,
+                         .intermediate = config.intermediate_size,
+                         .vocab = config.vocab_size,
+                         .heads = attention.heads,
+                         .kv_heads = attention.kv_heads,
+                         .heads_width = attention.heads * attention.value_dim,
+                         .key_width = config.head_dim,
+                         .value_width = config.head_dim,
+                         .pages = positions / cache::page_tokens,
+                         .kv_cache = kv_cache};
+    for (int layer = 0; layer < config.num_hidden_layers; ++layer) {
+        widen(shape.projected, weights.layers[static_cast<std::size_t>(layer)].attention_in.weight.outputs());
+        if (config.is_mla()) add_mla_widths(config, layer, shape);
+    }
+    return shape;
+}
+
+}  // namespace
+
+std::vector<cache::PageFormat> page_formats(const ModelConfig& config, core::DType dtype) {
+    std::vector<cache::PageFormat> formats;
+    for (int layer = 0; layer < config.num_hidden_layers; ++layer) {
+        if (!config.is_mla()) {
+            formats.push_back(cache::grouped_query_format(dtype, config.num_key_value_heads, config.head_dim));
+            continue;
+        }
+        const int rank = config.mla().kv_lora_rank[static_cast<std::size_t>(layer)];
+        formats.push_back(cache::latent_format(dtype, rank, config.cached_elements(layer) - rank));
+    }
+    return formats;
+}
+
+Transformer::Transformer(const ModelConfig& config, ModelWeights weights, const DecoderOptions& options,
+                         std::int64_t positions, core::ThreadPool& pool)
+    : config_(config),
+      weights_(std::move(weights)),
+      form_(options.attention),
+      attention_shape_(config_),
+      rope_(config_, positions, pool),
+      workspace_(workspace_shape(config_, weights_, options.kv_cache, positions, pool.size())),
+      compute_{.kernels = kernels::kernels(), .pool = pool, .workspace = workspace_} {}
+
+void Transformer::forward(cache::SequenceCache& sequence, std::span<const int> tokens) {
+    const auto count = static_cast<std::int64_t>(tokens.size());
+    core::invariant(count > 0 && count <= max_chunk_tokens, "a chunk holds 1 to max_chunk_tokens tokens");
+    sequence.reserve(count);
+    const Chunk chunk{.cache = sequence, .first_position = sequence.tokens(), .tokens = count};
+    embed(tokens);
+    list_visible_keys(chunk);
+    for (int layer = 0; layer < config_.num_hidden_layers; ++layer) run_layer(layer, chunk);
+    sequence.commit(count);
+}
+
+void Transformer::embed(std::span<const int> tokens) {
+    const std::int64_t width = config_.hidden_size;
+    const auto count = static_cast<std::int64_t>(tokens.size());
+    parallel_ranges(compute_.pool, count, count * width, [&](int, std::int64_t begin, std::int64_t end) {
+        for (std::int64_t row = begin; row < end; ++row) {
+            kernels::unpack_row(weights_.embedding.packed(), tokens[static_cast<std::size_t>(row)],
+                                workspace_.hidden.data() + row * width);
+        }
+    });
+}
+
+/// Rows are ordered [G, tokens, group] (one stream) or [tokens, group] (one of G streams, the start of the same list).
+void Transformer::list_visible_keys(const Chunk& chunk) {
+    std::int64_t* visible = workspace_.visible.data();
+    for (std::int64_t g = 0; g < attention_shape_.kv_heads; ++g) {
+        for (std::int64_t token = 0; token < chunk.tokens; ++token) {
+            visible = std::fill_n(visible, attention_shape_.group, chunk.first_position + token + 1);
+        }
+    }
+}
+
+void Transformer::run_layer(int layer, const Chunk& chunk) {
+    const LayerWeights& weights = weights_.layers[static_cast<std::size_t>(layer)];
+    normalize(workspace_.hidden.data(), chunk.tokens, weights.input_norm);
+    run_linear({.x = workspace_.normed.data(),
+                .rows = chunk.tokens,
+                .linear = &weights.attention_in,
+                .y = workspace_.projected.data()},
+               compute_);
+    const AttentionInput input{.shape = attention_shape_,
+                               .rope = rope_,
+                               .chunk = chunk,
+                               .layer = layer,
+                               .projected_width = weights.attention_in.weight.outputs()};
+    if (const auto* mla = std::get_if<MlaWeights>(&weights.attention)) {
+        mla_attention(input, *mla, form_, compute_);
+    } else {
+        gqa_attention(input, compute_);
+    }
+    run_linear({.x = workspace_.heads.data(),
+                .rows = chunk.tokens,
+                .linear = &weights.attention_out,
+                .y = workspace_.hidden.data(),
+                .accumulate = true},
+               compute_);
+    normalize(workspace_.hidden.data(), chunk.tokens, weights.post_attention_norm);
+    run_mlp(weights, chunk.tokens);
+}
+
+void Transformer::normalize(const float* x, std::int64_t rows, const std::vector<float>& weight) {
+    const std::int64_t width = config_.hidden_size;
+    parallel_ranges(compute_.pool, rows, rows * width, [&](int, std::int64_t begin, std::int64_t end) {
+        compute_.kernels.rms_norm({.x = x + begin * width,
+                                   .weight = weight.data(),
+                                   .y = workspace_.normed.data() + begin * width,
+                                   .rows = end - begin,
+                                   .width = width,
+                                   .eps = static_cast<float>(config_.rms_norm_eps)});
+    });
+}
+
+void Transformer::run_mlp(const LayerWeights& layer, std::int64_t tokens) {
+    const std::int64_t inner = config_.intermediate_size;
+    float* const gate = workspace_.gate.data();
+    float* const up = workspace_.up.data();
+    // A worker computes the same columns of gate and up, so it can join them without waiting for the others.
+    parallel_ranges(
+        compute_.pool, layer.gate.weight.packed().tiles(), 2 * tokens * inner * config_.hidden_size,
+        [&](int worker, std::int64_t first_tile, std::int64_t end_tile) {
+            for (const auto& [linear, y] : {std::pair{&layer.gate, gate}, std::pair{&layer.up, up}}) {
+                auto params = linear_params({.x = workspace_.normed.data(), .rows = tokens, .linear = linear, .y = y},
+                                            first_tile, end_tile);
+                params.scratch = workspace_.kernel_scratch(worker);
+                compute_.kernels.linear(params);
+            }
+            const std::int64_t column = first_tile * kernels::tile_rows;
+            const std::int64_t columns = std::min(end_tile * kernels::tile_rows, inner) - column;
+            for (std::int64_t at = column; at < tokens * inner; at += inner) {
+                compute_.kernels.swiglu({.gate = gate + at, .up = up + at, .y = gate + at, .count = columns});
+            }
+        });
+    run_linear({.x = gate, .rows = tokens, .linear = &layer.down, .y = workspace_.hidden.data(), .accumulate = true},
+               compute_);
+}
+
+const float* Transformer::logits(std::int64_t first_row, std::int64_t rows) {
+    core::invariant(rows <= max_logit_rows, "logits are computed max_logit_rows rows at a time");
+    normalize(workspace_.hidden.data() + first_row * config_.hidden_size, rows, weights_.final_norm);
+    const Linear output{.weight = weights_.output, .bias = {}};
+    run_linear({.x = workspace_.normed.data(), .rows = rows, .linear = &output, .y = workspace_.logits.data()},
+               compute_);
+    return workspace_.logits.data();
+}
+
+}  // namespace mha2mla::runtime

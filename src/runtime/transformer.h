@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "cache/page_pool.h"
+#include "cache/sequence_cache.h"
+#include "checkpoint/model_config.h"
+#include "runtime/attention.h"
+#include "runtime/chunk.h"
+#include "runtime/compute.h"
+#include "runtime/decoder.h"
+#include "runtime/rope_table.h"
+#include "runtime/weights.h"
+
+namespace mha2mla::runtime {
+
+/// The page format of every layer.
+std::vector<cache::PageFormat> page_formats(const checkpoint::ModelConfig& config, core::DType dtype);
+
+/// The layers of a model over a cache that the caller owns.
+class Transformer {
+public:
+    /// `positions`: tokens that the cache has space for.
+    Transformer(const checkpoint::ModelConfig& config, ModelWeights weights, const DecoderOptions& options,
+                std::int64_t positions, core::ThreadPool& pool);
+    Transformer(const Transformer&) = delete;
+    Transformer& operator=(const Transformer&) = delete;
+
+    /// Runs up to max_chunk_tokens tokens through the layers and appends them to the sequence.
+    void forward(cache::SequenceCache& sequence, std::span<const int> tokens);
+    /// Logits of rows [first_row, first_row + rows) of the last chunk, [rows, vocab]; up to max_logit_rows, valid until
+    /// the next call.
+    const float* logits(std::int64_t first_row, std::int64_t rows);
+
+    const ModelWeights& weights() const { return weights_; }
+
+private:
+    void embed(std::span<const int> tokens);
+    void list_visible_keys(const Chunk& chunk);
+    void run_layer(int layer, const Chunk& chunk);
+    void normalize(const float* x, std::int64_t rows, const std::vector<float>& weight);
+    void run_mlp(const LayerWeights& layer, std::int64_t tokens);
+
+    checkpoint::ModelConfig config_;
+    ModelWeights weights_;
+    AttentionForm form_;
+    AttentionShape attention_shape_;
+    RopeTable rope_;
+    Workspace workspace_;
+    Compute compute_;
+};
+
+}  // namespace mha2mla::runtime

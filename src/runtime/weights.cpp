@@ -1,0 +1,137 @@
+#include "runtime/weights.h"
+
+#include <string>
+
+#include "core/error.h"
+#include "runtime/weight_loader.h"
+
+namespace mha2mla::runtime {
+namespace {
+
+using checkpoint::MlaConfig;
+using checkpoint::ModelConfig;
+
+std::vector<std::int32_t> to_int32(const std::vector<int>& values) { return {values.begin(), values.end()}; }
+
+struct KvUpShape {
+    std::int64_t dn, dv, rank;
+};
+
+/// Splits the rows of kv_b_proj of one KV head: dn key rows, then dv value rows.
+void add_kv_head(const float* kv_b, const KvUpShape& shape, const WeightLoader& loader, MlaWeights& weights) {
+    const auto [dn, dv, rank] = shape;
+    const std::vector<float> key(kv_b, kv_b + dn * rank);
+    const std::vector<float> value(kv_b + dn * rank, kv_b + (dn + dv) * rank);
+    std::vector<float> transposed(key.size());
+    for (std::int64_t i = 0; i < dn; ++i) {
+        for (std::int64_t r = 0; r < rank; ++r) {
+            transposed[static_cast<std::size_t>(r * dn + i)] = key[static_cast<std::size_t>(i * rank + r)];
+        }
+    }
+    weights.value_up.push_back(loader.pack(value, dv, rank));
+    if (dn == 0) return;
+    weights.key_up.push_back(loader.pack(key, dn, rank));
+    weights.query_absorb.push_back(loader.pack(transposed, rank, dn));
+}
+
+MlaWeights load_mla(const checkpoint::Checkpoint& model, int layer, const WeightLoader& loader) {
+    const ModelConfig& config = model.config();
+    const MlaConfig& mla = config.mla();
+    core::invariant(!mla.positional_part && mla.sink_tokens == 0,
+                    "a checkpoint with these parts is refused when opened");
+    const auto l = static_cast<std::size_t>(layer);
+    const KvUpShape shape{mla.qk_nope_head_dim[l], mla.v_head_dim, mla.kv_lora_rank[l]};
+    MlaWeights weights{.kv_lora_rank = shape.rank,
+                       .qk_nope_head_dim = shape.dn,
+                       .qk_rope_head_dim = mla.qk_rope_head_dim[l],
+                       .key_up = {},
+                       .query_absorb = {},
+                       .value_up = {},
+                       .nope_pairs = {},
+                       .rope_pairs = {}};
+    const std::int64_t head_rows = shape.dn + shape.dv;
+    const auto kv_b = model.read(checkpoint::layer_tensor(layer, "self_attn.kv_b_proj.weight"),
+                                 {config.num_key_value_heads * head_rows, shape.rank});
+    for (int g = 0; g < config.num_key_value_heads; ++g) {
+        add_kv_head(kv_b.data() + g * head_rows * shape.rank, shape, loader, weights);
+        weights.nope_pairs.push_back(to_int32(mla.unrotated_pairs(layer, g, config.rope_pairs())));
+        core::invariant(2 * static_cast<std::int64_t>(weights.nope_pairs.back().size()) == shape.dn,
+                        "the un-rotated pairs fill qk_nope_head_dim");
+    }
+    for (const auto& pairs : mla.rope_pairs[l]) weights.rope_pairs.push_back(to_int32(pairs));
+    return weights;
+}
+
+/// The projections that read the attention's input, in the order of LayerWeights::attention_in.
+std::vector<Projection> attention_inputs(const ModelConfig& config, int layer) {
+    const auto name = [&](const char* tensor) { return checkpoint::layer_tensor(layer, tensor); };
+    const std::int64_t query = std::int64_t{config.num_attention_heads} * config.head_dim;
+    const std::int64_t key = std::int64_t{config.num_key_value_heads} * config.head_dim;
+    if (config.is_mla()) {
+        return {{name("self_attn.q_proj"), query},
+                {name("self_attn.kv_a_proj_with_mqa"), config.mla().cached_elements(layer)}};
+    }
+    return {{name("self_attn.q_proj"), query}, {name("self_attn.k_proj"), key}, {name("self_attn.v_proj"), key}};
+}
+
+LayerWeights load_layer(const checkpoint::Checkpoint& model, int layer, const WeightLoader& loader) {
+    const ModelConfig& config = model.config();
+    const auto name = [&](const char* tensor) { return checkpoint::layer_tensor(layer, tensor); };
+    const std::int64_t hidden = config.hidden_size;
+    const std::int64_t inner = config.intermediate_size;
+    const int value_width = config.is_mla() ? config.mla().v_head_dim : config.head_dim;
+    LayerWeights weights;
+    weights.input_norm = loader.vector(name("input_layernorm.weight"), hidden);
+    weights.post_attention_norm = loader.vector(name("post_attention_layernorm.weight"), hidden);
+    weights.attention_in = loader.linear(attention_inputs(config, layer), hidden, config.attention_bias);
+    weights.attention_out =
+        loader.linear({{name("self_attn.o_proj"), hidden}}, std::int64_t{config.num_attention_heads} * value_width,
+                      config.attention_bias);
+    weights.gate = loader.linear({{name("mlp.gate_proj"), inner}}, hidden, config.mlp_bias);
+    weights.up = loader.linear({{name("mlp.up_proj"), inner}}, hidden, config.mlp_bias);
+    weights.down = loader.linear({{name("mlp.down_proj"), hidden}}, inner, config.mlp_bias);
+    if (config.is_mla()) weights.attention = load_mla(model, layer, loader);
+    return weights;
+}
+
+std::size_t bytes_of(const std::vector<Matrix>& matrices) {
+    std::size_t bytes = 0;
+    for (const Matrix& matrix : matrices) bytes += matrix.bytes();
+    return bytes;
+}
+
+}  // namespace
+
+std::size_t LayerWeights::step_bytes() const {
+    std::size_t bytes = 0;
+    for (const Linear* linear : {&attention_in, &attention_out, &gate, &up, &down}) bytes += linear->weight.bytes();
+    const auto* mla = std::get_if<MlaWeights>(&attention);
+    return mla == nullptr ? bytes : bytes + bytes_of(mla->query_absorb) + bytes_of(mla->value_up);
+}
+
+std::size_t ModelWeights::step_bytes() const {
+    std::size_t bytes = output.bytes();
+    for (const LayerWeights& layer : layers) bytes += layer.step_bytes();
+    return bytes;
+}
+
+ModelWeights load_weights(const checkpoint::Checkpoint& model, core::DType dtype, core::ThreadPool& pool,
+                          core::Progress& progress) {
+    const ModelConfig& config = model.config();
+    ModelWeights weights;
+    const WeightLoader loader(model, dtype, weights.memory, pool);
+    progress.begin("load", config.num_hidden_layers + 1);
+    for (int layer = 0; layer < config.num_hidden_layers; ++layer) {
+        weights.layers.push_back(load_layer(model, layer, loader));
+        progress.update(layer + 1, "");
+    }
+    weights.final_norm = loader.vector("model.norm.weight", config.hidden_size);
+    weights.embedding = loader.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size);
+    weights.output = config.tie_word_embeddings
+                         ? weights.embedding
+                         : loader.matrix("lm_head.weight", config.vocab_size, config.hidden_size);
+    progress.end();
+    return weights;
+}
+
+}  // namespace mha2mla::runtime

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <variant>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "core/progress.h"
+#include "core/thread_pool.h"
+#include "runtime/matrix.h"
+
+namespace mha2mla::runtime {
+
+// Dimensions as in docs/checkpoint.md: H query heads, G KV heads, d head width, E hidden width, R latent width,
+// K rotary key heads of width dr, dn un-rotated width, dv value width.
+
+/// Grouped-query attention. Nothing beyond the projections that both kinds have.
+struct GqaWeights {};
+
+/// The parts of latent attention that a layer has beside its projections.
+struct MlaWeights {
+    std::int64_t kv_lora_rank = 0;                      // R
+    std::int64_t qk_nope_head_dim = 0;                  // dn
+    std::int64_t qk_rope_head_dim = 0;                  // dr
+    std::vector<Matrix> key_up;                         // W_uk of each KV head [dn, R]: rebuilds keys; empty if dn = 0
+    std::vector<Matrix> query_absorb;                   // its transpose [R, dn]: folds queries into latent space
+    std::vector<Matrix> value_up;                       // W_uv of each KV head [dv, R]
+    std::vector<std::vector<std::int32_t>> nope_pairs;  // [G][dn / 2]: source pairs of the un-rotated query
+    std::vector<std::vector<std::int32_t>> rope_pairs;  // [K][dr / 2]: source pairs and frequencies
+};
+
+struct LayerWeights {
+    std::vector<float> input_norm;           // [E]
+    std::vector<float> post_attention_norm;  // [E]
+    /// All projections of the attention's input as one matrix. GQA: q [H d], k [G d], v [G d]; MLA: q [H d],
+    /// kv_a [R + K dr].
+    Linear attention_in;
+    Linear attention_out;  // o_proj [E, H dv]
+    Linear gate;
+    Linear up;
+    Linear down;
+    std::variant<GqaWeights, MlaWeights> attention;
+
+    /// Bytes that one decode step reads (the absorbed form of latent attention).
+    std::size_t step_bytes() const;
+};
+
+struct ModelWeights {
+    WeightMemory memory;
+    std::vector<LayerWeights> layers;
+    std::vector<float> final_norm;  // [E]
+    Matrix output;                  // lm_head [vocab, E]
+    Matrix embedding;               // [vocab, E]; the same memory as `output` where the two are tied
+
+    /// Bytes that one decode step reads.
+    std::size_t step_bytes() const;
+};
+
+/// Reads and packs all weights, row block by row block.
+ModelWeights load_weights(const checkpoint::Checkpoint& model, core::DType dtype, core::ThreadPool& pool,
+                          core::Progress& progress);
+
+}  // namespace mha2mla::runtime

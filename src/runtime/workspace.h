@@ -1,0 +1,85 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cache/arena.h"
+#include "core/dtype.h"
+#include "kernels/kernels.h"
+
+namespace mha2mla::runtime {
+
+/// Tokens of the largest chunk that one pass through the layers handles.
+inline constexpr std::int64_t max_chunk_tokens = 512;
+/// Rows whose logits are computed together.
+inline constexpr std::int64_t max_logit_rows = 32;
+/// Query rows of one attention task of a prefill: their state stays in the first-level cache.
+inline constexpr std::int64_t attention_task_rows = 64;
+/// Up to so many query rows (a decode step) attention is split over keys, beyond over rows.
+inline constexpr std::int64_t max_key_split_rows = 256;
+
+/// The largest sizes that any layer needs. Widths in elements.
+struct WorkspaceShape {
+    std::int64_t tokens = 0;  ///< of a chunk
+    std::int64_t workers = 1;
+    std::int64_t hidden = 0;
+    std::int64_t intermediate = 0;
+    std::int64_t vocab = 0;
+    std::int64_t heads = 0;
+    std::int64_t kv_heads = 0;
+    std::int64_t projected = 0;    ///< outputs of attention_in
+    std::int64_t heads_width = 0;  ///< inputs of attention_out
+    std::int64_t key_width = 0;
+    std::int64_t value_width = 0;
+    std::int64_t nope_width = 0;
+    std::int64_t latent_width = 0;    ///< R
+    std::int64_t expanded_key = 0;    ///< dn + dr
+    std::int64_t expanded_value = 0;  ///< dv
+    std::int64_t pages = 0;           ///< of the whole cache
+    core::DType kv_cache = core::DType::bf16;
+};
+
+/// Every buffer of a forward pass, sized up front, so that a decode step allocates nothing. Memory is taken on first
+/// touch: what only a long prefill uses costs nothing before.
+class Workspace {
+public:
+    explicit Workspace(const WorkspaceShape& shape);
+
+    cache::ArenaArray<float> hidden;     // [tokens, E]: the residual stream
+    cache::ArenaArray<float> normed;     // [tokens, E]
+    cache::ArenaArray<float> projected;  // [tokens, outputs of attention_in]
+    cache::ArenaArray<float> nope;       // [G, tokens * group, dn]: un-rotated query parts
+    cache::ArenaArray<float> query;      // [streams, rows, key_width]
+    cache::ArenaArray<float> attended;   // [streams, rows, value_width]
+    cache::ArenaArray<float> grouped;    // [G, tokens * group, dv]
+    cache::ArenaArray<float> heads;      // [tokens, H dv]
+    cache::ArenaArray<float> gate;       // [tokens, intermediate]
+    cache::ArenaArray<float> up;         // [tokens, intermediate]
+    cache::ArenaArray<float> logits;     // [max_logit_rows, vocab]
+
+    cache::ArenaArray<std::int64_t> visible;           // [H tokens]: keys that each query row sees
+    cache::ArenaArray<kernels::KeyValueBlock> blocks;  // [streams, pages]
+    cache::ArenaArray<float> partial;                  // [workers, max_key_split_rows, value_width]
+    cache::ArenaArray<float> row_max;                  // [workers * max_key_split_rows or H tokens]
+    cache::ArenaArray<float> row_sum;                  // likewise
+
+    cache::Arena expanded_keys;    // [context tokens, dn + dr] of one KV head, in the cache's type
+    cache::Arena expanded_values;  // [context tokens, dv]
+
+    /// Scratch of the kernel that worker `worker` runs.
+    void* kernel_scratch(int worker) const {
+        return scratch_.data() + scratch_stride_ * static_cast<std::size_t>(worker);
+    }
+    /// [page_tokens, max(dn, dv)] floats of its own.
+    float* rebuilt_rows(int worker) const;
+    /// [page_tokens, R] floats of its own.
+    float* latent_rows(int worker) const;
+
+private:
+    std::size_t kernel_bytes_ = 0;
+    std::size_t rebuilt_bytes_ = 0;
+    std::size_t scratch_stride_ = 0;
+    cache::Arena scratch_;
+};
+
+}  // namespace mha2mla::runtime
