@@ -57,14 +57,22 @@ def load_weights(reader, config):
     return weights
 
 
-def load_model(path, dtype=torch.float32):
+def round_weights(model, weights, skip=()):
+    """Rounds parameters to the numbers of a narrower dtype. Not by model.to(): that rounds rotary frequencies as well."""
+    for name, parameter in model.named_parameters():
+        if not any(part in name for part in skip):
+            parameter.data = parameter.data.to(weights).to(parameter.dtype)
+
+
+def load_model(path, dtype=torch.float32, weights=torch.bfloat16):
     """Weights rounded to bf16, as our runtime holds them; products and sums in `dtype`, rotary angles in fp32."""
     reader = gguf.GGUFReader(path)
     config = load_config(reader)
-    weights = load_weights(reader, config)
-    weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    tensors = load_weights(reader, config)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
     model = LlamaForCausalLM(config)
-    model.load_state_dict({name: weight.to(torch.bfloat16) for name, weight in weights.items()})
-    for parameter in model.parameters():  # not model.to(): it would round the rotary frequencies as well
+    model.load_state_dict(tensors)
+    round_weights(model, weights)
+    for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return model.eval()
