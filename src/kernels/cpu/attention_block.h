@@ -25,6 +25,7 @@ struct RowBlock {
     std::int64_t rows;
     std::int64_t end_key;      // keys from here on are seen by no row
     std::int64_t all_visible;  // keys below are seen by every row
+    KeyTile next;              // read from memory while the current tile is computed; no tokens: nothing to do
     AttentionScratch parts;
     std::int64_t probability_word_bytes;  // from one word of tokens to the next
     char* query;
@@ -77,6 +78,28 @@ static inline RowBlock row_block(const AttentionParams& params, std::int64_t fir
     block.keys = scratch + block.parts.keys;
     block.values = scratch + block.parts.values;
     return block;
+}
+
+/// The tile after `tile`. Only the first rows have to wait for memory: the others find the keys in the cache.
+static inline KeyTile next_tile(const AttentionParams& params, const RowBlock& block, std::int64_t key) {
+    if (block.first_row > 0 || key >= block.end_key) return KeyTile{};
+    return tile_at(params, key, block.end_key);
+}
+
+/// Asks for some tokens of the next tile. The processor's own prefetching loses track where a page's plane ends.
+static inline void fetch_ahead(const AttentionParams& params, const RowBlock& block, std::int64_t token,
+                               std::int64_t tokens) {
+    constexpr std::int64_t line = 64;
+    const KeyTile& next = block.next;
+    const std::int64_t element = params.dtype == core::DType::f32 ? 4 : 2;
+    const std::int64_t end = smaller(token + tokens, next.tokens);
+    for (std::int64_t t = token; t < end; ++t) {
+        const char* key = next.keys + t * next.key_stride;
+        for (std::int64_t i = 0; i < params.key_width * element; i += line) __builtin_prefetch(key + i);
+        if (next.values == next.keys) continue;
+        const char* value = next.values + t * next.value_stride;
+        for (std::int64_t i = 0; i < params.value_width * element; i += line) __builtin_prefetch(value + i);
+    }
 }
 
 /// No key seen yet.

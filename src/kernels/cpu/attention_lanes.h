@@ -31,13 +31,16 @@ void score_tokens(const RowBlock& block, const char* const (&keys)[Tokens], std:
     constexpr std::int64_t vector_bytes = Simd::lanes * 4;
     const std::int64_t words = key_width / Words::width;
     V sums[Tokens][RowVectors];
-    for (auto& token_sums : sums) {
-        for (V& sum : token_sums) sum = Simd::zero();
+#pragma GCC unroll 8
+    for (int t = 0; t < Tokens; ++t) {
+#pragma GCC unroll 2
+        for (int v = 0; v < RowVectors; ++v) sums[t][v] = Simd::zero();
     }
     const auto step = [&](std::int64_t w, auto broadcast) __attribute__((always_inline)) {
         typename Words::Word query[RowVectors];
+#pragma GCC unroll 2
         for (int v = 0; v < RowVectors; ++v) query[v] = Words::load(block.query + (w * RowVectors + v) * vector_bytes);
-#pragma GCC unroll 16
+#pragma GCC unroll 8
         for (int t = 0; t < Tokens; ++t) {
             const typename Words::Word key = broadcast(keys[t] + w * 4);
 #pragma GCC unroll 2
@@ -46,20 +49,23 @@ void score_tokens(const RowBlock& block, const char* const (&keys)[Tokens], std:
     };
     for (std::int64_t w = 0; w < words; ++w) step(w, Words::broadcast);
     if (key_width % Words::width != 0) step(words, Words::broadcast_last);
+#pragma GCC unroll 8
     for (int t = 0; t < Tokens; ++t) {
+#pragma GCC unroll 2
         for (int v = 0; v < RowVectors; ++v) Simd::store(scores + (t * RowVectors + v) * Simd::lanes, sums[t][v]);
     }
 }
 
 template <class Simd, class Words, int RowVectors>
-void score_tile(const RowBlock& block, const KeyTile& tile, std::int64_t key_width) {
+void score_tile(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
     constexpr int group = Simd::accumulators >= 8 * RowVectors ? 8 : 4;
     for (std::int64_t first = 0; first < tile.tokens; first += group) {
+        fetch_ahead(params, block, first, group);
         const char* keys[group];
         // Beyond the tile's end: the last token again, whose scores nobody reads.
         for (int t = 0; t < group; ++t) keys[t] = tile.keys + smaller(first + t, tile.tokens - 1) * tile.key_stride;
         float* scores = block.scores + first * RowVectors * Simd::lanes;
-        score_tokens<Simd, Words, RowVectors, group>(block, keys, key_width, scores);
+        score_tokens<Simd, Words, RowVectors, group>(block, keys, params.key_width, scores);
     }
 }
 
@@ -118,8 +124,10 @@ void add_values(const RowBlock& block, const KeyTile& tile, std::int64_t row, st
     const char* probabilities = block.probabilities + row * 4;
     float* at = block.sums + row * block.parts.value_words + channel;
     V sums[Rows][2];
+#pragma GCC unroll 12
     for (int r = 0; r < Rows; ++r) {
         const V rescale = Simd::set(block.rescale[row + r]);
+#pragma GCC unroll 2
         for (int v = 0; v < 2; ++v) {
             sums[r][v] = Simd::mul(Simd::load(at + r * block.parts.value_words + v * Simd::lanes), rescale);
         }
@@ -135,7 +143,9 @@ void add_values(const RowBlock& block, const KeyTile& tile, std::int64_t row, st
             sums[r][1] = Words::dot(sums[r][1], probability, values[1]);
         }
     }
+#pragma GCC unroll 12
     for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 2
         for (int v = 0; v < 2; ++v) {
             Simd::store(at + r * block.parts.value_words + v * Simd::lanes, sums[r][v]);
         }
@@ -179,7 +189,7 @@ struct RowsInLanes {
     }
 
     static void find_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
-        score_tile<Simd, Words, RowVectors>(block, tile, params.key_width);
+        score_tile<Simd, Words, RowVectors>(params, block, tile);
         if (tile.first_key + tile.tokens > block.all_visible) mask_scores<Simd, RowVectors>(block, tile);
         softmax_tile<Simd, Words, RowVectors>(block, tile);
     }
@@ -193,11 +203,13 @@ void attend_rows(const AttentionParams& params, std::int64_t first_row, std::int
     clear(block);
     Rows::load(params, block);
     for (std::int64_t key = params.first_key; key < block.end_key;) {
-        const KeyTile tile = Words::prepare(params, block, tile_at(params, key, block.end_key));
+        const KeyTile cached = tile_at(params, key, block.end_key);
+        const KeyTile tile = Words::prepare(params, block, cached);
+        key += tile.tokens;
+        block.next = next_tile(params, block, key);
         Rows::find_probabilities(params, block, tile);
         add_tile_values<Simd, Words>(block, tile, params.value_width,
                                      std::make_integer_sequence<int, Simd::accumulators / 2>());
-        key += tile.tokens;
     }
     write_out(params, block);
 }

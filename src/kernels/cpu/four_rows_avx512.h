@@ -33,6 +33,7 @@ struct FourRows {
 
     static void find_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
         for (std::int64_t token = 0; token < tile.tokens; token += token_group) {
+            fetch_ahead(params, block, token, token_group);
             score_tokens(block, tile, token, params.key_width);
         }
         const bool whole = tile.tokens % token_group == 0;

@@ -57,8 +57,10 @@ void multiply_tiles(const LinearParams& params, const LinearOperand& operand, st
     const char* x = operand.x + row * operand.row_bytes;
 
     typename Simd::Vector sums[Rows][vectors];
-    for (auto& row_sums : sums) {
-        for (auto& sum : row_sums) sum = Simd::zero();
+#pragma GCC unroll 12
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; ++v) sums[r][v] = Simd::zero();
     }
     const auto step = [&](std::int64_t s, auto multiply) __attribute__((always_inline)) {
         typename Weights::Words words[vectors];
@@ -77,9 +79,16 @@ void multiply_tiles(const LinearParams& params, const LinearOperand& operand, st
     for (std::int64_t s = 0; s < operand.steps; ++s) step(s, Weights::multiply);
     if (operand.odd_input) step(operand.steps, Weights::multiply_odd);
 
+    // A copy: an array that is indexed at run time would live in memory throughout.
+    typename Simd::Vector finished[Rows][vectors];
+#pragma GCC unroll 12
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; ++v) finished[r][v] = sums[r][v];
+    }
     for (int r = 0; r < Rows; ++r) {
         for (int v = 0; v < vectors; ++v) {
-            finish_sums<Simd>(params, row + r, tile * tile_rows + v * Simd::lanes, sums[r][v]);
+            finish_sums<Simd>(params, row + r, tile * tile_rows + v * Simd::lanes, finished[r][v]);
         }
     }
 }
