@@ -1,0 +1,284 @@
+#include "model/mla_attention.h"
+
+#include <cmath>
+#include <complex>
+#include <functional>
+#include <gtest/gtest.h>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "model/rotary.h"
+
+namespace mha2mla::model {
+namespace {
+
+using checkpoint::MlaConfig;
+using checkpoint::ModelConfig;
+using checkpoint::NopePairs;
+using Complex = std::complex<double>;
+
+constexpr int tokens = 7;
+
+/// Random weights made when first asked for, the same for every module that asks.
+class RandomWeights {
+public:
+    Weights reader(torch::Dtype dtype, AttentionForm form) {
+        ModelOptions options;
+        options.dtype = dtype;
+        options.attention = form;
+        return Weights(
+            [this](const std::string& name, const checkpoint::Shape& shape) {
+                auto& tensor = tensors_[name];
+                if (!tensor.defined()) tensor = torch::randn(shape) * 0.4;
+                return tensor;
+            },
+            options);
+    }
+    /// A weight matrix as plain numbers; an absent one as empty.
+    std::vector<double> values(const std::string& name) const {
+        const auto found = tensors_.find(name);
+        if (found == tensors_.end()) return {};
+        const auto flat = found->second.to(torch::kFloat64).contiguous();
+        return {flat.data_ptr<double>(), flat.data_ptr<double>() + flat.numel()};
+    }
+
+private:
+    std::map<std::string, torch::Tensor> tensors_;
+};
+
+/// H = 4, G = 2, d = 12; two layers of different widths where the test asks for it.
+ModelConfig config_with(MlaConfig mla) {
+    ModelConfig config;
+    config.model_type = "mha2mla";
+    config.hidden_size = 20;
+    config.num_hidden_layers = static_cast<int>(mla.kv_lora_rank.size());
+    config.num_attention_heads = 4;
+    config.num_key_value_heads = 2;
+    config.head_dim = 12;
+    config.max_position_embeddings = 64;
+    config.rope_theta = 100;
+    mla.v_head_dim = 12;
+    mla.softmax_scale = 1 / std::sqrt(12.0);
+    config.attention = std::move(mla);
+    return config;
+}
+
+struct Case {
+    std::string name;
+    ModelConfig config;
+    int layer = 0;
+};
+
+/// One layer; `pairs` has an item per rotary key head, dn = d - dr unless every pair is un-rotated, too.
+MlaConfig one_layer(int rank, const std::vector<std::vector<int>>& pairs, NopePairs nope = NopePairs::unrotated) {
+    const int rope = 2 * static_cast<int>(pairs.front().size());
+    MlaConfig mla;
+    mla.kv_lora_rank = {rank};
+    mla.qk_rope_head_dim = {rope};
+    mla.qk_nope_head_dim = {nope == NopePairs::all ? 12 : 12 - rope};
+    mla.num_rope_key_heads = static_cast<int>(pairs.size());
+    mla.rope_pairs = {pairs};
+    mla.nope_pairs = nope;
+    return mla;
+}
+
+std::vector<Case> cases() {
+    const auto per_head = one_layer(9, {{0, 3}, {2, 5}});
+    auto mixed = per_head;
+    mixed.kv_lora_rank.push_back(4);
+    mixed.qk_rope_head_dim.push_back(2);
+    mixed.qk_nope_head_dim.push_back(10);
+    mixed.rope_pairs.push_back({{4}, {1}});
+    auto biased = config_with(per_head);
+    biased.attention_bias = true;
+    return {{"one rotary key per KV head", config_with(per_head)},
+            {"one shared rotary key", config_with(one_layer(5, {{5, 1, 2}}))},
+            {"every pair rotates", config_with(one_layer(7, {{0, 1, 2, 3, 4, 5}, {5, 4, 3, 2, 1, 0}}))},
+            {"no pair rotates", config_with(one_layer(6, {{}, {}}))},
+            {"all pairs un-rotated too, repeats", config_with(one_layer(8, {{1, 1, 4}}, NopePairs::all))},
+            {"second layer of other widths", config_with(mixed), 1},
+            {"biases", biased}};
+}
+
+/// y[t] = W x[t] + b in plain loops.
+std::vector<double> linear(const std::vector<double>& x, const std::vector<double>& weight,
+                           const std::vector<double>& bias, std::size_t out) {
+    const std::size_t in = weight.size() / out;
+    std::vector<double> y(tokens * out);
+    for (std::size_t t = 0; t < tokens; ++t) {
+        for (std::size_t o = 0; o < out; ++o) {
+            double sum = bias.empty() ? 0 : bias[o];
+            for (std::size_t i = 0; i < in; ++i) sum += weight[o * in + i] * x[t * in + i];
+            y[t * out + o] = sum;
+        }
+    }
+    return y;
+}
+
+/// The expanded form of docs/checkpoint.md in plain loops over complex pairs.
+class Oracle {
+public:
+    Oracle(const RandomWeights& weights, const Case& test, const std::vector<double>& x)
+        : mla_(test.config.mla()), layer_(test.layer), shape_(MlaShape::of(test.config, test.layer)) {
+        for (const double f : checkpoint::rope_frequencies(test.config)) frequencies_.push_back(f);
+        const auto project = [&](const char* name, const std::vector<double>& input, std::int64_t out) {
+            const std::string prefix = name;
+            return linear(input, weights.values(prefix + ".weight"), weights.values(prefix + ".bias"),
+                          static_cast<std::size_t>(out));
+        };
+        width_a_ = shape_.rank + shape_.rope_keys * shape_.rope;
+        q_ = project("q_proj", x, shape_.heads * 12);
+        a_ = project("kv_a_proj_with_mqa", x, width_a_);
+        std::vector<double> latent;
+        for (std::int64_t t = 0; t < tokens; ++t) {
+            for (std::int64_t r = 0; r < shape_.rank; ++r) latent.push_back(a_[index(t * width_a_ + r)]);
+        }
+        b_ = project("kv_b_proj", latent, shape_.kv_heads * (shape_.nope + shape_.value));
+        output_ = project("o_proj", attend(), test.config.hidden_size);
+    }
+    const std::vector<double>& output() const { return output_; }
+
+private:
+    static std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
+    Complex query(std::int64_t t, std::int64_t head, int pair) const {
+        const auto row = (t * shape_.heads + head) * 12;
+        return {q_[index(row + pair)], q_[index(row + 6 + pair)]};
+    }
+    double logit(std::int64_t t, std::int64_t s, std::int64_t head) const {
+        const auto kv_head = static_cast<int>(head / 2);
+        const int key_head = mla_.rope_key_head(kv_head);
+        double sum = 0;
+        const auto unrotated = mla_.unrotated_pairs(layer_, kv_head, 6);
+        const auto row_b = (s * shape_.kv_heads + kv_head) * (shape_.nope + shape_.value);
+        for (std::int64_t j = 0; j < shape_.nope / 2; ++j) {
+            const Complex key(b_[index(row_b + j)], b_[index(row_b + shape_.nope / 2 + j)]);
+            sum += (std::conj(query(t, head, unrotated[index(j)])) * key).real();
+        }
+        const auto row_a = s * width_a_ + shape_.rank + key_head * shape_.rope;
+        for (std::int64_t j = 0; j < shape_.rope / 2; ++j) {
+            const int pair = mla_.rope_pairs[index(layer_)][index(key_head)][index(j)];
+            const Complex key(a_[index(row_a + j)], a_[index(row_a + shape_.rope / 2 + j)]);
+            const Complex turn = std::polar(1.0, static_cast<double>(s - t) * frequencies_[index(pair)]);
+            sum += (std::conj(query(t, head, pair)) * key * turn).real();
+        }
+        return sum * mla_.softmax_scale;
+    }
+    std::vector<double> attend() const {
+        std::vector<double> mixed(index(tokens * shape_.heads * shape_.value));
+        for (std::int64_t t = 0; t < tokens; ++t) {
+            for (std::int64_t head = 0; head < shape_.heads; ++head) {
+                double total = 0;
+                for (std::int64_t s = 0; s <= t; ++s) total += std::exp(logit(t, s, head));
+                for (std::int64_t s = 0; s <= t; ++s) {
+                    const double p = std::exp(logit(t, s, head)) / total;
+                    const auto row = (s * shape_.kv_heads + head / 2) * (shape_.nope + shape_.value) + shape_.nope;
+                    for (std::int64_t v = 0; v < shape_.value; ++v) {
+                        mixed[index((t * shape_.heads + head) * shape_.value + v)] += p * b_[index(row + v)];
+                    }
+                }
+            }
+        }
+        return mixed;
+    }
+
+    const MlaConfig& mla_;
+    int layer_;
+    MlaShape shape_;
+    std::int64_t width_a_ = 0;
+    std::vector<double> frequencies_, q_, a_, b_, output_;
+};
+
+double max_difference(const torch::Tensor& a, const torch::Tensor& b) { return (a - b).abs().max().item<double>(); }
+
+TEST(MlaAttention, BothFormsEqualPlainLoops) {
+    for (const auto& test : cases()) {
+        SCOPED_TRACE(test.name);
+        torch::manual_seed(1);
+        const torch::NoGradGuard no_gradients;
+        RandomWeights weights;
+        const auto x = torch::randn({1, tokens, test.config.hidden_size}, torch::kFloat64);
+        MlaAttention expanded(weights.reader(torch::kFloat64, AttentionForm::expanded), test.config, test.layer);
+        MlaAttention absorbed(weights.reader(torch::kFloat64, AttentionForm::absorbed), test.config, test.layer);
+        const Oracle oracle(weights, test, {x.data_ptr<double>(), x.data_ptr<double>() + x.numel()});
+        const auto expected = torch::tensor(oracle.output(), torch::kFloat64).view(x.sizes());
+        EXPECT_LT(max_difference(expanded(x), expected), 1e-11);
+        EXPECT_LT(max_difference(absorbed(x), expected), 1e-11);
+    }
+}
+
+TEST(MlaAttention, FormsAgreeInFp32AndBf16OverABatch) {
+    for (const auto& test : cases()) {
+        for (const auto& [dtype, tolerance] : {std::pair{torch::kFloat32, 1e-5}, std::pair{torch::kBFloat16, 5e-2}}) {
+            SCOPED_TRACE(test.name);
+            torch::manual_seed(2);
+            const torch::NoGradGuard no_gradients;
+            RandomWeights weights;
+            const auto x = torch::randn({3, 33, test.config.hidden_size}).to(dtype);
+            MlaAttention expanded(weights.reader(dtype, AttentionForm::expanded), test.config, test.layer);
+            MlaAttention absorbed(weights.reader(dtype, AttentionForm::absorbed), test.config, test.layer);
+            const auto a = expanded(x).to(torch::kFloat32);
+            EXPECT_LT(max_difference(a, absorbed(x).to(torch::kFloat32)), tolerance * a.abs().max().item<double>());
+        }
+    }
+}
+
+/// Compares the gradient of `loss` at a few elements of `parameter` with central differences.
+void check_gradient(torch::Tensor parameter, const torch::Tensor& gradient, const std::function<double()>& loss) {
+    const torch::NoGradGuard no_gradients;
+    auto flat = parameter.view(-1);
+    const auto expected = gradient.reshape(-1);
+    for (std::int64_t i = 0; i < flat.numel(); i += 1 + flat.numel() / 9) {
+        const double value = flat[i].item<double>();
+        const double step = 1e-5;
+        flat[i] = value + step;
+        const double above = loss();
+        flat[i] = value - step;
+        const double below = loss();
+        flat[i] = value;
+        EXPECT_NEAR((above - below) / (2 * step), expected[i].item<double>(), 1e-7) << "element " << i;
+    }
+}
+
+TEST(MlaAttention, GradientsEqualFiniteDifferences) {
+    for (const auto form : {AttentionForm::expanded, AttentionForm::absorbed}) {
+        for (const auto& test : cases()) {
+            torch::manual_seed(3);
+            RandomWeights weights;
+            MlaAttention attention(weights.reader(torch::kFloat64, form), test.config, test.layer);
+            auto x = torch::randn({1, tokens, test.config.hidden_size}, torch::kFloat64).requires_grad_();
+            const auto direction = torch::randn(x.sizes(), torch::kFloat64);
+            const auto loss = [&] { return (attention(x) * direction).sum(); };
+            loss().backward();
+            const auto value = [&] { return loss().item<double>(); };
+            check_gradient(x, x.grad(), value);
+            for (const auto& parameter : attention->named_parameters()) {
+                SCOPED_TRACE(test.name + ": " + parameter.key());
+                check_gradient(parameter.value(), parameter.value().grad(), value);
+            }
+        }
+    }
+}
+
+TEST(MlaAttention, RefusesPartsThatItDoesNotCompute) {
+    auto test = cases().front();
+    std::get<MlaConfig>(test.config.attention).sink_tokens = 4;
+    RandomWeights weights;
+    EXPECT_THROW(MlaAttention(weights.reader(torch::kFloat32, AttentionForm::expanded), test.config, 0), core::Error);
+}
+
+TEST(Weights, AskByNameBelowAPrefix) {
+    std::string asked;
+    const Weights weights(
+        [&](const std::string& name, const checkpoint::Shape& shape) {
+            asked = name;
+            return torch::ones(shape);
+        },
+        ModelOptions{});
+    EXPECT_EQ(weights.under("model").under("norm").load("weight", {3}).numel(), 3);
+    EXPECT_EQ(asked, "model.norm.weight");
+}
+
+}  // namespace
+}  // namespace mha2mla::model
