@@ -9,7 +9,9 @@ namespace {
 /// x [batch, tokens, heads, 2P] -> sum over batch and tokens of each pair's norm, [heads, P] in fp64.
 torch::Tensor summed_norms(const torch::Tensor& x) {
     const auto halves = x.to(torch::kFloat32).chunk(2, -1);
-    return torch::hypot(halves[0], halves[1]).sum(torch::IntArrayRef({0, 1}), /*keepdim=*/false, torch::kFloat64).to(torch::kCPU);
+    return torch::hypot(halves[0], halves[1])
+        .sum(torch::IntArrayRef({0, 1}), /*keepdim=*/false, torch::kFloat64)
+        .to(torch::kCPU);
 }
 
 }  // namespace
