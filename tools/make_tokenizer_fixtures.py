@@ -98,8 +98,9 @@ def byte_level_words(**options):
     return bpe(byte_alphabet() + [merge.replace(" ", "") for merge in WORD_MERGES], WORD_MERGES, **options)
 
 
-def fallback_words(**options):
-    merges = ["\u2581 t", "h e", "\u2581t he", "\u2581 \u2581", "a b", "b a", "ab ab", "l l", "he ll", "hell o"]
+def fallback_words(*more_merges, **options):
+    merges = ["\u2581 t", "h e", "\u2581t he", "\u2581 \u2581", "a b", "b a", "ab ab", "l l", "he ll", "hell o",
+              *more_merges]
     letters = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)] + list("\u2581thelabo'1.")
     return bpe(letters + [merge.replace(" ", "") for merge in merges], [merge.split(" ") for merge in merges],
                unk_token="<unk>", fuse_unk=True, **options)
@@ -113,6 +114,20 @@ def replace(pattern, content):
     return {"type": "Replace", "pattern": {"String": pattern}, "content": content}
 
 
+SPACE_MARKS = {"type": "Sequence",
+               "normalizers": [{"type": "Prepend", "prepend": "\u2581"}, replace(" ", "\u2581")]}
+
+
+def fallback_json(model, **parts):
+    """As Llama-2's file has it."""
+    decoder = {"type": "Sequence", "decoders": [
+        replace("\u2581", " "), {"type": "ByteFallback"}, {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}
+    tokens = added(model, {"<unk>": {"special": True}, "<s>": {"special": True, "normalized": True},
+                           "<a>": {"normalized": True}, "<b>": {"lstrip": True}})
+    return tokenizer_json(model, added_tokens=tokens, decoder=decoder, **parts)
+
+
 def byte_level_json(model=None, pre_tokenizer=BYTE_LEVEL, **parts):
     return tokenizer_json(model or byte_level_words(), pre_tokenizer=pre_tokenizer, decoder=BYTE_LEVEL, **parts)
 
@@ -121,26 +136,18 @@ def small_tokenizers():
     tokens = added(byte_level_words(), {
         "<a>": {"lstrip": True}, "<b>": {"rstrip": True}, "<bb>": {"special": True}, "<w>": {"single_word": True},
         "ab": {"normalized": True, "single_word": True}, "<a><b>": {"special": True, "lstrip": True, "rstrip": True}})
-    spaces = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"}, replace(" ", "\u2581")]}
-    decoder = {"type": "Sequence", "decoders": [
-        replace("\u2581", " "), {"type": "ByteFallback"}, {"type": "Fuse"},
-        {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}
-    specials = added(fallback_words(), {
-        "<unk>": {"special": True}, "<s>": {"special": True, "normalized": True},
-        "<a>": {"normalized": True}, "<b>": {"lstrip": True}})
-    fallback = {"added_tokens": specials, "decoder": decoder}
     return {
         "byte level": byte_level_json(),
         "added tokens": byte_level_json(added_tokens=tokens),
         "prefix space": byte_level_json(pre_tokenizer=dict(BYTE_LEVEL, add_prefix_space=True), added_tokens=tokens),
         "ignore merges": byte_level_json(model=byte_level_words(ignore_merges=True), pre_tokenizer=split_by(LLAMA3)),
         "composed": byte_level_json(normalizer={"type": "NFC"}, pre_tokenizer=split_by(QWEN2)),
-        "byte fallback": tokenizer_json(fallback_words(byte_fallback=True), normalizer=spaces, **fallback),
-        "unknown": tokenizer_json(fallback_words(), normalizer=spaces, **fallback),
-        "metaspace first": tokenizer_json(fallback_words(byte_fallback=True),
-                                          pre_tokenizer=metaspace("first", False), **fallback),
-        "metaspace words": tokenizer_json(fallback_words(byte_fallback=True),
-                                          pre_tokenizer=metaspace("always", True), **fallback),
+        "byte fallback": fallback_json(fallback_words(byte_fallback=True), normalizer=SPACE_MARKS),
+        "merges across spaces": fallback_json(fallback_words("o \u2581", "b \u2581", byte_fallback=True),
+                                              normalizer=SPACE_MARKS),
+        "unknown": fallback_json(fallback_words(), normalizer=SPACE_MARKS),
+        "metaspace first": fallback_json(fallback_words(byte_fallback=True), pre_tokenizer=metaspace("first", False)),
+        "metaspace words": fallback_json(fallback_words(byte_fallback=True), pre_tokenizer=metaspace("always", True)),
     }
 
 

@@ -26,6 +26,14 @@ void Bpe::append(std::string_view word, std::vector<int>& ids) const {
     merge_symbols(ids, begin, merges_);
 }
 
+bool Bpe::may_cut_before(std::string_view mark) const {
+    // Without a token of its own the mark could fuse with unknown neighbours.
+    if (options_.byte_level || options_.ignore_merges || !vocabulary_.id_of(mark)) return false;
+    return !merges_.has_rule([&](int left, int right) {
+        return vocabulary_.token(right).starts_with(mark) && !vocabulary_.token(left).ends_with(mark);
+    });
+}
+
 std::optional<int> Bpe::whole_word(std::string_view word) const {
     return vocabulary_.id_of(options_.byte_level ? byte_level_spelling(word) : std::string(word));
 }

@@ -28,6 +28,10 @@ public:
     /// Appends the tokens of a word of valid UTF-8.
     void append(std::string_view word, std::vector<int>& ids) const;
 
+    /// Whether text may be cut in front of each run of `mark` without changing any token: no rule joins something that
+    /// does not end with the mark to something that begins with it.
+    bool may_cut_before(std::string_view mark) const;
+
     /// The tokens that merging can yield; added tokens are not among them.
     const Vocabulary& vocabulary() const { return vocabulary_; }
 

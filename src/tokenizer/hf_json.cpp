@@ -8,6 +8,8 @@
 namespace mha2mla::tokenizer {
 namespace {
 
+constexpr std::string_view space_mark = "\xe2\x96\x81";  // U+2581, what Llama-2 rules turn spaces into
+
 const core::Json& field(const core::JsonObject& file, const char* key) {
     static const core::Json null;
     return file.has(key) ? file.raw(key) : null;
@@ -94,6 +96,8 @@ HfParts read_tokenizer_json(std::string_view bytes, const std::string& where) {
     auto pre_tokenizer = PreTokenizer::from_json(field(file, "pre_tokenizer"), where);
     const auto decoder = read_decoder(file, pre_tokenizer);
     auto bpe = read_bpe(file.object("model"), pre_tokenizer.is_byte_level());
+    // The same tokens, but found for small words, which the cache may know, instead of a whole book at once.
+    if (pre_tokenizer.is_one_word() && bpe.may_cut_before(space_mark)) pre_tokenizer.cut_before(space_mark);
     HfParts parts{.added = select(added, false, normalizer),
                   .normalizer = normalizer,
                   .added_normalized = select(added, true, normalizer),

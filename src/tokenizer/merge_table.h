@@ -1,9 +1,12 @@
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <limits>
 #include <vector>
+
+#include "core/function_ref.h"
 
 namespace mha2mla::tokenizer {
 
@@ -26,6 +29,13 @@ public:
 
     /// The rule of a pair; its rank is no_rank where there is none.
     Merge find(int left, int right) const { return entries_[slot_of(key_of(left, right))].merge; }
+
+    /// Whether a rule joins two tokens of which `is_such(left, right)` holds.
+    bool has_rule(core::FunctionRef<bool(int, int)> is_such) const {
+        return std::any_of(entries_.begin(), entries_.end(), [&](const Entry& entry) {
+            return entry.key != free_key && is_such(static_cast<int>(entry.key >> 32), static_cast<int>(entry.key));
+        });
+    }
 
 private:
     struct Entry {

@@ -11,6 +11,11 @@ namespace {
 // word behind it).
 constexpr const char* gpt2_pattern = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
+/// A character as a pattern spells it, inside and outside brackets.
+std::string escaped(std::string_view character) {
+    return fmt::format("\\x{{{:x}}}", static_cast<std::uint32_t>(core::read_utf8(character).value));
+}
+
 }  // namespace
 
 PreTokenizer PreTokenizer::from_json(const core::Json& json, const std::string& where) {
@@ -71,8 +76,12 @@ void PreTokenizer::read_metaspace(const core::JsonObject& rule) {
     }
     prefix_ = scheme == "always" ? Prefix::always : scheme == "first" ? Prefix::at_start : Prefix::never;
     // A word begins at each mark.
-    const auto mark = fmt::format("\\x{{{:x}}}", static_cast<std::uint32_t>(core::read_utf8(space_).value));
+    const auto mark = escaped(space_);
     if (rule.boolean_or("split", true)) stages_.emplace_back(fmt::format("{0}[^{0}]*", mark), rule.where());
+}
+
+void PreTokenizer::cut_before(std::string_view mark) {
+    stages_.emplace_back(fmt::format("{0}+[^{0}]*", escaped(mark)), "the space mark");
 }
 
 std::string_view PreTokenizer::prepare(std::string_view text, bool at_start, std::string& storage) const {

@@ -22,6 +22,11 @@ public:
     /// Whether words are spelled in the byte-level alphabet (byte_level.h) in the vocabulary.
     bool is_byte_level() const { return byte_level_; }
 
+    /// Whether the text as a whole is one word.
+    bool is_one_word() const { return stages_.empty(); }
+    /// From now on a word begins at each run of `mark`, one character.
+    void cut_before(std::string_view mark);
+
     /// The text that split() works on: with the leading space and the space marks that the rules ask for. Returns
     /// `text` itself, or a view of `storage`.
     std::string_view prepare(std::string_view text, bool at_start, std::string& storage) const;
