@@ -11,7 +11,7 @@ namespace mha2mla::checkpoint {
 
 GgufModel read_gguf(std::span<const std::byte> bytes, const std::string& where) {
     const GgufFile file = parse_gguf(bytes, where);
-    check_architecture(file.metadata);
+    check_kind(file.metadata);
     const auto vocabulary = read_vocabulary(file.metadata);
     GgufModel model;
     model.config = llama_config(file, vocabulary);

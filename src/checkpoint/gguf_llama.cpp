@@ -50,7 +50,7 @@ constexpr std::array known_keys{"block_count",
                                 "expert_used_count",
                                 "tensor_data_layout"};
 
-/// The part of "blk.7.attn_q" before the table's name, and the layer. Layers beyond int are no layers.
+/// "blk.7.attn_q" -> 7, "attn_q".
 std::optional<std::pair<int, std::string_view>> split_layer(std::string_view name) {
     constexpr std::string_view prefix = "blk.";
     if (!name.starts_with(prefix)) return std::nullopt;
@@ -177,7 +177,13 @@ std::optional<Llama3RopeScaling> read_rope_scaling(const GgufFile& file, const M
 
 }  // namespace
 
-void check_architecture(const GgufMetadata& metadata) {
+void check_kind(const GgufMetadata& metadata) {
+    const auto parts = metadata.integer_or("split.count", 1, 0, UINT16_MAX);
+    if (parts > 1) {
+        throw core::Error({.what = fmt::format("is one of {} parts of a model", parts),
+                           .where = metadata.where(),
+                           .remedy = "join them first: llama-gguf-split --merge"});
+    }
     constexpr const char* key = "general.architecture";
     const auto architecture = metadata.string(key);
     if (architecture == "llama") return;

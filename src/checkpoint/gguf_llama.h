@@ -10,8 +10,8 @@
 
 namespace mha2mla::checkpoint {
 
-/// Refuses every architecture but llama, by name.
-void check_architecture(const GgufMetadata& metadata);
+/// Refuses parts of a split model, and every architecture but llama by name.
+void check_kind(const GgufMetadata& metadata);
 
 /// The config.json that the file was made from. Metadata that could change what the model computes and that we do not
 /// know is an Error naming the key.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <fmt/format.h>
-#include <tuple>
 #include <unordered_map>
 
 #include "core/error.h"
@@ -19,10 +18,6 @@ struct Merge {
     std::size_t right = 0;
 };
 
-bool ranks_before(const Merge& a, const Merge& b) {
-    return std::tuple(-a.score, a.left, a.right) < std::tuple(-b.score, b.left, b.right);
-}
-
 /// Control, unknown and byte tokens stand for themselves: text never becomes one by merging.
 bool takes_part(TokenType type) { return type == TokenType::normal || type == TokenType::user_defined; }
 
@@ -35,7 +30,7 @@ public:
     }
 
     void append_merges(std::string_view piece, double score, std::vector<Merge>& merges) const {
-        for (std::size_t cut = 1; cut < piece.size(); ++cut) {
+        for (std::size_t cut = piece.size() - 1; cut >= 1; --cut) {
             const auto left = ids_.find(piece.substr(0, cut));
             if (left == ids_.end()) continue;
             const auto right = ids_.find(piece.substr(cut));
@@ -54,7 +49,7 @@ core::OrderedJson rebuild_merges(const GgufVocabulary& vocabulary, const std::st
     std::vector<Merge> merges;
     for (std::size_t id = 0; id < vocabulary.tokens.size(); ++id) {
         const auto piece = vocabulary.tokens[id];
-        if (!takes_part(vocabulary.types[id])) continue;
+        if (!takes_part(vocabulary.types[id]) || piece.empty()) continue;
         if (piece.size() > longest_piece_bytes) {
             throw core::Error({.what = fmt::format("token {} is too long for a sentencepiece", quoted(piece)),
                                .expected = fmt::format("at most {} bytes", longest_piece_bytes),
@@ -63,7 +58,7 @@ core::OrderedJson rebuild_merges(const GgufVocabulary& vocabulary, const std::st
         }
         pieces.append_merges(piece, vocabulary.scores[id], merges);
     }
-    std::sort(merges.begin(), merges.end(), ranks_before);
+    std::stable_sort(merges.begin(), merges.end(), [](const auto& a, const auto& b) { return a.score > b.score; });
     auto json = core::OrderedJson::array();
     for (const auto& merge : merges) json.push_back({vocabulary.tokens[merge.left], vocabulary.tokens[merge.right]});
     return json;

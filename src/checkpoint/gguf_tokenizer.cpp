@@ -12,7 +12,7 @@ using core::OrderedJson;
 
 constexpr const char* space_symbol = "\u2581";  // sentencepiece's visible space
 
-/// A sequence of at most this many characters of one class: how a byte-level family cuts text into words.
+/// How a family of byte-level tokenizers prepares text and cuts it into words.
 struct PreTokenizer {
     std::string_view gguf_name;
     const char* split = nullptr;  ///< regular expression; nullptr: that of ByteLevel itself (GPT-2)
