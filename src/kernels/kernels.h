@@ -62,7 +62,8 @@ struct LinearParams {
     std::int64_t tiles = 0;
     void* scratch = nullptr;  // linear_scratch_bytes(rows, inputs), 64-byte aligned, private to the call
 };
-/// One or few rows read the weights once and multiply in float; many rows round x to bf16 for bf16 weights.
+/// One to five rows read the weights once and multiply in float. More rows may round x to bf16 for bf16 weights
+/// (AVX-512 does).
 std::size_t linear_scratch_bytes(std::int64_t rows, std::int64_t inputs);
 
 /// y = x / sqrt(mean(x^2) + eps) * weight (arXiv 1910.07467).
@@ -125,7 +126,9 @@ struct KeyValueBlock {
 /// one latent (absorbed MLA: the key is [latent | rotary keys], the value is the latent). One pass with an online
 /// softmax over the key range [first_key, end_key) of the blocks; row m sees keys below visible[m]. Memory beyond a
 /// row's width and keys that no row sees are not read. Output is unnormalized: out = sum of exp(s - max) * v; a merge
-/// of all ranges divides by the sum.
+/// of all ranges divides by the sum. With bf16 rows the scaled query and the probabilities may be rounded to bf16
+/// (AVX-512 does), and the sum is that of the rounded probabilities; with f32 rows all is float. Positions stay below
+/// 2^24.
 struct AttentionParams {
     core::DType dtype = core::DType::bf16;  // of keys and values
     const float* q = nullptr;               // [rows, key_width]
@@ -143,11 +146,12 @@ struct AttentionParams {
     const std::int64_t* visible = nullptr;  // [rows]
     float* out = nullptr;                   // [rows, value_width]
     std::int64_t out_stride = 0;
-    float* max = nullptr;  // [rows], -inf where the row saw no key
+    float* max = nullptr;  // [rows], of scale * q . k; -inf where the row saw no key
     float* sum = nullptr;  // [rows], 0 where the row saw no key
     void* scratch =
         nullptr;  // attention_scratch_bytes(rows, key_width, value_width), 64-byte aligned, private to the call
 };
+/// The same for any number of rows: rows pass in blocks.
 std::size_t attention_scratch_bytes(std::int64_t rows, std::int64_t key_width, std::int64_t value_width);
 
 /// Merges the partial results of key ranges by log-sum-exp and normalizes. out may be partial 0's.
