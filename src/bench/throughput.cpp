@@ -25,11 +25,11 @@ void require(bool holds, const char* option, const char* expected) {
 }
 
 void check(const runtime::Decoder& decoder, const ThroughputOptions& options) {
-    require(options.prompt_tokens >= 0, "--prompt", "0 (off) or more tokens");
-    require(options.generated_tokens >= 0, "--generate", "0 (off) or more tokens");
+    require(options.prompt_tokens >= 0, "--prefill", "0 (off) or more tokens");
+    require(options.generated_tokens >= 0, "--decode", "0 (off) or more tokens");
     require(options.repetitions > 0, "--repetitions", "1 or more");
-    require(!options.depths.empty(), "--depths", "at least one depth");
-    require(*std::min_element(options.depths.begin(), options.depths.end()) >= 0, "--depths", "0 or more tokens");
+    require(!options.depths.empty(), "--depth", "at least one depth");
+    require(*std::min_element(options.depths.begin(), options.depths.end()) >= 0, "--depth", "0 or more tokens");
     const auto capacity = decoder.kv_bytes().capacity / decoder.kv_bytes_per_token();
     if (static_cast<std::size_t>(context_tokens(options)) <= capacity) return;
     throw core::Error({.what = "the context is too small for the benchmark",
@@ -111,6 +111,7 @@ std::vector<ThroughputResult> throughput(runtime::Decoder& decoder, const Throug
     check(decoder, options);
     std::vector<ThroughputResult> results;
     progress.begin("bench", static_cast<std::int64_t>(options.depths.size()));
+    std::int64_t done = 0;
     for (const int depth : options.depths) {
         core::throw_if_stopped(stop);
         DepthBench bench(decoder, depth);
@@ -121,7 +122,7 @@ std::vector<ThroughputResult> throughput(runtime::Decoder& decoder, const Throug
             results.push_back(bench.decode(options.generated_tokens, options.repetitions));
             add_bound(results.back(), decoder, bytes_per_second, options.generated_tokens);
         }
-        progress.update(&depth - options.depths.data() + 1, "depth " + std::to_string(depth));
+        progress.update(++done, "depth " + std::to_string(depth));
     }
     progress.end();
     return results;

@@ -7,6 +7,13 @@
 namespace mha2mla::bench {
 namespace {
 
+/// Keeps what was reported.
+class RecordedProgress : public core::Progress {
+public:
+    void update(std::int64_t done, const std::string&) override { steps.push_back(done); }
+    std::vector<std::int64_t> steps;
+};
+
 class Throughput : public testing::Test {
 protected:
     std::vector<ThroughputResult> run(const ThroughputOptions& options, double bytes_per_second) {
@@ -14,15 +21,17 @@ protected:
     }
 
     checkpoint::Checkpoint model_ = checkpoint::Checkpoint::open(MHA2MLA_FIXTURES "/models/tiny-gqa");
-    core::Progress progress_;
+    core::Progress silent_;
+    RecordedProgress progress_;
     core::ThreadPool pool_{2};
-    runtime::Decoder decoder_{model_, {.context_tokens = 256}, pool_, progress_};
+    runtime::Decoder decoder_{model_, {.context_tokens = 256}, pool_, silent_};
     std::stop_source stop_;
 };
 
 TEST_F(Throughput, MeasuresEveryTestAtEveryDepth) {
     const auto results = run({.prompt_tokens = 16, .generated_tokens = 8, .depths = {0, 100}, .repetitions = 2}, 1e9);
     ASSERT_EQ(results.size(), 4u);
+    EXPECT_EQ(progress_.steps, (std::vector<std::int64_t>{1, 2}));
     EXPECT_EQ(results[0].test, "pp16");
     EXPECT_EQ(results[3].test, "tg8");
     EXPECT_EQ(results[3].depth, 100);
