@@ -1,0 +1,157 @@
+#include "convert/plan.h"
+
+#include <cmath>
+#include <functional>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <string>
+
+#include "core/error.h"
+
+namespace mha2mla::convert {
+namespace {
+
+/// SmolLM2-135M (d = 64, GQA) or Llama-2-7B (d = 128, MHA) in the fields that a plan looks at.
+checkpoint::ModelConfig model_of(int head_dim) {
+    checkpoint::ModelConfig config;
+    config.model_type = "llama";
+    config.hidden_size = head_dim == 64 ? 576 : 4096;
+    config.num_hidden_layers = 2;
+    config.num_attention_heads = config.hidden_size / head_dim;
+    config.num_key_value_heads = head_dim == 64 ? 3 : 32;
+    config.head_dim = head_dim;
+    return config;
+}
+
+TEST(Plan, DefaultsAreThePapers) {
+    const auto small = make_plan(model_of(64), {});
+    EXPECT_EQ(*small.options.rope_pairs, 4);
+    EXPECT_EQ(*small.options.kv_rank, 32);
+    EXPECT_EQ(small.target.mla().kv_lora_rank, std::vector<int>({96, 96}));
+    EXPECT_EQ(small.target.cached_elements(0), 120);
+    EXPECT_DOUBLE_EQ(small.cache_ratio(), 0.3125);
+
+    const auto large = make_plan(model_of(128), {});
+    EXPECT_EQ(*large.options.rope_pairs, 8);
+    EXPECT_EQ(*large.options.kv_rank, 64);
+    EXPECT_EQ(large.target.cached_elements(0), 2560);
+    EXPECT_DOUBLE_EQ(large.cache_ratio(), 0.3125);
+}
+
+TEST(Plan, LaysOutTheTarget) {
+    const auto plan = make_plan(model_of(64), {});
+    const auto& mla = plan.target.mla();
+    EXPECT_EQ(plan.target.model_type, "mha2mla");
+    EXPECT_EQ(mla.source_model_type, "llama");
+    EXPECT_EQ(mla.qk_rope_head_dim, std::vector<int>({8, 8}));
+    EXPECT_EQ(mla.qk_nope_head_dim, std::vector<int>({56, 56}));
+    EXPECT_EQ(mla.num_rope_key_heads, 3);
+    EXPECT_DOUBLE_EQ(mla.softmax_scale, 0.125);
+    EXPECT_EQ(mla.rope_pairs[1], std::vector<std::vector<int>>(3, {0, 8, 16, 24}));
+}
+
+TEST(Plan, CacheRatioSetsTheLatent) {
+    for (const auto& [ratio, kv_rank] : {std::pair{0.3125, 32}, std::pair{0.1875, 16}, std::pair{0.125, 8}}) {
+        ConversionOptions options;
+        options.cache_ratio = ratio;
+        const auto plan = make_plan(model_of(64), options);
+        EXPECT_EQ(*plan.options.kv_rank, kv_rank);
+        EXPECT_DOUBLE_EQ(plan.cache_ratio(), ratio);
+    }
+}
+
+TEST(Plan, NoneKeepsEverything) {
+    ConversionOptions options;
+    options.factorization = Factorization::none;
+    const auto plan = make_plan(model_of(64), options);
+    EXPECT_EQ(plan.target.mla().kv_lora_rank[0], 3 * (56 + 64));
+    EXPECT_DOUBLE_EQ(plan.cache_ratio(), 1);
+}
+
+TEST(Plan, SplitHasTheCacheOfJointUnlessFullRank) {
+    ConversionOptions options;
+    options.factorization = Factorization::split_svd;
+    const auto split = make_plan(model_of(64), options);
+    EXPECT_DOUBLE_EQ(split.cache_ratio(), 0.3125);
+    EXPECT_EQ(split_latent(split.source, split.options).keys, 48);
+    EXPECT_EQ(split_latent(split.source, split.options).values, 48);
+    options.split_full_rank = true;
+    const auto full = make_plan(model_of(64), options);
+    EXPECT_EQ(full.target.mla().kv_lora_rank[0], 192);
+}
+
+TEST(Plan, SplitGivesValuesWhatFewKeysCannotUse) {
+    ConversionOptions options;
+    options.factorization = Factorization::split_svd;
+    options.rope_pairs = 32;
+    const auto plan = make_plan(model_of(64), options);
+    EXPECT_EQ(split_latent(plan.source, plan.options).keys, 0);
+    EXPECT_EQ(split_latent(plan.source, plan.options).values, 96);
+}
+
+TEST(Plan, TwoNormLeavesThePairsOpen) {
+    ConversionOptions options;
+    options.selection = Selection::two_norm;
+    const auto plan = make_plan(model_of(64), options);
+    EXPECT_TRUE(plan.target.mla().rope_pairs[0].empty());
+    EXPECT_TRUE(plan_to_json(plan)["layers"][0]["rope_pairs"].is_null());
+}
+
+TEST(Plan, AsJson) {
+    const auto json = plan_to_json(make_plan(model_of(64), {}));
+    EXPECT_EQ(json["select"], "uniform");
+    EXPECT_EQ(json["factor"], "joint-svd");
+    EXPECT_EQ(json["cache_ratio"], 0.3125);
+    EXPECT_EQ(json["cached_elements_per_token"]["source"], 768);
+    EXPECT_EQ(json["cached_elements_per_token"]["target"], 240);
+    EXPECT_EQ(json["layers"].size(), 2u);
+    EXPECT_EQ(json["layers"][0]["rope_pairs"][2], core::OrderedJson({0, 8, 16, 24}));
+}
+
+struct Refusal {
+    std::string option;  ///< that the message must name
+    std::string range;   ///< that it must offer
+    std::function<void(ConversionOptions&)> spoil;
+};
+
+TEST(Plan, RefusesNamingOptionAndRange) {
+    const std::vector<Refusal> refusals{
+        {"--method", "mha2mla", [](auto& o) { o.method = "magic"; }},
+        {"--rope-pairs", "1..32", [](auto& o) { o.rope_pairs = 0; }},
+        {"--rope-pairs", "1..32", [](auto& o) { o.rope_pairs = 33; }},
+        {"--rope-pairs", "divisor of 32", [](auto& o) { o.rope_pairs = 5; }},
+        {"--kv-rank", "1..120", [](auto& o) { o.kv_rank = 121; }},
+        {"--kv-rank", "1..120", [](auto& o) { o.kv_rank = 0; }},
+        {"--cache-ratio", "0.0703..1.0000", [](auto& o) { o.cache_ratio = 0.05; }},
+        {"--cache-ratio", "0.0703..1.0000", [](auto& o) { o.cache_ratio = 1.2; }},
+        {"--cache-ratio", "0.0703", [](auto& o) { o.cache_ratio = std::nan(""); }},
+        {"--kv-rank, --cache-ratio", "one of them",
+         [](auto& o) {
+             o.cache_ratio = 0.3;
+             o.kv_rank = 8;
+         }},
+        {"--factor", "joint-svd",
+         [](auto& o) {
+             o.factorization = Factorization::none;
+             o.kv_rank = 8;
+         }},
+        {"--split-full-rank", "split-svd", [](auto& o) { o.split_full_rank = true; }},
+        {"--select", "FILE.pth", [](auto& o) { o.selection = Selection::table; }},
+    };
+    for (const auto& refusal : refusals) {
+        ConversionOptions options;
+        refusal.spoil(options);
+        try {
+            make_plan(model_of(64), options);
+            ADD_FAILURE() << "accepted: " << refusal.option << " " << refusal.range;
+        } catch (const core::Error& error) {
+            EXPECT_THAT(error.what(), testing::HasSubstr(refusal.option));
+            EXPECT_THAT(error.what(), testing::HasSubstr(refusal.range));
+        }
+    }
+}
+
+TEST(Plan, RefusesAConvertedModel) { EXPECT_THROW(make_plan(make_plan(model_of(64), {}).target, {}), core::Error); }
+
+}  // namespace
+}  // namespace mha2mla::convert
