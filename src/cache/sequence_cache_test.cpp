@@ -147,9 +147,7 @@ TEST(SequenceCache, MoveLeavesOneOwner) {
 /// Random appends, forks, truncations and deaths against plain vectors.
 class RandomWalk {
 public:
-    explicit RandomWalk(PagePool& pool) : pool_(pool) {
-        sequences_.emplace_back(SequenceCache(pool), std::vector<float>{});
-    }
+    explicit RandomWalk(PagePool& pool) { sequences_.emplace_back(SequenceCache(pool), std::vector<float>{}); }
 
     void step() {
         auto& [cache, values] = sequences_[random_.below(sequences_.size())];
@@ -187,7 +185,6 @@ private:
         values.insert(values.end(), more.begin(), more.end());
     }
 
-    PagePool& pool_;
     core::Random random_{7};
     std::vector<std::pair<SequenceCache, std::vector<float>>> sequences_;
     float next_ = 1;
