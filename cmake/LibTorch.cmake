@@ -35,10 +35,3 @@ if(MHA2MLA_CUDA)
   target_link_options(LibTorch::LibTorch INTERFACE -Wl,--no-as-needed ${torch_root}/lib/libtorch_cuda.so -Wl,--as-needed)
   target_link_libraries(LibTorch::LibTorch INTERFACE LibTorch::c10_cuda)
 endif()
-
-# <torch/torch.h> precompiled once for all torch users.
-file(WRITE ${PROJECT_BINARY_DIR}/torch_headers.cpp "// Only carries the precompiled header.\n")
-add_library(mha2mla_torch_headers STATIC ${PROJECT_BINARY_DIR}/torch_headers.cpp)
-target_link_libraries(mha2mla_torch_headers PUBLIC LibTorch::LibTorch PRIVATE mha2mla_warnings)
-target_link_libraries(mha2mla_torch_headers PUBLIC fmt::fmt nlohmann_json::nlohmann_json Threads::Threads)
-target_precompile_headers(mha2mla_torch_headers PRIVATE <torch/torch.h>)
