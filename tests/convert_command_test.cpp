@@ -90,14 +90,21 @@ TEST(ConvertCommand, SameSeedSameBytes) {
 TEST(ConvertCommand, ExistingTargetNeedsForce) {
     const TemporaryDirectory directory;
     const std::string target = directory / "mla";
-    fs::create_directory(target);
-    std::ofstream(fs::path(target) / "precious.txt") << "keep me";
-    const auto refused = run({"convert", model, target});
+    ASSERT_EQ(run({"convert", model, target, "--kv-rank", "4"}).exit_code, 0);
+    const auto before = core::read_text(target + "/config.json");
+    const auto refused = run({"convert", model, target, "--kv-rank", "8"});
     EXPECT_EQ(refused.exit_code, 1);
     EXPECT_THAT(refused.err, HasSubstr("--force"));
-    EXPECT_TRUE(fs::exists(fs::path(target) / "precious.txt"));
-    EXPECT_EQ(run({"convert", model, target, "--force"}).exit_code, 0);
-    EXPECT_FALSE(fs::exists(fs::path(target) / "precious.txt"));
+    EXPECT_EQ(core::read_text(target + "/config.json"), before);
+    EXPECT_EQ(run({"convert", model, target, "--kv-rank", "8", "--force"}).exit_code, 0);
+    EXPECT_NE(core::read_text(target + "/config.json"), before);
+}
+
+TEST(ConvertCommand, ForceNeverReplacesWhatIsNoModel) {
+    const TemporaryDirectory directory;
+    std::ofstream(directory / "precious.txt") << "keep me";
+    EXPECT_EQ(run({"convert", model, directory.path().string(), "--force"}).exit_code, 1);
+    EXPECT_TRUE(fs::exists(directory / "precious.txt"));
 }
 
 TEST(ConvertCommand, InterruptionLeavesNothingBehind) {

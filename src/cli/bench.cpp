@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <memory>
 
+#include "bench/kernels_bench.h"
 #include "bench/throughput.h"
 #include "cli/model_options.h"
 #include "cli/session.h"
@@ -11,6 +12,7 @@ namespace {
 struct BenchCommand {
     ModelOptions model;
     bench::ThroughputOptions throughput;
+    bool kernels = false;
 };
 
 core::OrderedJson to_json(const bench::ThroughputResult& result) {
@@ -52,15 +54,33 @@ void bench_model(const BenchCommand& command, Session& session) {
     session.print(list, text);
 }
 
+void bench_kernels(Session& session) {
+    auto list = core::OrderedJson::array();
+    std::string text =
+        fmt::format("{} kernels, {} threads\n", kernels::name_of(kernels::kernels().isa), session.pool().size());
+    for (const auto& timing : bench::bench_kernels(kernels::kernels().isa, session.pool())) {
+        list.push_back({{"kernel", timing.kernel},
+                        {"shape", timing.shape},
+                        {"seconds", timing.seconds},
+                        {"gigabytes_per_second", timing.gigabytes_per_second},
+                        {"gigaflops_per_second", timing.gigaflops_per_second}});
+        text += fmt::format("{:<10} {:<40} {:>9.1f} us {:>7.1f} GB/s {:>8.1f} GFLOP/s\n", timing.kernel, timing.shape,
+                            1e6 * timing.seconds, timing.gigabytes_per_second, timing.gigaflops_per_second);
+    }
+    session.print(list, text);
+}
+
 }  // namespace
 
 void add_bench(CLI::App& program, Session& session) {
     auto command = std::make_shared<BenchCommand>();
     auto& options = command->throughput;
-    CLI::App* verb =
-        add_verb(program, session, "bench", "Measure prefill and decode speed at several depths of the cache",
-                 "  mha2mla bench MODEL\n  mha2mla bench MODEL --depth 0,4096 --decode 64 --json");
+    CLI::App* verb = add_verb(
+        program, session, "bench", "Measure prefill and decode speed at several depths of the cache",
+        "  mha2mla bench MODEL\n  mha2mla bench MODEL --depth 0,4096 --decode 64 --json\n  mha2mla bench --kernels");
     add_model_options(*verb, command->model);
+    auto* kernels = verb->add_flag("--kernels", command->kernels, "Check and time the kernels alone; takes no MODEL");
+    verb->get_option("MODEL")->required(false)->excludes(kernels);
     verb->add_option("--prefill", options.prompt_tokens, "Tokens of the prefill test; 0 = leave it out")
         ->capture_default_str();
     verb->add_option("--decode", options.generated_tokens, "Tokens of the decode test; 0 = leave it out")
@@ -71,7 +91,11 @@ void add_bench(CLI::App& program, Session& session) {
     verb->add_option("--repetitions", options.repetitions, "Runs of each test; the median counts")
         ->check(CLI::Range(1, 1000))
         ->capture_default_str();
-    verb->callback([command, &session] { bench_model(*command, session); });
+    verb->callback([command, &session] {
+        if (command->kernels) return bench_kernels(session);
+        if (command->model.path.empty()) throw CLI::RequiredError("MODEL");
+        bench_model(*command, session);
+    });
 }
 
 }  // namespace mha2mla::cli

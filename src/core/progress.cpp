@@ -13,7 +13,8 @@ constexpr int bar_width = 24;
 
 }  // namespace
 
-ProgressBar::ProgressBar(std::ostream& stream, bool is_terminal) : stream_(stream), is_terminal_(is_terminal) {}
+ProgressBar::ProgressBar(std::ostream& stream, bool is_terminal, std::chrono::milliseconds patience)
+    : stream_(stream), is_terminal_(is_terminal), patience_(patience) {}
 
 void ProgressBar::begin(const std::string& task, std::int64_t total) {
     task_ = task;
@@ -21,10 +22,10 @@ void ProgressBar::begin(const std::string& task, std::int64_t total) {
     next_tenth_ = 1;
     started_ = Clock::now();
     drawn_ = {};
-    if (is_terminal_) draw(0, "");
 }
 
 void ProgressBar::update(std::int64_t done, const std::string& note) {
+    if (Clock::now() - started_ < patience_) return;
     const bool tenth = done * 10 >= next_tenth_ * total_;
     const bool due = is_terminal_ ? Clock::now() - drawn_ >= redraw_interval || done >= total_ : tenth;
     if (!due) return;

@@ -23,7 +23,8 @@ public:
 /// Where the stream is no terminal it prints one line per tenth of the task instead.
 class ProgressBar : public Progress {
 public:
-    ProgressBar(std::ostream& stream, bool is_terminal);
+    /// Tasks shorter than `patience` show nothing.
+    ProgressBar(std::ostream& stream, bool is_terminal, std::chrono::milliseconds patience = std::chrono::seconds(1));
     void begin(const std::string& task, std::int64_t total) override;
     void update(std::int64_t done, const std::string& note) override;
     void end() override;
@@ -34,6 +35,7 @@ private:
 
     std::ostream& stream_;
     bool is_terminal_;
+    std::chrono::milliseconds patience_;
     std::string task_;
     std::int64_t total_ = 0;
     std::int64_t next_tenth_ = 0;

@@ -17,7 +17,7 @@ TEST(Progress, FormatsDurations) {
 
 TEST(Progress, PrintsATenthAtATimeToAFile) {
     std::ostringstream stream;
-    ProgressBar bar(stream, false);
+    ProgressBar bar(stream, false, std::chrono::seconds(0));
     bar.begin("convert", 100);
     for (int done = 1; done <= 100; ++done) bar.update(done, "layer");
     bar.end();
@@ -28,9 +28,18 @@ TEST(Progress, PrintsATenthAtATimeToAFile) {
     EXPECT_EQ(text.find('\r'), std::string::npos) << "a file gets no cursor movements";
 }
 
+TEST(Progress, ShowsNothingOfAShortTask) {
+    std::ostringstream stream;
+    ProgressBar bar(stream, false, std::chrono::hours(1));
+    bar.begin("blink", 10);
+    bar.update(10, "");
+    bar.end();
+    EXPECT_EQ(stream.str(), "");
+}
+
 TEST(Progress, SurvivesMoreStepsThanAnnounced) {
     std::ostringstream stream;
-    ProgressBar bar(stream, true);
+    ProgressBar bar(stream, true, std::chrono::seconds(0));
     bar.begin("read", 0);
     bar.update(5, "");
     bar.end();
