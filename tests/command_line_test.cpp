@@ -1,5 +1,6 @@
 // Every verb as a user runs it, on a tiny model: its JSON, its text, its errors.
 
+#include <algorithm>
 #include <fstream>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -122,8 +123,9 @@ TEST_P(BadInputTest, IsOneLineThatSaysWhatToDo) {
     EXPECT_EQ(outcome.exit_code, GetParam().exit_code) << outcome.err;
     EXPECT_EQ(outcome.out, "");
     for (const auto& part : GetParam().message) EXPECT_THAT(outcome.err, HasSubstr(part));
-    if (GetParam().exit_code == 1)
+    if (GetParam().exit_code == 1) {
         EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
+    }
 }
 
 const std::string repository_file = std::string(MHA2MLA_FIXTURES) + "/models/tiny-text/config.json";
