@@ -28,11 +28,12 @@ core::OrderedJson to_json(const CalibrationTokens& calibration) {
             {"fingerprint", fingerprint(calibration.windows)}};
 }
 
-/// The last named part of the path: no part of the machine's layout belongs in a published card.
+/// The last named part of the path, without the suffix of a file: a published card says nothing of the machine's
+/// layout.
 std::string name_of_model(const std::filesystem::path& source) {
     const auto path = std::filesystem::absolute(source).lexically_normal();
     const auto name = path.has_filename() ? path.filename() : path.parent_path().filename();
-    return name.string();
+    return (name.extension() == ".gguf" ? name.stem() : name).string();
 }
 
 }  // namespace
@@ -59,7 +60,7 @@ std::string model_card(const ConversionReport& report, const std::filesystem::pa
     const std::string name = name_of_model(source);
     return fmt::format(
         "---\n"
-        "base_model: {0}\n"
+        "base_model: {7}\n"
         "library_name: mha2mla\n"
         "pipeline_tag: text-generation\n"
         "tags:\n- mha2mla\n- mla\n- multi-head-latent-attention\n"
@@ -76,7 +77,7 @@ std::string model_card(const ConversionReport& report, const std::filesystem::pa
         "```\n\n"
         "`conversion.json` holds the plan of every layer, what the factors kept, and the command.\n",
         name, 100 * report.plan.cache_ratio(), 100 * (1 - report.plan.cache_ratio()), options.method,
-        name_of(options.selection), *options.rope_pairs, name_of(options.factorization));
+        name_of(options.selection), *options.rope_pairs, name_of(options.factorization), core::Json(name).dump());
 }
 
 }  // namespace mha2mla::convert

@@ -222,7 +222,7 @@ TEST_F(Pipeline, WritesEveryDocument) {
     EXPECT_EQ(record["plan"]["select"], "uniform");
     EXPECT_EQ(record["fidelity"].size(), static_cast<std::size_t>(source.config().num_hidden_layers));
     EXPECT_TRUE(record["calibration"].is_null());
-    EXPECT_THAT(core::read_text(target() / "README.md"), testing::StartsWith("---\nbase_model: tiny-text\n"));
+    EXPECT_THAT(core::read_text(target() / "README.md"), testing::StartsWith("---\nbase_model: \"tiny-text\"\n"));
     for (const auto& [name, contents] : source.tokenizer_files()) {
         EXPECT_EQ(core::read_text(target() / name), contents) << name;
     }

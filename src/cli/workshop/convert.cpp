@@ -7,6 +7,7 @@
 #include "cli/calibration_text.h"
 #include "cli/model_options.h"
 #include "cli/session.h"
+#include "cli/version.h"
 #include "convert/pipeline.h"
 #include "core/error.h"
 
@@ -86,6 +87,7 @@ void convert_model(ConvertCommand& command, Session& session) {
         auto text = calibration_text(source, command.calibration, session);
         calibration = {.windows = std::move(text.windows), .origin = std::move(text.origin)};
     }
+    command.request.version = version();
     const auto report =
         convert::convert(source, plan, calibration, command.request, session.progress(), session.stop());
     session.print(report.to_json(), report_text(report, command.request.target));

@@ -36,7 +36,7 @@ bool has_workshop() { return true; }
 eval::WindowScorer module_scorer(const checkpoint::Checkpoint& model, core::DType dtype, const std::string& device) {
     model::ModelOptions options;
     options.dtype = torch_dtype(dtype);
-    options.device = torch::Device(device);
+    options.device = model::parse_device(device);
     auto module = std::make_shared<model::CausalLm>(model, options);
     return [module, options](std::span<const int> tokens) {
         const torch::NoGradGuard no_grad;
