@@ -37,7 +37,8 @@ std::vector<ThroughputResult> throughput(runtime::Decoder& decoder, const Throug
                                          double bytes_per_second, core::Progress& progress,
                                          const std::stop_token& stop);
 
-/// Bytes per second that all threads together read from memory in order: the best of a few passes over 512 MB.
+/// Bytes per second that all threads together read from memory in order: the median of ten passes over 512 MB in
+/// huge pages, as weights lie.
 double read_bandwidth(core::ThreadPool& pool);
 
 }  // namespace mha2mla::bench

@@ -12,14 +12,12 @@ PagePool::PagePool(std::vector<PageFormat> layers, std::int64_t context_tokens) 
     core::invariant(context_tokens > 0, "a cache holds at least one token");
     const std::int64_t pages = (context_tokens + page_tokens - 1) / page_tokens;
     page_use_.resize(static_cast<std::size_t>(pages));
-    std::size_t bytes = 0;
     for (PageFormat& format : layers) {
-        const std::size_t page_bytes = format.page_bytes();
+        const std::size_t offset_bytes = page_bytes();
         bytes_per_token_ += format.bytes_per_token();
-        layers_.push_back({.format = std::move(format), .offset_bytes = bytes, .page_bytes = page_bytes});
-        bytes += page_bytes * page_use_.size();
+        layers_.push_back({.format = std::move(format), .offset_bytes = offset_bytes});
     }
-    arena_ = Arena(bytes);
+    arena_ = Arena(capacity_bytes(), PageSize::huge);
     free_.reserve(page_use_.size());
     for (auto page = static_cast<PageId>(pages); page > 0; --page) free_.push_back(page - 1);
 }
@@ -65,7 +63,7 @@ void PagePool::set_used_rows(PageId page, std::int64_t rows) { use_of(page).rows
 std::byte* PagePool::row(int layer, int plane, PageId page, std::int64_t row) const {
     const Layer& of_layer = layers_[static_cast<std::size_t>(layer)];
     const Plane& of_plane = of_layer.format.planes[static_cast<std::size_t>(plane)];
-    return arena_.data() + of_layer.offset_bytes + static_cast<std::size_t>(page) * of_layer.page_bytes +
+    return arena_.data() + static_cast<std::size_t>(page) * page_bytes() + of_layer.offset_bytes +
            of_plane.offset_bytes + static_cast<std::size_t>(row) * of_plane.row_bytes;
 }
 

@@ -9,7 +9,8 @@
 
 namespace mha2mla::cache {
 
-/// A page number. All layers of a sequence hold the same tokens, so one number stands for a page in every layer.
+/// A page number. All layers of a sequence hold the same tokens, so one number stands for a page in every layer; these
+/// lie side by side, so that memory is touched as tokens come.
 using PageId = std::int32_t;
 
 /// All pages of a model's cache: a fixed arena, pages with reference counts. Not thread-safe; rows of a page may be
@@ -39,6 +40,7 @@ public:
     std::byte* row(int layer, int plane, PageId page, std::int64_t row) const;
 
     std::size_t bytes_per_token() const { return bytes_per_token_; }  ///< over all layers
+    /// Of all layers.
     std::size_t page_bytes() const { return bytes_per_token_ * static_cast<std::size_t>(page_tokens); }
     std::size_t capacity_bytes() const { return page_bytes() * page_use_.size(); }
     std::size_t allocated_bytes() const { return page_bytes() * (page_use_.size() - free_.size()); }
@@ -47,8 +49,7 @@ public:
 private:
     struct Layer {
         PageFormat format;
-        std::size_t offset_bytes;  // of the layer's first page in the arena
-        std::size_t page_bytes;
+        std::size_t offset_bytes;  // in a page
     };
     struct PageUse {
         int references = 0;
