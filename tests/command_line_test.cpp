@@ -116,6 +116,8 @@ struct BadInput {
     std::vector<std::string> message;  // parts
 };
 
+void PrintTo(const BadInput& input, std::ostream* out) { *out << input.name; }
+
 class BadInputTest : public testing::TestWithParam<BadInput> {};
 
 TEST_P(BadInputTest, IsOneLineThatSaysWhatToDo) {
@@ -137,7 +139,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{"UnknownOption", {"inspect", model, "--colour"}, 2, {"--colour"}},
         BadInput{"NoModel", {"inspect"}, 2, {"MODEL"}},
         BadInput{"MissingModel", {"inspect", "no/such/model"}, 1, {"no/such/model"}},
-        BadInput{"NotAModelFile", {"inspect", repository_file}, 1, {"config.json", "GGUF"}},
+        BadInput{"NotAModelFile", {"inspect", repository_file}, 1, {"config.json", "pass the directory"}},
         BadInput{"NotAModelDirectory", {"inspect", MHA2MLA_FIXTURES}, 1, {"config.json"}},
         BadInput{"MissingText", {"eval", model, "--text", "no-such.txt"}, 1, {"no-such.txt"}},
         BadInput{"TooFewWindows",

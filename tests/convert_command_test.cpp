@@ -130,6 +130,8 @@ struct Refusal {
     std::vector<std::string> message;
 };
 
+void PrintTo(const Refusal& refusal, std::ostream* out) { *out << refusal.name; }
+
 class ConvertRefusalTest : public testing::TestWithParam<Refusal> {};
 
 TEST_P(ConvertRefusalTest, NamesTheOptionAndItsRange) {

@@ -17,6 +17,8 @@ struct Windows {
     double perplexity;
 };
 
+void PrintTo(const Windows& windows, std::ostream* out) { *out << windows.name; }
+
 class WikiTextTest : public testing::TestWithParam<Windows> {};
 
 TEST_P(WikiTextTest, PerplexityIsThatOfTransformers) {

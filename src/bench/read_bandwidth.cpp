@@ -1,21 +1,20 @@
+#include "bench/read_bandwidth.h"
+
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
-#include <cstdint>
-#include <utility>
-#include <vector>
 
 #include "bench/median.h"
-#include "bench/throughput.h"
-#include "runtime/matrix.h"
+#include "core/error.h"
 
 namespace mha2mla::bench {
 namespace {
 
-constexpr std::int64_t buffer_words = (std::int64_t{512} << 20) / 8;  // 512 MB: larger than any cache
-constexpr std::int64_t grain = 4096;                                  // words
-constexpr int passes = 10;
+constexpr std::int64_t buffer_bytes = std::int64_t{512} << 20;  // larger than any cache
+constexpr std::int64_t buffer_words = buffer_bytes / 8;
+constexpr std::int64_t grain = 4096;  // words
+constexpr int passes = 3;
 
 /// Sum of all words, in independent lanes so that additions do not wait for each other.
 std::uint64_t sum_words(const std::uint64_t* words, std::int64_t count) {
@@ -31,22 +30,27 @@ std::uint64_t sum_words(const std::uint64_t* words, std::int64_t count) {
 
 }  // namespace
 
-double read_bandwidth(core::ThreadPool& pool) {
-    runtime::WeightMemory memory;  // as the weights lie: in huge pages
-    auto* const words = reinterpret_cast<std::uint64_t*>(memory.take(static_cast<std::size_t>(buffer_words) * 8));
-    pool.parallel_for(buffer_words, grain, [&](std::int64_t begin, std::int64_t end) {
-        std::fill(words + begin, words + end, std::uint64_t{1});
+ReadBandwidth::ReadBandwidth(core::ThreadPool& pool)
+    : pool_(pool), words_(reinterpret_cast<std::uint64_t*>(memory_.take(static_cast<std::size_t>(buffer_bytes)))) {
+    pool_.parallel_for(buffer_words, grain, [&](std::int64_t begin, std::int64_t end) {
+        std::fill(words_ + begin, words_ + end, std::uint64_t{1});
     });
+}
+
+double ReadBandwidth::measure() const {
     std::vector<double> speeds;
-    std::atomic<std::uint64_t> sum{0};  // keeps the reads alive
-    for (int pass = 0; pass < passes; ++pass) {
-        const auto start = std::chrono::steady_clock::now();
-        pool.parallel_for(buffer_words, grain,
-                          [&](std::int64_t begin, std::int64_t end) { sum += sum_words(words + begin, end - begin); });
-        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-        speeds.push_back(static_cast<double>(buffer_words) * 8 / seconds);
-    }
-    return sum > 0 ? median(std::move(speeds)) : 0;
+    for (int pass = 0; pass < passes; ++pass) speeds.push_back(measure_pass());
+    return median(std::move(speeds));
+}
+
+double ReadBandwidth::measure_pass() const {
+    std::atomic<std::uint64_t> sum{0};
+    const auto start = std::chrono::steady_clock::now();
+    pool_.parallel_for(buffer_words, grain,
+                       [&](std::int64_t begin, std::int64_t end) { sum += sum_words(words_ + begin, end - begin); });
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    core::invariant(sum == static_cast<std::uint64_t>(buffer_words), "every word was read");
+    return static_cast<double>(buffer_bytes) / seconds.count();
 }
 
 }  // namespace mha2mla::bench

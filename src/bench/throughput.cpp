@@ -44,19 +44,30 @@ public:
 
     ThroughputResult prefill(int tokens, int repetitions) {
         const auto text = random_tokens(tokens);
-        return measure("pp", tokens, repetitions, [&] { decoder_.forward(sequence_, text); });
+        return measure(
+            "pp", tokens, repetitions, [&] { decoder_.forward(sequence_, text); }, [] {});
     }
 
-    ThroughputResult decode(int tokens, int repetitions) {
+    ThroughputResult decode(int tokens, int repetitions, core::FunctionRef<double()> bytes_per_second) {
         const auto text = random_tokens(tokens);
-        return measure("tg", tokens, repetitions, [&] {
+        const auto decode_text = [&] {
             for (const int token : text) decoder_.forward(sequence_, std::span(&token, 1));
-        });
+        };
+        std::vector<double> bandwidths{bytes_per_second()};
+        const auto measure_bandwidth = [&] { bandwidths.push_back(bytes_per_second()); };
+        auto result = measure("tg", tokens, repetitions, decode_text, measure_bandwidth);
+        result.bytes_per_second = median(std::move(bandwidths));
+        return result;
+    }
+
+    void warm_up() {
+        decode(1, 1, [] { return 0.0; });
     }
 
 private:
-    template <typename Work>
-    ThroughputResult measure(const char* kind, int tokens, int repetitions, const Work& work) {
+    /// `after` runs untimed after every repetition.
+    ThroughputResult measure(const char* kind, int tokens, int repetitions, core::FunctionRef<void()> work,
+                             core::FunctionRef<void()> after) {
         std::vector<double> speeds;
         ThroughputResult result{.test = kind + std::to_string(tokens), .depth = depth_};
         for (int repetition = 0; repetition < repetitions; ++repetition) {
@@ -66,6 +77,7 @@ private:
             result.kv_bytes_allocated = sequence_.kv_bytes().allocated;
             result.kv_bytes_per_token_allocated = static_cast<double>(result.kv_bytes_allocated) / sequence_.tokens();
             sequence_.truncate(depth_);
+            after();
         }
         result.tokens_per_second = median(speeds);
         return result;
@@ -84,11 +96,11 @@ private:
     core::Random random_{1};
 };
 
-void add_bound(ThroughputResult& result, const runtime::Decoder& decoder, double bytes_per_second, int tokens) {
+void add_bound(ThroughputResult& result, const runtime::Decoder& decoder, int tokens) {
     const double mean_context = result.depth + 0.5 * tokens;
     const double bytes = static_cast<double>(decoder.step_weight_bytes()) +
                          mean_context * static_cast<double>(decoder.kv_bytes_per_token());
-    result.bound_tokens_per_second = bytes_per_second / bytes;
+    result.bound_tokens_per_second = result.bytes_per_second / bytes;
     result.share_of_bound =
         result.bound_tokens_per_second > 0 ? result.tokens_per_second / result.bound_tokens_per_second : 0;
 }
@@ -101,7 +113,7 @@ int context_tokens(const ThroughputOptions& options) {
 }
 
 std::vector<ThroughputResult> throughput(runtime::Decoder& decoder, const ThroughputOptions& options,
-                                         double bytes_per_second, core::Progress& progress,
+                                         core::FunctionRef<double()> bytes_per_second, core::Progress& progress,
                                          const std::stop_token& stop) {
     check(decoder, options);
     std::vector<ThroughputResult> results;
@@ -110,12 +122,12 @@ std::vector<ThroughputResult> throughput(runtime::Decoder& decoder, const Throug
     for (const int depth : options.depths) {
         core::throw_if_stopped(stop);
         DepthBench bench(decoder, depth);
-        bench.decode(1, 1);  // warm up
+        bench.warm_up();
         if (options.prompt_tokens > 0) results.push_back(bench.prefill(options.prompt_tokens, options.repetitions));
         core::throw_if_stopped(stop);
         if (options.generated_tokens > 0) {
-            results.push_back(bench.decode(options.generated_tokens, options.repetitions));
-            add_bound(results.back(), decoder, bytes_per_second, options.generated_tokens);
+            results.push_back(bench.decode(options.generated_tokens, options.repetitions, bytes_per_second));
+            add_bound(results.back(), decoder, options.generated_tokens);
         }
         progress.update(++done, "depth " + std::to_string(depth));
     }

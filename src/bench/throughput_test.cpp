@@ -17,7 +17,8 @@ public:
 class Throughput : public testing::Test {
 protected:
     std::vector<ThroughputResult> run(const ThroughputOptions& options, double bytes_per_second) {
-        return throughput(decoder_, options, bytes_per_second, progress_, stop_.get_token());
+        const auto bandwidth = [&] { return bytes_per_second; };
+        return throughput(decoder_, options, bandwidth, progress_, stop_.get_token());
     }
 
     checkpoint::Checkpoint model_ = checkpoint::Checkpoint::open(MHA2MLA_FIXTURES "/models/tiny-gqa");
@@ -42,6 +43,7 @@ TEST_F(Throughput, MeasuresEveryTestAtEveryDepth) {
                      128.0 / 108 * static_cast<double>(decoder_.kv_bytes_per_token()));
     const double step_bytes =
         static_cast<double>(decoder_.step_weight_bytes()) + 104 * static_cast<double>(decoder_.kv_bytes_per_token());
+    EXPECT_EQ(results[3].bytes_per_second, 1e9);
     EXPECT_DOUBLE_EQ(results[3].bound_tokens_per_second, 1e9 / step_bytes);
     EXPECT_DOUBLE_EQ(results[3].share_of_bound, results[3].tokens_per_second / results[3].bound_tokens_per_second);
     EXPECT_EQ(decoder_.kv_bytes().allocated, 0u) << "the benchmark leaves the cache empty";

@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "bench/kernels_bench.h"
+#include "bench/read_bandwidth.h"
 #include "bench/throughput.h"
 #include "cli/model_options.h"
 #include "cli/session.h"
@@ -22,6 +23,7 @@ core::OrderedJson to_json(const bench::ThroughputResult& result) {
                              {"kv_bytes_allocated", result.kv_bytes_allocated},
                              {"kv_bytes_per_token_allocated", result.kv_bytes_per_token_allocated}};
     if (result.bound_tokens_per_second > 0) {
+        object["read_gigabytes_per_second"] = result.bytes_per_second / 1e9;
         object["bound_tokens_per_second"] = result.bound_tokens_per_second;
         object["share_of_bound"] = result.share_of_bound;
     }
@@ -30,7 +32,8 @@ core::OrderedJson to_json(const bench::ThroughputResult& result) {
 
 std::string to_text(const bench::ThroughputResult& result) {
     const std::string bound = result.bound_tokens_per_second > 0
-                                  ? fmt::format("{:6.1f} % of the memory-bandwidth bound", 100 * result.share_of_bound)
+                                  ? fmt::format("{:6.1f} % of the bound at {:.1f} GB/s", 100 * result.share_of_bound,
+                                                result.bytes_per_second / 1e9)
                                   : "";
     return fmt::format("{:<8} depth {:>6} {:>10.1f} tokens/s   {:>10} cache bytes {}\n", result.test, result.depth,
                        result.tokens_per_second, result.kv_bytes_allocated, bound);
@@ -41,12 +44,14 @@ void bench_model(const BenchCommand& command, Session& session) {
     auto options = command.model.decoder;
     if (options.context_tokens == 0) options.context_tokens = bench::context_tokens(command.throughput);
     const auto decoder = load_decoder(model, options, session);
-    const double bandwidth = bench::read_bandwidth(session.pool());
-    const auto results = bench::throughput(*decoder, command.throughput, bandwidth, session.progress(), session.stop());
+    const bench::ReadBandwidth bandwidth(session.pool());
+    const auto results = bench::throughput(
+        *decoder, command.throughput, [&] { return bandwidth.measure(); }, session.progress(), session.stop());
 
     auto list = core::OrderedJson::array();
-    std::string text = fmt::format("{:.1f} GB/s read bandwidth, {:.1f} MB of weights, {} threads\n", bandwidth / 1e9,
-                                   static_cast<double>(decoder->weight_bytes()) / 1e6, session.pool().size());
+    std::string text =
+        fmt::format("{:.1f} MB of weights, {} threads; bound: the weights and cache of a step, read once\n",
+                    static_cast<double>(decoder->weight_bytes()) / 1e6, session.pool().size());
     for (const auto& result : results) {
         list.push_back(to_json(result));
         text += to_text(result);

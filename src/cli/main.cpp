@@ -12,9 +12,16 @@ namespace {
 
 enum ExitCode { success = 0, failure = 1, usage = 2, interrupted = 130 };
 
+/// The program by its name, not by its place on this machine.
+std::string command_line(int argc, char** argv) {
+    std::string line = "mha2mla";
+    for (int i = 1; i < argc; ++i) line += std::string(" ") + argv[i];
+    return line;
+}
+
 int run(int argc, char** argv) {
     const StopOnSignal signals;
-    Session session(signals.token());
+    Session session(signals.token(), command_line(argc, argv));
     CLI::App program(
         "Turns a pre-trained MHA/GQA language model into one with multi-head latent attention (MLA), and runs it\n"
         "from the small latent cache. MODEL is a directory (Hugging Face layout) or a GGUF file.");

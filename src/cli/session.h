@@ -23,11 +23,13 @@ struct CommonOptions {
 /// What a verb has at hand: the common options, where to print, and the stop request (Ctrl-C).
 class Session {
 public:
-    explicit Session(std::stop_token stop) : stop_(std::move(stop)) {}
+    Session(std::stop_token stop, std::string command) : stop_(std::move(stop)), command_(std::move(command)) {}
 
     void add_options(CLI::App& verb);
     const CommonOptions& options() const { return options_; }
     const std::stop_token& stop() const { return stop_; }
+    /// What the user typed, for the record: "mha2mla convert a b".
+    const std::string& command() const { return command_; }
 
     core::ThreadPool& pool();
     core::Progress& progress();
@@ -38,6 +40,7 @@ public:
 
 private:
     std::stop_token stop_;
+    std::string command_;
     CommonOptions options_;
     std::unique_ptr<core::ThreadPool> pool_;
     std::unique_ptr<core::Progress> progress_;

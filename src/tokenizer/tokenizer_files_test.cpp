@@ -44,6 +44,8 @@ struct BadFile {
     const char* said;   // part of the message
 };
 
+void PrintTo(const BadFile& file, std::ostream* out) { *out << file.name; }
+
 class BadTokenizerJson : public testing::TestWithParam<BadFile> {};
 
 TEST_P(BadTokenizerJson, IsRefusedWithTheReasonAndTheFile) {

@@ -88,6 +88,7 @@ void convert_model(ConvertCommand& command, Session& session) {
         calibration = {.windows = std::move(text.windows), .origin = std::move(text.origin)};
     }
     command.request.version = version();
+    command.request.command = session.command();
     const auto report =
         convert::convert(source, plan, calibration, command.request, session.progress(), session.stop());
     session.print(report.to_json(), report_text(report, command.request.target));
