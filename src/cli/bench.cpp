@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <fmt/format.h>
 #include <memory>
 
@@ -6,6 +7,7 @@
 #include "bench/throughput.h"
 #include "cli/model_options.h"
 #include "cli/session.h"
+#include "core/error.h"
 
 namespace mha2mla::cli {
 namespace {
@@ -39,8 +41,19 @@ std::string to_text(const bench::ThroughputResult& result) {
                        result.tokens_per_second, result.kv_bytes_allocated, bound);
 }
 
+void check_depth(const bench::ThroughputOptions& options, const checkpoint::ModelConfig& config) {
+    const int tokens = bench::context_tokens(options);
+    if (tokens <= config.max_position_embeddings) return;
+    const int depth = *std::max_element(options.depths.begin(), options.depths.end());
+    throw core::Error({.what = "the tests need a longer context than the model was made for",
+                       .expected = fmt::format("at most {} tokens", config.max_position_embeddings),
+                       .got = fmt::format("{} + {} tokens", depth, tokens - depth),
+                       .where = "--depth"});
+}
+
 void bench_model(const BenchCommand& command, Session& session) {
     const auto model = checkpoint::Checkpoint::open(command.model.path);
+    check_depth(command.throughput, model.config());
     auto options = command.model.decoder;
     if (options.context_tokens == 0) options.context_tokens = bench::context_tokens(command.throughput);
     const auto decoder = load_decoder(model, options, session);

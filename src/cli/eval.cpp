@@ -45,8 +45,8 @@ eval::PerplexityResult score(const EvalCommand& command, const checkpoint::Check
 
 void evaluate(const EvalCommand& command, Session& session) {
     const auto model = checkpoint::Checkpoint::open(command.model.path);
-    check_window(command, model.config());
     const auto text = data::read_text_file(command.text);
+    check_window(command, model.config());
     const data::TokenWindows windows(load_tokenizer(model)->encode(text, false), command.window);
     const auto result = score(command, model, windows, session);
     session.print(

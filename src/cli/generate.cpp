@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <iostream>
 #include <memory>
+#include <utility>
 
 #include "cli/model_options.h"
 #include "cli/session.h"
@@ -52,17 +53,18 @@ std::string stats_text(const core::OrderedJson& stats) {
         stats["finish_reason"].get<std::string>());
 }
 
-std::vector<int> prompt_ids(const GenerateCommand& command, const tokenizer::Tokenizer& words) {
-    const std::string text = command.file.empty() ? command.prompt : data::read_text_file(command.file);
-    auto ids = words.encode(text, true);
+std::vector<int> prompt_ids(const std::string& prompt, const tokenizer::Tokenizer& words) {
+    auto ids = words.encode(prompt, true);
     if (ids.empty()) throw core::Error({.what = "the prompt is empty", .remedy = "give some text with -p or --file"});
     return ids;
 }
 
-/// Streams text as it is decoded; with --json it only collects.
+/// Streams the prompt and the text as it is decoded; with --json it only collects the text. The prompt waits for the
+/// first token, so that a refused one prints nothing.
 class Output {
 public:
-    Output(const tokenizer::Tokenizer& words, bool stream) : detokenizer_(words), stream_(stream) {}
+    Output(const tokenizer::Tokenizer& words, std::string prompt, bool stream)
+        : detokenizer_(words), prompt_(std::move(prompt)), stream_(stream) {}
     void push(int token) {
         tokens_.push_back(token);
         add(detokenizer_.push(token));
@@ -74,26 +76,27 @@ public:
 private:
     void add(const std::string& piece) {
         text_ += piece;
-        if (stream_) std::cout << piece << std::flush;
+        if (stream_) std::cout << std::exchange(prompt_, "") << piece << std::flush;
     }
 
     tokenizer::Detokenizer detokenizer_;
+    std::string prompt_;
     bool stream_;
     std::string text_;
     std::vector<int> tokens_;
 };
 
 void generate(GenerateCommand& command, Session& session) {
+    if (!command.file.empty()) command.prompt = data::read_text_file(command.file);
     const auto model = checkpoint::Checkpoint::open(command.model.path);
     const auto words = load_tokenizer(model);
     const auto decoder = load_decoder(model, command.model.decoder, session);
-    const auto prompt = prompt_ids(command, *words);
+    const auto prompt = prompt_ids(command.prompt, *words);
     command.generate.sampling.seed = session.options().seed;
     if (!command.ignore_eos) command.generate.stop_tokens = model.config().eos_token_ids;
 
     const bool stream = !session.options().json;
-    if (stream) std::cout << command.prompt << std::flush;
-    Output output(*words, stream);
+    Output output(*words, command.prompt, stream);
     auto sequence = decoder->new_sequence();
     const auto stats = runtime::generate(
         *decoder, sequence, prompt, command.generate, [&](int token) { output.push(token); }, session.stop());

@@ -58,10 +58,15 @@ struct Decoder::Impl {
     Impl(const checkpoint::Checkpoint& model, const DecoderOptions& options, core::ThreadPool& pool,
          core::Progress& progress)
         : config(model.config()),
-          pages(page_formats(config, checked(options).kv_cache), context_of(config, options)),
+          context(context_of(config, options)),
+          pages(page_formats(config, checked(options).kv_cache), context),
           transformer(config, load_weights(model, options.weights, pool, progress), options, pages.capacity_tokens(),
                       pool) {}
 
+    /// Pages are whole, so the pool may hold more than the context; no sequence may.
+    std::int64_t room(const Sequence& sequence) const {
+        return std::min(sequence.impl_->cache.room(), context - sequence.tokens());
+    }
     /// Refuses what cannot be run, before anything is changed.
     void check(const Sequence& sequence, std::span<const int> tokens) const;
     /// Calls visit_chunk(index of the chunk's first token, its tokens) after each chunk.
@@ -69,6 +74,7 @@ struct Decoder::Impl {
     void run(Sequence& sequence, std::span<const int> tokens, const VisitChunk& visit_chunk);
 
     ModelConfig config;
+    std::int64_t context;
     cache::PagePool pages;
     Transformer transformer;
 };
@@ -83,9 +89,9 @@ void Decoder::Impl::check(const Sequence& sequence, std::span<const int> tokens)
                            .remedy = "use the tokenizer that belongs to the model"});
     }
     const auto count = static_cast<std::int64_t>(tokens.size());
-    if (count <= sequence.impl_->cache.room()) return;
+    if (count <= room(sequence)) return;
     throw core::Error({.what = "the context is too small",
-                       .expected = "at most " + std::to_string(pages.capacity_tokens()) + " tokens",
+                       .expected = "at most " + std::to_string(context) + " tokens",
                        .got = std::to_string(sequence.tokens()) + " tokens and " + std::to_string(count) + " more",
                        .where = "--context",
                        .remedy = "pass a larger --context or a shorter text"});
@@ -139,7 +145,7 @@ void Decoder::forward_all(Sequence& sequence, std::span<const int> tokens,
     });
 }
 
-std::int64_t Decoder::room(const Sequence& sequence) const { return sequence.impl_->cache.room(); }
+std::int64_t Decoder::room(const Sequence& sequence) const { return impl_->room(sequence); }
 
 KvBytes Decoder::kv_bytes() const {
     return {.capacity = impl_->pages.capacity_bytes(),

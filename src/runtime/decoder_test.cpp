@@ -156,6 +156,15 @@ TEST_F(Plain, ForksAndTruncationsContinueAsFreshSequences) {
     EXPECT_LT(relative_error(seen_trunk, {engine.logits(text.first(120), 600).back()}), 1e-5);
 }
 
+TEST_F(Plain, HoldsNoTokenBeyondTheContextThoughPagesAreWhole) {
+    Engine engine(model_, {.context_tokens = 100});
+    Sequence sequence = engine.decoder.new_sequence();
+    EXPECT_EQ(engine.decoder.room(sequence), 100);
+    EXPECT_THROW(engine.decoder.forward(sequence, std::span(tokens_).first(101)), core::Error);
+    engine.decoder.forward(sequence, std::span(tokens_).first(100));
+    EXPECT_EQ(engine.decoder.room(sequence), 0);
+}
+
 TEST_F(Plain, RefusesWhatDoesNotFitAndKeepsTheSequence) {
     Engine engine(model_, {.context_tokens = 128});
     Sequence sequence = engine.decoder.new_sequence();
