@@ -22,7 +22,7 @@ inline constexpr std::int64_t most_tile_tokens = 64;
 struct AttentionScratch {
     std::int64_t key_words;    // of a key widened to float
     std::int64_t value_words;  // of a value widened to float: whole vectors
-    std::int64_t query;        // [key_width] or [key_width / 2] words of each row of the block
+    std::int64_t query;        // [key_width] or [key_width / 2] words of each row of the block, in whole vectors
     std::int64_t scores;       // [most_tile_tokens, block rows]
     std::int64_t probabilities;
     std::int64_t state;  // running max, running sum, rescaling factor, visible keys: [block rows] each
@@ -36,7 +36,7 @@ static constexpr AttentionScratch attention_scratch(std::int64_t key_width, std:
     AttentionScratch parts{};
     parts.key_words = round_up(key_width, 16);
     parts.value_words = round_up(value_width, 32);
-    parts.scores = parts.query + key_width * most_block_rows * 4;
+    parts.scores = parts.query + round_up(key_width, 8) * most_block_rows * 4;
     parts.probabilities = parts.scores + most_tile_tokens * most_block_rows * 4;
     parts.state = parts.probabilities + most_tile_tokens * most_block_rows * 4;
     parts.sums = parts.state + 4 * most_block_rows * 4;
