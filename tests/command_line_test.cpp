@@ -109,6 +109,12 @@ TEST(CommandLine, BenchListsTestsByDepth) {
     }
 }
 
+TEST(CommandLine, AFullDiskBehindStandardOutputIsAnError) {
+    const std::string program = MHA2MLA_PROGRAM;
+    const std::string command = program + " inspect " + model + " --json > /dev/full 2> /dev/null";
+    EXPECT_NE(std::system(command.c_str()), 0);
+}
+
 struct BadInput {
     std::string name;
     std::vector<std::string> arguments;
@@ -161,6 +167,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{"BadTopP", {"generate", model, "-p", "x", "--top-p", "1.5"}, 1, {"top"}},
         BadInput{"BadType", {"generate", model, "-p", "x", "--weights", "int3"}, 2, {"--weights"}},
         BadInput{"NoSuchToken", {"tokenize", model, "--decode", "272"}, 1, {"--decode", "271"}},
+        BadInput{"HugeDepth", {"bench", model, "--depth", "2147483647"}, 2, {"--depth"}},
         BadInput{"BadDepth", {"bench", model, "--depth", "4096"}, 1, {"4096"}}),
     [](const auto& instance) { return instance.param.name; });
 

@@ -95,6 +95,8 @@ TEST(ConvertCommand, ExistingTargetNeedsForce) {
     const auto refused = run({"convert", model, target, "--kv-rank", "8"});
     EXPECT_EQ(refused.exit_code, 1);
     EXPECT_THAT(refused.err, HasSubstr("--force"));
+    const auto refused_before_sampling = run({"convert", model, target, "--select", "2-norm"});
+    EXPECT_THAT(refused_before_sampling.err, testing::AllOf(HasSubstr("--force"), Not(HasSubstr("sampl"))));
     EXPECT_EQ(core::read_text(target + "/config.json"), before);
     EXPECT_EQ(run({"convert", model, target, "--kv-rank", "8", "--force"}).exit_code, 0);
     EXPECT_NE(core::read_text(target + "/config.json"), before);
@@ -146,6 +148,9 @@ TEST_P(ConvertRefusalTest, NamesTheOptionAndItsRange) {
 
 INSTANTIATE_TEST_SUITE_P(ConvertCommand, ConvertRefusalTest,
                          testing::Values(Refusal{"UnknownSelection", {"--select", "best"}, {"--select", "uniform"}},
+                                         Refusal{"SelectionOfTwoWords",
+                                                 {"--select", "uniform", "model", "--force"},
+                                                 {"--select", "uniform model", "before it"}},
                                          Refusal{"TableWithoutFile", {"--select", "table"}, {"--select"}},
                                          Refusal{"MissingTable", {"--select", "table", "no.pth"}, {"no.pth"}},
                                          Refusal{"TooManyPairs", {"--rope-pairs", "9"}, {"--rope-pairs", "8"}},

@@ -28,7 +28,6 @@ constexpr const char* qwen2_split =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 constexpr PreTokenizer pre_tokenizers[] = {{.gguf_name = "gpt-2"},
-                                           {.gguf_name = "default"},
                                            {.gguf_name = "smollm", .single_digits = true},
                                            {.gguf_name = "llama-bpe", .split = llama3_split, .ignore_merges = true},
                                            {.gguf_name = "llama3", .split = llama3_split, .ignore_merges = true},
@@ -40,7 +39,7 @@ const PreTokenizer& find_pre_tokenizer(std::string_view name, const std::string&
     }
     throw core::Error(
         {.what = fmt::format("pre-tokenizer {} (metadata key 'tokenizer.ggml.pre') is not supported", quoted(name)),
-         .expected = "'gpt-2', 'default', 'smollm', 'llama-bpe' or 'qwen2'",
+         .expected = "'gpt-2', 'smollm', 'llama-bpe' or 'qwen2'",
          .where = where});
 }
 

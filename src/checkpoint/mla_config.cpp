@@ -145,6 +145,7 @@ MlaConfig parse_mla(const core::JsonObject& fields, const ModelConfig& config) {
     if (object.integer("format", 0, INT64_MAX) != format_version) object.fail("format", "1");
     check_fields(fields.raw("mla"), object);
     refuse_optional_parts(object);
+    if (fields.has("auto_map")) fields.fail("auto_map", "none: this version reads no modelling file");
     const int layers = config.num_hidden_layers;
     const int head_dim = config.head_dim;
     MlaConfig mla;

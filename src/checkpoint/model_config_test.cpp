@@ -186,6 +186,12 @@ TEST(ModelConfig, NamesWhatItCannotUseInTheMlaObject) {
     }
 }
 
+TEST(ModelConfig, RefusesAModellingFileBesideTheMlaObject) {
+    core::Json json(config_to_json(tiny_mla_config(), {}));
+    json["auto_map"] = {{"AutoModelForCausalLM", "modeling_mha2mla.Mha2MlaForCausalLM"}};
+    EXPECT_THAT(parse_error(json), HasSubstr("field 'auto_map' is not usable"));
+}
+
 ModelConfig busy_config() {
     auto config = tiny_config();
     config.rope_scaling = Llama3RopeScaling{8, 1.5, 4, 32};

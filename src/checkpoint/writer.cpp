@@ -70,6 +70,10 @@ bool is_plain_name(const std::string& name) {
 
 }  // namespace
 
+void check_target(const fs::path& target, bool replace) {
+    const core::StagedDirectory created_and_removed(check_replaceable(target, replace), replace);
+}
+
 struct CheckpointWriter::Impl {
     struct Tensor {
         PlannedTensor plan;

@@ -21,6 +21,10 @@ struct WriterOptions {
     bool replace = false;  ///< replace an existing target
 };
 
+/// Throws Error where `target` cannot be created or, with `replace`, replaced. The writer asks too; this asks before
+/// long work.
+void check_target(const std::filesystem::path& target, bool replace);
+
 /// Writes a Hugging Face directory tensor by tensor. All tensors are declared first, so that headers and shard bounds
 /// are known and nothing is buffered. Everything lands in a temporary directory; finish() checks, flushes and renames
 /// it into place.

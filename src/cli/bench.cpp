@@ -48,7 +48,8 @@ void check_depth(const bench::ThroughputOptions& options, const checkpoint::Mode
     throw core::Error({.what = "the tests need a longer context than the model was made for",
                        .expected = fmt::format("at most {} tokens", config.max_position_embeddings),
                        .got = fmt::format("{} + {} tokens", depth, tokens - depth),
-                       .where = "--depth"});
+                       .where = "--depth",
+                       .remedy = "pass a smaller --depth, --prefill or --decode"});
 }
 
 void bench_model(const BenchCommand& command, Session& session) {
@@ -93,6 +94,7 @@ void bench_kernels(Session& session) {
 void add_bench(CLI::App& program, Session& session) {
     auto command = std::make_shared<BenchCommand>();
     auto& options = command->throughput;
+    const CLI::Range tokens(0, 1 << 24);
     CLI::App* verb = add_verb(
         program, session, "bench", "Measure prefill and decode speed at several depths of the cache",
         "  mha2mla bench MODEL\n  mha2mla bench MODEL --depth 0,4096 --decode 64 --json\n  mha2mla bench --kernels");
@@ -100,11 +102,14 @@ void add_bench(CLI::App& program, Session& session) {
     auto* kernels = verb->add_flag("--kernels", command->kernels, "Check and time the kernels alone; takes no MODEL");
     verb->get_option("MODEL")->required(false)->excludes(kernels);
     verb->add_option("--prefill", options.prompt_tokens, "Tokens of the prefill test; 0 = leave it out")
+        ->check(tokens)
         ->capture_default_str();
     verb->add_option("--decode", options.generated_tokens, "Tokens of the decode test; 0 = leave it out")
+        ->check(tokens)
         ->capture_default_str();
     verb->add_option("--depth", options.depths, "Tokens in the cache before each test")
         ->delimiter(',')
+        ->check(tokens)
         ->capture_default_str();
     verb->add_option("--repetitions", options.repetitions, "Runs of each test; the median counts")
         ->check(CLI::Range(1, 1000))

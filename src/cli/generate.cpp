@@ -39,7 +39,7 @@ core::OrderedJson stats_json(const runtime::GenerateStats& stats, const runtime:
             {"prompt_tokens", stats.prompt_tokens},
             {"generated_tokens", stats.generated_tokens},
             {"prefill_tokens_per_second", per_second(stats.prompt_tokens, stats.prefill_seconds)},
-            {"decode_tokens_per_second", per_second(stats.generated_tokens, stats.decode_seconds)},
+            {"decode_tokens_per_second", per_second(stats.decode_steps, stats.decode_seconds)},
             {"kv_bytes_allocated", kv.allocated},
             {"kv_bytes_used", kv.used}};
 }
@@ -76,7 +76,7 @@ public:
 private:
     void add(const std::string& piece) {
         text_ += piece;
-        if (stream_) std::cout << std::exchange(prompt_, "") << piece << std::flush;
+        if (stream_) write_out(std::exchange(prompt_, "") + piece);
     }
 
     tokenizer::Detokenizer detokenizer_;
@@ -116,6 +116,8 @@ void add_sampling_options(CLI::App& verb, runtime::SamplingOptions& sampling) {
         ->capture_default_str();
     verb.add_option("--min-p", sampling.min_p, "Drop tokens below this share of the likeliest")->capture_default_str();
     verb.add_option("--repetition-penalty", sampling.repetition_penalty, "1 = none")->capture_default_str();
+    verb.add_option("--repetition-window", sampling.repetition_window, "Latest tokens that the penalty looks at")
+        ->capture_default_str();
 }
 
 }  // namespace

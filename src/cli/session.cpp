@@ -4,6 +4,8 @@
 #include <iostream>
 #include <unistd.h>
 
+#include "core/error.h"
+
 namespace mha2mla::cli {
 
 void Session::add_options(CLI::App& verb) {
@@ -37,11 +39,14 @@ void Session::note(const std::string& text) const {
 }
 
 void Session::print(const core::OrderedJson& object, const std::string& text) const {
-    if (options_.json) {
-        std::cout << object.dump(2, ' ', false, core::OrderedJson::error_handler_t::replace) << std::endl;
-    } else {
-        std::cout << text << std::flush;
-    }
+    write_out(options_.json ? object.dump(2, ' ', false, core::OrderedJson::error_handler_t::replace) + "\n" : text);
+}
+
+void write_out(const std::string& text) {
+    std::cout << text << std::flush;
+    if (std::cout) return;
+    throw core::Error({.what = "cannot write to standard output",
+                       .remedy = "see that its disk has space and its reader is still there"});
 }
 
 CLI::App* add_verb(CLI::App& program, Session& session, const std::string& name, const std::string& description,

@@ -54,6 +54,9 @@ void add_eval(CLI::App& program, Session& session);
 void add_tokenize(CLI::App& program, Session& session);
 void add_bench(CLI::App& program, Session& session);
 
+/// Text on stdout, at once. Throws Error where it cannot be written: a full disk, a closed pipe.
+void write_out(const std::string& text);
+
 /// A subcommand with the common options, MODEL as its first argument, and examples below its help.
 CLI::App* add_verb(CLI::App& program, Session& session, const std::string& name, const std::string& description,
                    const std::string& examples);

@@ -22,6 +22,10 @@ TEST(Error, LeavesOutWhatIsEmpty) {
     EXPECT_STREQ(Error({.what = "too small", .remedy = "use more"}).what(), "too small; use more");
 }
 
+TEST(Error, IsOneLineWhateverItNames) {
+    EXPECT_STREQ(Error({.what = "tensor 'a\nb\x1b[31m' is unknown"}).what(), "tensor 'a\\x0ab\\x1b[31m' is unknown");
+}
+
 TEST(Invariant, NamesThePromiseAndTheLine) {
     EXPECT_NO_THROW(invariant(true, "all is well"));
     try {

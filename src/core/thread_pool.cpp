@@ -1,6 +1,10 @@
 #include "core/thread_pool.h"
 
 #include <algorithm>
+#include <string>
+#include <system_error>
+
+#include "core/error.h"
 
 namespace mha2mla::core {
 namespace {
@@ -31,10 +35,21 @@ int default_threads() { return static_cast<int>(std::max(1u, std::thread::hardwa
 ThreadPool::ThreadPool(int threads) {
     const int count = threads > 0 ? threads : default_threads();
     workers_.reserve(static_cast<std::size_t>(count - 1));
-    for (int worker = 1; worker < count; ++worker) workers_.emplace_back([this, worker] { work(worker); });
+    try {
+        for (int worker = 1; worker < count; ++worker) workers_.emplace_back([this, worker] { work(worker); });
+    } catch (const std::system_error& error) {
+        join();
+        throw Error({.what = std::string("cannot start another thread: ") + error.what(),
+                     .expected = std::to_string(count) + " threads",
+                     .got = std::to_string(workers_.size() + 1),
+                     .where = "--threads",
+                     .remedy = "pass a smaller number"});
+    }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { join(); }
+
+void ThreadPool::join() {
     stopping_.store(true, std::memory_order_relaxed);
     round_.fetch_add(1, std::memory_order_release);
     round_.notify_all();

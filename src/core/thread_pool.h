@@ -15,7 +15,8 @@ namespace mha2mla::core {
 /// sleep. `run` neither allocates nor enters the kernel while the workers spin. Not re-entrant: one caller at a time.
 class ThreadPool {
 public:
-    /// `threads` workers in all, the caller included; 0 means one per core.
+    /// `threads` workers in all, the caller included; 0 means one per core. Throws Error where the system gives no
+    /// more.
     explicit ThreadPool(int threads = 0);
     ~ThreadPool();
     ThreadPool(const ThreadPool&) = delete;
@@ -34,6 +35,7 @@ public:
 private:
     void work(int worker);
     void call(int worker);
+    void join();
 
     const FunctionRef<void(int)>* task_ = nullptr;
     std::atomic<std::uint32_t> round_{0};    // raised by run() to start a round

@@ -71,6 +71,7 @@ FinishReason Generation::decode(const std::function<void(int)>& emit, const std:
         if (++stats_.generated_tokens == options_.max_tokens) break;
         if (decoder_.room(sequence_) < 1) return FinishReason::context;
         logits_ = decoder_.forward(sequence_, std::span(&token, 1));
+        ++stats_.decode_steps;
     }
     return FinishReason::length;
 }

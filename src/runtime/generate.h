@@ -23,6 +23,7 @@ struct GenerateStats {
     int prompt_tokens = 0;
     int generated_tokens = 0;
     double prefill_seconds = 0;
+    int decode_steps = 0;  ///< forward passes of one token: the first comes of the prompt, the last is not read
     double decode_seconds = 0;
 };
 

@@ -43,6 +43,7 @@ TEST_F(Generate, GreedyFollowsTheBestLogitOfTheOracle) {
     EXPECT_EQ(output.stats.finish, FinishReason::length);
     EXPECT_EQ(output.stats.prompt_tokens, 20);
     EXPECT_EQ(output.stats.generated_tokens, 8);
+    EXPECT_EQ(output.stats.decode_steps, 7);
 }
 
 TEST_F(Generate, StopTokenEndsTheTextAndIsNotPartOfIt) {

@@ -11,7 +11,7 @@ namespace {
 /// Up to this many tokens, looking at every pair again is faster than keeping a queue.
 constexpr std::size_t max_scanned = 48;
 
-/// Merges few tokens: ranks[i] belongs to the pair (symbols[i], symbols[i + 1]). Returns how many are left.
+/// Merges few tokens: pairs[i] belongs to the pair (symbols[i], symbols[i + 1]). Returns how many are left.
 std::size_t merge_by_scan(int* symbols, std::size_t count, const MergeTable& merges) {
     std::array<MergeTable::Merge, max_scanned> pairs;
     for (std::size_t i = 0; i + 1 < count; ++i) pairs[i] = merges.find(symbols[i], symbols[i + 1]);

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/writer.h"
 #include "cli/calibration_text.h"
 #include "cli/model_options.h"
 #include "cli/session.h"
@@ -19,7 +20,6 @@ struct ConvertCommand {
     convert::ConversionOptions conversion;
     convert::ConvertRequest request;
     CalibrationOptions calibration;
-    std::vector<std::string> select_words;
     bool dry_run = false;
 };
 
@@ -35,14 +35,14 @@ const std::map<std::string, convert::Factorization> factorizations{{"joint-svd",
 
 /// --select high, or --select table FILE.
 void apply_selection(const std::vector<std::string>& words, convert::ConversionOptions& options) {
-    if (words.empty()) return;
     const auto selection = selections.find(words[0]);
     const bool takes_file = words[0] == "table";
     if (selection == selections.end() || words.size() != (takes_file ? 2u : 1u)) {
         throw core::Error({.what = "not a selection",
                            .expected = "high, low, uniform, 2-norm, or table FILE.pth",
                            .got = fmt::format("'{}'", fmt::join(words, " ")),
-                           .where = "--select"});
+                           .where = "--select",
+                           .remedy = "write MODEL and OUT before it"});
     }
     options.selection = selection->second;
     if (takes_file) options.rank_table = words[1];
@@ -69,19 +69,18 @@ std::string report_text(const convert::ConversionReport& report, const std::file
         values += layer.value_energy / static_cast<double>(report.layers.size());
     }
     return fmt::format(
-        "{}: KV cache {:.2f} % less; the factors keep {:.1f} % of the un-rotated key weights' energy and {:.1f} % of "
-        "the "
-        "values' ({})\n",
+        "{}: KV cache {:.2f} % less; the factors keep {:.1f} % of the energy of the un-rotated keys' weights and "
+        "{:.1f} % of the values' ({})\n",
         target.string(), 100 * (1 - report.plan.cache_ratio()), 100 * keys, 100 * values,
         core::format_duration(report.seconds));
 }
 
 void convert_model(ConvertCommand& command, Session& session) {
-    apply_selection(command.select_words, command.conversion);
     const auto source = checkpoint::Checkpoint::open(command.source);
     const auto plan = convert::make_plan(source.config(), command.conversion);
     if (command.dry_run) return session.print(convert::plan_to_json(plan), plan_text(plan));
 
+    checkpoint::check_target(command.request.target, command.request.replace);
     convert::CalibrationTokens calibration;
     if (convert::needs_calibration(command.conversion)) {
         auto text = calibration_text(source, command.calibration, session);
@@ -99,8 +98,9 @@ void add_method_options(CLI::App& verb, ConvertCommand& command) {
     verb.add_option("--method", options.method, "mha2mla (arXiv 2502.14837)")
         ->check(CLI::IsMember({"mha2mla"}))
         ->capture_default_str();
-    verb.add_option("--select", command.select_words,
-                    "Pairs that keep RoPE: high, low, uniform (default), 2-norm, or table FILE.pth")
+    verb.add_option_function<std::vector<std::string>>(
+            "--select", [&options](const auto& words) { apply_selection(words, options); },
+            "Pairs that keep RoPE: high, low, uniform (default), 2-norm, or table FILE.pth")
         ->expected(1, 2)
         ->type_name("RULE [FILE]");
     verb.add_option("--factor", options.factorization, "joint-svd (default), split-svd, or none (exact, saves little)")
