@@ -100,6 +100,14 @@ TEST(CommandLine, EvalReportsPerplexityTokensAndSeconds) {
     EXPECT_TRUE(object.contains("seconds"));
 }
 
+TEST(CommandLine, TokenizeCounts) {
+    const auto ids = run({"tokenize", model, "-p", "the cat", "--json"}).json()["tokens"];
+    const auto counted = run({"tokenize", model, "-p", "the cat", "--count", "--json"}).json();
+    EXPECT_EQ(counted["count"], ids.size());
+    EXPECT_EQ(counted["bytes"], 7);
+    EXPECT_FALSE(counted.contains("tokens"));
+}
+
 TEST(CommandLine, BenchListsTestsByDepth) {
     const auto list = run({"bench", model, "--prefill", "16", "--decode", "4", "--depth", "0,32", "--json"}).json();
     ASSERT_EQ(list.size(), 4u);
