@@ -95,11 +95,14 @@ TEST(Checkpoint, HoldsTheTensorsAgainstTheConfig) {
         {tiny_config(), "", {{attention + "q_proj.bias", {32}}}, "q_proj.bias' has no place"},
         {tiny_mla_config(),
          "",
-         {{attention + "q_nope_factor", {4, 2, 2}}},
-         "tensor 'model.layers.0.self_attn.q_nope_factor' is a part of format 1 that this version does not run"},
-        {tiny_mla_config(), "", {{attention + "q_rope_factor", {4, 2, 2}}}, "q_rope_factor' is a part of format 1"},
-        {tiny_mla_config(), "", {{attention + "k_mean", {2, 8}}}, "k_mean' is a part of format 1"},
-        {tiny_mla_config(), "", {{attention + "k_proj.weight", {16, 12}}}, "k_proj.weight' is a part of format 1"},
+         {{attention + "q_nope_factor", {4, 3, 2}}},
+         "tensor 'model.layers.0.self_attn.q_nope_factor' has the wrong shape, expected [4, 2, 2], got [4, 3, 2]"},
+        {tiny_mla_config(),
+         "",
+         {{attention + "q_rope_factor", {4, 2, 2}}},
+         "tensor 'model.layers.1.self_attn.q_rope_factor' is missing, expected shape [4, 1, 2]"},
+        {tiny_mla_config(), "", {{attention + "k_mean", {2, 8}}}, "k_mean' has no place"},
+        {tiny_mla_config(), "", {{attention + "k_proj.weight", {16, 12}}}, "k_proj.weight' has no place"},
     };
     const TemporaryDirectory directory;
     for (const auto& broken : cases) {
@@ -112,6 +115,13 @@ TEST(Checkpoint, HoldsTheTensorsAgainstTheConfig) {
         EXPECT_THAT(message, HasSubstr(broken.message));
         EXPECT_EQ(message.empty(), *broken.message == '\0') << message;
     }
+}
+
+TEST(Checkpoint, FindsTheOptionalPartsOfMla) {
+    const TemporaryDirectory directory;
+    auto config = test::exact_mla_config();
+    write_model(directory.path() / "model", config, expected_tensors(config));
+    EXPECT_EQ(Checkpoint::open(directory.path() / "model").config(), config);
 }
 
 TEST(Checkpoint, SaysWhatIsNotAModelAndWhatToPass) {

@@ -127,9 +127,11 @@ double read_softmax_scale(const core::JsonObject& mla, int head_dim) {
     return scale;
 }
 
-void refuse_optional_parts(const core::JsonObject& mla) {
-    if (mla.boolean("positional_part")) refuse(mla, "positional_part");
-    if (mla.integer("sink_tokens", 0, max_sink_tokens) > 0) refuse(mla, "sink_tokens above 0");
+/// A key constant that is dropped cancels among the keys that drop it, not between them and exact sinks.
+void check_sinks(const core::JsonObject& object, const MlaConfig& mla, const ModelConfig& config) {
+    if (mla.sink_tokens == 0) return;
+    if (!mla.positional_part) object.fail("sink_tokens", "0 where positional_part is false");
+    if (!config.attention_bias) object.fail("sink_tokens", "0 where attention_bias is false: v_proj.bias joins them");
 }
 
 std::string read_source_type(const core::JsonObject& mla) {
@@ -144,7 +146,6 @@ MlaConfig parse_mla(const core::JsonObject& fields, const ModelConfig& config) {
     const auto object = fields.object("mla");
     if (object.integer("format", 0, INT64_MAX) != format_version) object.fail("format", "1");
     check_fields(fields.raw("mla"), object);
-    refuse_optional_parts(object);
     if (fields.has("auto_map")) fields.fail("auto_map", "none: this version reads no modelling file");
     const int layers = config.num_hidden_layers;
     const int head_dim = config.head_dim;
@@ -159,6 +160,9 @@ MlaConfig parse_mla(const core::JsonObject& fields, const ModelConfig& config) {
     mla.nope_pairs = read_nope_pairs(object);
     mla.rope_pairs = read_rope_pairs(object, mla, config.rope_pairs());
     check_widths(object, mla, head_dim);
+    mla.positional_part = object.boolean("positional_part");
+    mla.sink_tokens = static_cast<int>(object.integer("sink_tokens", 0, max_sink_tokens));
+    check_sinks(object, mla, config);
     mla.softmax_scale = read_softmax_scale(object, head_dim);
     mla.source_model_type = read_source_type(object);
     return mla;

@@ -6,7 +6,7 @@
 namespace mha2mla::checkpoint {
 
 /// Reads the "mla" object (format 1) among the fields of a config.json whose other values are already in `config`.
-/// Throws Error naming the field; optional parts of the format that this version does not run are refused by name.
+/// Throws Error naming the field; layouts that this version does not run are refused by name.
 MlaConfig parse_mla(const core::JsonObject& fields, const ModelConfig& config);
 
 /// The "mla" object of config.json.

@@ -39,9 +39,11 @@ struct MlaConfig {
     int num_rope_key_heads = 0;                             ///< K: num_key_value_heads (one per KV head) or 1 (shared)
     std::vector<std::vector<std::vector<int>>> rope_pairs;  ///< [layer][rotary key head][dr/2] indices below head_dim/2
     NopePairs nope_pairs = NopePairs::unrotated;
-    bool positional_part = false;
-    int sink_tokens = 0;
-    double softmax_scale = 0;  ///< 1/sqrt(head_dim)
+    bool positional_part = false;  ///< k_mean: the keys' constant component keeps its RoPE without a cache
+    int sink_tokens = 0;           ///< so many first tokens keep full keys and values; needs the positional part
+    bool q_nope_factor = false;    ///< the tensor is there (not a field of config.json)
+    bool q_rope_factor = false;    ///< likewise
+    double softmax_scale = 0;      ///< 1/sqrt(head_dim)
     std::string source_model_type;
 
     bool operator==(const MlaConfig&) const = default;

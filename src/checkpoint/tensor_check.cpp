@@ -1,7 +1,5 @@
 #include "checkpoint/tensor_check.h"
 
-#include <algorithm>
-#include <array>
 #include <fmt/format.h>
 #include <set>
 
@@ -15,21 +13,7 @@ bool is_redundant(const ModelConfig& config, const std::string& name) {
     return name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight");
 }
 
-/// The optional tensors of MLA format 1.
-bool is_optional_part(const std::string& name) {
-    constexpr std::array suffixes{".self_attn.q_nope_factor", ".self_attn.q_rope_factor", ".self_attn.k_mean",
-                                  ".self_attn.k_proj.weight", ".self_attn.k_proj.bias",   ".self_attn.v_proj.weight",
-                                  ".self_attn.v_proj.bias"};
-    return std::any_of(suffixes.begin(), suffixes.end(), [&](const char* suffix) { return name.ends_with(suffix); });
-}
-
 [[noreturn]] void refuse(const ModelConfig& config, const std::string& name, const std::string& where) {
-    if (config.is_mla() && is_optional_part(name)) {
-        throw core::Error(
-            {.what = fmt::format("tensor '{}' is a part of format 1 that this version does not run", name),
-             .where = where,
-             .remedy = "use a newer version, or convert the source model again with this one"});
-    }
     throw core::Error({.what = fmt::format("tensor '{}' has no place in a model of type '{}' with this config.json",
                                            name, config.model_type),
                        .where = where});

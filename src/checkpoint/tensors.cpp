@@ -22,20 +22,32 @@ public:
     }
     void norm(const std::string& name) { add(name + ".weight", {config_.hidden_size}); }
 
+    void add(const std::string& name, Shape shape) { specs_.push_back({layer_tensor(layer_, name), std::move(shape)}); }
+
     std::vector<TensorSpec> take() { return std::move(specs_); }
 
 private:
-    void add(const std::string& name, Shape shape) { specs_.push_back({layer_tensor(layer_, name), std::move(shape)}); }
-
     const ModelConfig& config_;
     int layer_;
     std::vector<TensorSpec> specs_;
 };
 
+/// Keys and values of the source: all of its cache, or what exact sink tokens of an MLA model keep.
 void add_key_value(LayerList& list, const ModelConfig& config, const GqaConfig&, int) {
     const std::int64_t width = std::int64_t{config.num_key_value_heads} * config.head_dim;
     list.linear("self_attn.k_proj", width, config.hidden_size, config.attention_bias);
     list.linear("self_attn.v_proj", width, config.hidden_size, config.attention_bias);
+}
+
+void add_optional_parts(LayerList& list, const ModelConfig& config, const MlaConfig& mla, int layer) {
+    const auto l = static_cast<std::size_t>(layer);
+    const std::int64_t heads = config.num_attention_heads;
+    const std::int64_t nope_pairs = mla.qk_nope_head_dim[l] / 2;
+    const std::int64_t rope_pairs = mla.qk_rope_head_dim[l] / 2;
+    if (mla.q_nope_factor && nope_pairs > 0) list.add("self_attn.q_nope_factor", {heads, nope_pairs, 2});
+    if (mla.q_rope_factor && rope_pairs > 0) list.add("self_attn.q_rope_factor", {heads, rope_pairs, 2});
+    if (mla.positional_part) list.add("self_attn.k_mean", {config.num_key_value_heads, config.head_dim});
+    if (mla.sink_tokens > 0) add_key_value(list, config, GqaConfig{}, layer);
 }
 
 void add_key_value(LayerList& list, const ModelConfig& config, const MlaConfig& mla, int layer) {
@@ -44,6 +56,7 @@ void add_key_value(LayerList& list, const ModelConfig& config, const MlaConfig& 
     list.linear("self_attn.kv_a_proj_with_mqa", mla.cached_elements(layer), config.hidden_size, config.attention_bias);
     const std::int64_t head_rows = mla.qk_nope_head_dim[l] + mla.v_head_dim;
     list.linear("self_attn.kv_b_proj", config.num_key_value_heads * head_rows, rank, false);
+    add_optional_parts(list, config, mla, layer);
 }
 
 void add_attention(LayerList& list, const ModelConfig& config, int layer) {

@@ -64,6 +64,17 @@ TEST(ExpectedTensors, OfMla) {
     EXPECT_EQ(expected_layer_tensors(config, 1).size(), 12u);
 }
 
+TEST(ExpectedTensors, OfMlaWithEveryOptionalPart) {
+    const auto tensors = expected_layer_tensors(test::exact_mla_config(), 0);
+    EXPECT_THAT(
+        lines(tensors),
+        IsSupersetOf({"model.layers.0.self_attn.q_nope_factor [4, 2, 2]",
+                      "model.layers.0.self_attn.q_rope_factor [4, 2, 2]", "model.layers.0.self_attn.k_mean [2, 8]",
+                      "model.layers.0.self_attn.k_proj.weight [16, 12]", "model.layers.0.self_attn.k_proj.bias [16]",
+                      "model.layers.0.self_attn.v_proj.weight [16, 12]", "model.layers.0.self_attn.v_proj.bias [16]"}));
+    EXPECT_EQ(tensors.size(), 12u + 7u);
+}
+
 TEST(Shape, CountsElementsWithoutOverflow) {
     EXPECT_EQ(element_count({}), 1);
     EXPECT_EQ(element_count({3, 4, 5}), 60);

@@ -73,6 +73,16 @@ inline ModelConfig tiny_mla_config() {
     return config;
 }
 
+/// Every optional part of the format: factors of the query, the positional part and exact sinks.
+inline ModelConfig exact_mla_config() {
+    auto config = tiny_mla_config();
+    config.attention_bias = true;
+    auto& mla = std::get<MlaConfig>(config.attention);
+    mla.positional_part = mla.q_nope_factor = mla.q_rope_factor = true;
+    mla.sink_tokens = 4;
+    return config;
+}
+
 /// Distinct small numbers that bf16 and f16 hold exactly.
 inline std::vector<float> exact_values(std::size_t count, int seed) {
     std::vector<float> values(count);
