@@ -1,6 +1,8 @@
 #include "model/mla_attention.h"
 
+#include <algorithm>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "core/error.h"
@@ -14,14 +16,6 @@ void append_dims(std::vector<std::int64_t>& dims, const std::vector<int>& pairs,
     const std::int64_t first = head * 2 * half;
     for (const int pair : pairs) dims.push_back(first + pair);
     for (const int pair : pairs) dims.push_back(first + half + pair);
-}
-
-void refuse_optional_parts(const checkpoint::MlaConfig& mla) {
-    if (!mla.positional_part && mla.sink_tokens == 0) return;
-    throw core::Error(
-        {.what = "the model has a positional part or exact sink tokens, which this program cannot compute",
-         .where = "config.json, mla",
-         .remedy = "convert the source model again with this program"});
 }
 
 torch::Tensor causal_mask(std::int64_t tokens, torch::Device device) {
@@ -44,7 +38,6 @@ MlaShape MlaShape::of(const checkpoint::ModelConfig& config, int layer) {
 
 MlaAttentionImpl::MlaAttentionImpl(const Weights& weights, const checkpoint::ModelConfig& config, int layer)
     : shape_(MlaShape::of(config, layer)), form_(weights.options().attention), scale_(config.mla().softmax_scale) {
-    refuse_optional_parts(config.mla());
     const auto bias = config.attention_bias;
     const std::int64_t hidden = config.hidden_size;
     const LinearShape query{hidden, shape_.heads * config.head_dim, bias};
@@ -56,6 +49,26 @@ MlaAttentionImpl::MlaAttentionImpl(const Weights& weights, const checkpoint::Mod
     kv_b_proj_ = register_module("kv_b_proj", Linear(weights.under("kv_b_proj"), up));
     o_proj_ = register_module("o_proj", Linear(weights.under("o_proj"), output));
     pick_dims(config, layer, weights.options());
+    load_optional_parts(weights, config);
+}
+
+void MlaAttentionImpl::load_optional_parts(const Weights& weights, const checkpoint::ModelConfig& config) {
+    const auto& mla = config.mla();
+    const std::int64_t width = config.head_dim;
+    if (mla.q_nope_factor && shape_.nope > 0) {
+        q_nope_factor_ =
+            register_parameter("q_nope_factor", weights.load("q_nope_factor", {shape_.heads, shape_.nope / 2, 2}));
+    }
+    if (mla.q_rope_factor && shape_.rope > 0) {
+        q_rope_factor_ =
+            register_parameter("q_rope_factor", weights.load("q_rope_factor", {shape_.heads, shape_.rope / 2, 2}));
+    }
+    if (mla.positional_part) k_mean_ = register_parameter("k_mean", weights.load("k_mean", {shape_.kv_heads, width}));
+    if (mla.sink_tokens == 0) return;
+    sinks_ = mla.sink_tokens;
+    const LinearShape full{config.hidden_size, shape_.kv_heads * width, config.attention_bias};
+    k_proj_ = register_module("k_proj", Linear(weights.under("k_proj"), full));
+    v_proj_ = register_module("v_proj", Linear(weights.under("v_proj"), full));
 }
 
 void MlaAttentionImpl::pick_dims(const checkpoint::ModelConfig& config, int layer, const ModelOptions& options) {
@@ -76,20 +89,56 @@ void MlaAttentionImpl::pick_dims(const checkpoint::ModelConfig& config, int laye
     rope_dims_ = register_buffer("rope_dims", torch::tensor(rope, torch::kInt64).to(options.device));
     query_frequencies_ = register_buffer("query_frequencies", pair_frequencies(config, query_pairs, options));
     key_frequencies_ = register_buffer("key_frequencies", pair_frequencies(config, rope_pairs, options));
+    std::vector<int> all(static_cast<std::size_t>(config.rope_pairs()));
+    std::iota(all.begin(), all.end(), 0);
+    all_frequencies_ = register_buffer("all_frequencies", pair_frequencies(config, {all}, options));
 }
 
 MlaAttentionImpl::Projected MlaAttentionImpl::project(const torch::Tensor& x_BTE) {
     const auto batch = x_BTE.size(0);
     const auto tokens = x_BTE.size(1);
     const auto q = q_proj_(x_BTE);
-    const auto q_rope = q.index_select(2, rope_dims_).view({batch, tokens, shape_.heads, shape_.rope});
+    auto q_nope = q.index_select(2, nope_dims_).view({batch, tokens, shape_.heads, shape_.nope});
+    auto q_rope = q.index_select(2, rope_dims_).view({batch, tokens, shape_.heads, shape_.rope});
+    if (q_nope_factor_.defined()) q_nope = scale_pairs(q_nope, q_nope_factor_);
+    if (q_rope_factor_.defined()) q_rope = scale_pairs(q_rope, q_rope_factor_);
     const auto compressed = kv_a_proj_with_mqa_(x_BTE).split({shape_.rank, shape_.rope_keys * shape_.rope}, 2);
     const auto k_rope =
         rotate_pairs(compressed[1].view({batch, tokens, shape_.rope_keys, shape_.rope}), key_frequencies_);
-    return {.q_nope_BTHn = q.index_select(2, nope_dims_).view({batch, tokens, shape_.heads, shape_.nope}),
-            .q_rope_BTHr = rotate_pairs(q_rope, query_frequencies_),
-            .latent_BTR = compressed[0],
-            .k_rope_BTGr = k_rope.expand({batch, tokens, shape_.kv_heads, shape_.rope})};
+    Projected parts{.q_nope_BTHn = q_nope,
+                    .q_rope_BTHr = rotate_pairs(q_rope, query_frequencies_),
+                    .latent_BTR = compressed[0],
+                    .k_rope_BTGr = k_rope.expand({batch, tokens, shape_.kv_heads, shape_.rope}),
+                    .q_full_BTHd = {},
+                    .k_sink_BSGd = {},
+                    .v_sink_BSGv = {}};
+    const auto q_heads = q.unflatten(2, {shape_.heads, -1});
+    if (k_mean_.defined()) add_positional_part(parts, q_heads);
+    if (sinks_ > 0) add_sinks(parts, x_BTE, q_heads);
+    return parts;
+}
+
+/// q conj(k_mean), rotated by the query's position, and the universal rows: two more rotary parts.
+void MlaAttentionImpl::add_positional_part(Projected& parts, const torch::Tensor& q_BTHd) const {
+    const auto halves = k_mean_.repeat_interleave(shape_.heads / shape_.kv_heads, 0).chunk(2, 1);
+    const auto q_pos = rotate_pairs(scale_pairs(q_BTHd, torch::stack({halves[0], -halves[1]}, 2)), all_frequencies_);
+    const auto tau = universal_rows(q_BTHd.size(1)).to(q_pos.scalar_type()).view({1, q_BTHd.size(1), 1, -1});
+    parts.q_rope_BTHr = torch::cat({parts.q_rope_BTHr, q_pos}, 3);
+    parts.k_rope_BTGr =
+        torch::cat({parts.k_rope_BTGr, tau.expand({q_BTHd.size(0), q_BTHd.size(1), shape_.kv_heads, tau.size(3)})}, 3);
+}
+
+/// tau(s) = (cos s theta_i ..., sin s theta_i ...): [tokens, d]
+torch::Tensor MlaAttentionImpl::universal_rows(std::int64_t tokens) const {
+    const auto angles = torch::arange(tokens, all_frequencies_.options()).view({-1, 1}) * all_frequencies_;
+    return torch::cat({angles.cos(), angles.sin()}, 1);
+}
+
+void MlaAttentionImpl::add_sinks(Projected& parts, const torch::Tensor& x_BTE, const torch::Tensor& q_BTHd) {
+    const auto first = x_BTE.slice(1, 0, std::min(sinks_, x_BTE.size(1)));
+    parts.q_full_BTHd = rotate_pairs(q_BTHd, all_frequencies_);
+    parts.k_sink_BSGd = rotate_pairs(k_proj_(first).unflatten(2, {shape_.kv_heads, -1}), all_frequencies_);
+    parts.v_sink_BSGv = v_proj_(first).unflatten(2, {shape_.kv_heads, -1});
 }
 
 torch::Tensor MlaAttentionImpl::forward(const torch::Tensor& x_BTE) {
@@ -97,22 +146,37 @@ torch::Tensor MlaAttentionImpl::forward(const torch::Tensor& x_BTE) {
     return o_proj_(form_ == AttentionForm::expanded ? expanded(parts) : absorbed(parts));
 }
 
+/// Sinks are keys whose MLA parts are zero, the others keys whose exact part is zero.
 torch::Tensor MlaAttentionImpl::expanded(const Projected& parts) {
     const auto rebuilt = kv_b_proj_(parts.latent_BTR).unflatten(2, {shape_.kv_heads, shape_.nope + shape_.value});
     const auto keys_values = rebuilt.split({shape_.nope, shape_.value}, 3);
-    const auto q = torch::cat({parts.q_nope_BTHn, parts.q_rope_BTHr}, 3);
-    const auto k = torch::cat({keys_values[0], parts.k_rope_BTGr}, 3);
-    return causal_attention(q, k, keys_values[1], scale_);
+    auto q = torch::cat({parts.q_nope_BTHn, parts.q_rope_BTHr}, 3);
+    auto k = torch::cat({keys_values[0], parts.k_rope_BTGr}, 3);
+    auto v = keys_values[1];
+    if (sinks_ > 0) {
+        const auto sinks = parts.k_sink_BSGd.size(1);
+        const auto width = parts.q_full_BTHd.size(3);
+        const auto exact = torch::constant_pad_nd(parts.k_sink_BSGd, {k.size(3), 0});
+        q = torch::cat({q, parts.q_full_BTHd}, 3);
+        k = torch::cat({exact, torch::constant_pad_nd(k.slice(1, sinks), {0, width})}, 1);
+        v = torch::cat({parts.v_sink_BSGv, v.slice(1, sinks)}, 1);
+    }
+    return causal_attention(q, k, v, scale_);
 }
 
 /// [batch, G, heads of a group, query tokens, key tokens], scaled and masked, in the precise type.
 torch::Tensor MlaAttentionImpl::absorbed_logits(const Projected& parts, const torch::Tensor& key_up_GnR) const {
     const std::vector<std::int64_t> grouped{shape_.kv_heads, shape_.heads / shape_.kv_heads};
-    const auto q_nope = parts.q_nope_BTHn.unflatten(2, grouped);
-    const auto q_rope = parts.q_rope_BTHr.unflatten(2, grouped);
-    const auto q_latent = torch::einsum("btghn,gnr->btghr", {q_nope, key_up_GnR});
-    const auto logits = torch::einsum("bqghr,bkr->bghqk", {q_latent, parts.latent_BTR}) +
-                        torch::einsum("bqghd,bkgd->bghqk", {q_rope, parts.k_rope_BTGr});
+    const auto dot = [&](const torch::Tensor& q_BTHd, const torch::Tensor& k_BTGd) {
+        return torch::einsum("bqghd,bkgd->bghqk", {q_BTHd.unflatten(2, grouped), k_BTGd});
+    };
+    const auto q_latent = torch::einsum("btghn,gnr->btghr", {parts.q_nope_BTHn.unflatten(2, grouped), key_up_GnR});
+    auto logits =
+        torch::einsum("bqghr,bkr->bghqk", {q_latent, parts.latent_BTR}) + dot(parts.q_rope_BTHr, parts.k_rope_BTGr);
+    if (sinks_ > 0) {
+        const auto exact = dot(parts.q_full_BTHd, parts.k_sink_BSGd);
+        logits = torch::cat({exact, logits.slice(4, exact.size(4))}, 4);
+    }
     const auto precise = logits.to(precise_type(logits.scalar_type())) * scale_;
     return precise.masked_fill(causal_mask(logits.size(-1), logits.device()), -std::numeric_limits<double>::infinity());
 }
@@ -121,8 +185,11 @@ torch::Tensor MlaAttentionImpl::absorbed(const Projected& parts) {
     const auto up = kv_b_proj_->weight.view({shape_.kv_heads, shape_.nope + shape_.value, shape_.rank})
                         .split({shape_.nope, shape_.value}, 1);
     const auto p = absorbed_logits(parts, up[0]).softmax(-1).to(parts.latent_BTR.scalar_type());
-    const auto mixed_latent = torch::einsum("bghqk,bkr->bqghr", {p, parts.latent_BTR});
-    return torch::einsum("bqghr,gvr->bqghv", {mixed_latent, up[1]}).flatten(2);
+    const auto sinks = sinks_ > 0 ? parts.k_sink_BSGd.size(1) : 0;
+    const auto mixed_latent = torch::einsum("bghqk,bkr->bqghr", {p.slice(4, sinks), parts.latent_BTR.slice(1, sinks)});
+    auto out = torch::einsum("bqghr,gvr->bqghv", {mixed_latent, up[1]});
+    if (sinks > 0) out = out + torch::einsum("bghqk,bkgv->bqghv", {p.slice(4, 0, sinks), parts.v_sink_BSGv});
+    return out.flatten(2);
 }
 
 }  // namespace mha2mla::model

@@ -21,10 +21,10 @@ struct MlaShape {
 };
 
 /// Multi-head latent attention (arXiv 2405.04434 section 2.1) with the generalisations of docs/checkpoint.md:
-/// logits = (q_nope · k_nope + q_rope · k_rope) softmax_scale, every part picked from one query.
+/// logits = (q_nope · k_nope + q_rope · k_rope + q_pos · tau) softmax_scale, every part made from one query. The first
+/// sink_tokens keys are exact instead: RoPE(q) · RoPE(k) of the source, with the source's values.
 class MlaAttentionImpl : public Attention {
 public:
-    /// Throws Error where the checkpoint uses optional parts that this program does not compute.
     MlaAttentionImpl(const Weights& weights, const checkpoint::ModelConfig& config, int layer);
 
     /// In the form that the options name.
@@ -33,15 +33,23 @@ public:
 private:
     struct Projected {
         torch::Tensor q_nope_BTHn;
-        torch::Tensor q_rope_BTHr;  // rotated
+        torch::Tensor q_rope_BTHr;  // rotated; with a positional part q_pos follows
         torch::Tensor latent_BTR;   // what the cache holds, with:
-        torch::Tensor k_rope_BTGr;  // rotated; a shared head is repeated for each KV head
+        torch::Tensor k_rope_BTGr;  // rotated; a shared head is repeated for each KV head; tau follows
+        // With sinks: the source's rotated queries and keys, and its values, less their mean.
+        torch::Tensor q_full_BTHd;
+        torch::Tensor k_sink_BSGd;
+        torch::Tensor v_sink_BSGv;
     };
     Projected project(const torch::Tensor& x_BTE);
+    void add_positional_part(Projected& parts, const torch::Tensor& q_BTHd) const;
+    void add_sinks(Projected& parts, const torch::Tensor& x_BTE, const torch::Tensor& q_BTHd);
+    torch::Tensor universal_rows(std::int64_t tokens) const;
     torch::Tensor expanded(const Projected& parts);
     torch::Tensor absorbed(const Projected& parts);
     torch::Tensor absorbed_logits(const Projected& parts, const torch::Tensor& key_up_GnR) const;
     void pick_dims(const checkpoint::ModelConfig& config, int layer, const ModelOptions& options);
+    void load_optional_parts(const Weights& weights, const checkpoint::ModelConfig& config);
 
     MlaShape shape_;
     AttentionForm form_;
@@ -50,10 +58,17 @@ private:
     torch::Tensor rope_dims_;          // [H * dr]
     torch::Tensor query_frequencies_;  // [H, dr/2]
     torch::Tensor key_frequencies_;    // [K, dr/2]
+    torch::Tensor all_frequencies_;    // [1, d/2]
+    torch::Tensor q_nope_factor_;      // [H, dn/2, 2], undefined where absent
+    torch::Tensor q_rope_factor_;      // [H, dr/2, 2], likewise
+    torch::Tensor k_mean_;             // [G, d], likewise
+    std::int64_t sinks_ = 0;
     Linear q_proj_ = nullptr;
     Linear kv_a_proj_with_mqa_ = nullptr;
     Linear kv_b_proj_ = nullptr;
     Linear o_proj_ = nullptr;
+    Linear k_proj_ = nullptr;  // of the sinks
+    Linear v_proj_ = nullptr;
 };
 TORCH_MODULE(MlaAttention);
 

@@ -93,7 +93,25 @@ std::vector<Case> cases() {
     mixed.rope_pairs.push_back({{4}, {1}});
     auto biased = config_with(per_head);
     biased.attention_bias = true;
-    return {{"one rotary key per KV head", config_with(per_head)},
+    auto factors = one_layer(8, {{1, 1, 4}}, NopePairs::all);
+    factors.q_nope_factor = factors.q_rope_factor = true;
+    auto positional = per_head;
+    positional.positional_part = true;
+    auto exact = factors;
+    exact.positional_part = true;
+    exact.sink_tokens = 4;
+    auto only_sinks = exact;
+    only_sinks.sink_tokens = 64;
+    const auto with_bias = [](const MlaConfig& mla) {
+        auto config = config_with(mla);
+        config.attention_bias = true;
+        return config;
+    };
+    return {{"factors of the query", config_with(factors)},
+            {"positional part", config_with(positional)},
+            {"every part and four sinks", with_bias(exact)},
+            {"nothing but sinks", with_bias(only_sinks)},
+            {"one rotary key per KV head", config_with(per_head)},
             {"one shared rotary key", config_with(one_layer(5, {{5, 1, 2}}))},
             {"every pair rotates", config_with(one_layer(7, {{0, 1, 2, 3, 4, 5}, {5, 4, 3, 2, 1, 0}}))},
             {"no pair rotates", config_with(one_layer(6, {{}, {}}))},
@@ -136,6 +154,13 @@ public:
             for (std::int64_t r = 0; r < shape_.rank; ++r) latent.push_back(a_[index(t * width_a_ + r)]);
         }
         b_ = project("kv_b_proj", latent, shape_.kv_heads * (shape_.nope + shape_.value));
+        nope_factor_ = weights.values("q_nope_factor");
+        rope_factor_ = weights.values("q_rope_factor");
+        k_mean_ = weights.values("k_mean");
+        if (mla_.sink_tokens > 0) {
+            sink_keys_ = project("k_proj", x, shape_.kv_heads * 12);
+            sink_values_ = project("v_proj", x, shape_.kv_heads * 12);
+        }
         output_ = project("o_proj", attend(), test.config.hidden_size);
     }
     const std::vector<double>& output() const { return output_; }
@@ -146,7 +171,29 @@ private:
         const auto row = (t * shape_.heads + head) * 12;
         return {q_[index(row + pair)], q_[index(row + 6 + pair)]};
     }
+    /// Item `index` of a tensor of complex pairs [.., 2] as a factor; 1 where the model has no such tensor.
+    static Complex factor(const std::vector<double>& values, std::int64_t item) {
+        return values.empty() ? Complex(1) : Complex(values[index(2 * item)], values[index(2 * item + 1)]);
+    }
+    Complex turn(int pair, std::int64_t distance) const {
+        return std::polar(1.0, static_cast<double>(distance) * frequencies_[index(pair)]);
+    }
+    /// The source's own logit, for exact sinks, or that of the keys' mean.
+    double rotated_logit(std::int64_t t, std::int64_t s, std::int64_t head, const std::vector<double>& keys,
+                         std::int64_t row) const {
+        double sum = 0;
+        for (int pair = 0; pair < 6; ++pair) {
+            const Complex key(keys[index(row * 12 + pair)], keys[index(row * 12 + 6 + pair)]);
+            sum += (std::conj(query(t, head, pair)) * key * turn(pair, s - t)).real();
+        }
+        return sum * mla_.softmax_scale;
+    }
     double logit(std::int64_t t, std::int64_t s, std::int64_t head) const {
+        if (s < mla_.sink_tokens) return rotated_logit(t, s, head, sink_keys_, s * shape_.kv_heads + head / 2);
+        const double mean = k_mean_.empty() ? 0 : rotated_logit(t, s, head, k_mean_, head / 2);
+        return mean + latent_logit(t, s, head);
+    }
+    double latent_logit(std::int64_t t, std::int64_t s, std::int64_t head) const {
         const auto kv_head = static_cast<int>(head / 2);
         const int key_head = mla_.rope_key_head(kv_head);
         double sum = 0;
@@ -154,16 +201,23 @@ private:
         const auto row_b = (s * shape_.kv_heads + kv_head) * (shape_.nope + shape_.value);
         for (std::int64_t j = 0; j < shape_.nope / 2; ++j) {
             const Complex key(b_[index(row_b + j)], b_[index(row_b + shape_.nope / 2 + j)]);
-            sum += (std::conj(query(t, head, unrotated[index(j)])) * key).real();
+            const Complex scaled =
+                query(t, head, unrotated[index(j)]) * factor(nope_factor_, head * shape_.nope / 2 + j);
+            sum += (std::conj(scaled) * key).real();
         }
         const auto row_a = s * width_a_ + shape_.rank + key_head * shape_.rope;
         for (std::int64_t j = 0; j < shape_.rope / 2; ++j) {
             const int pair = mla_.rope_pairs[index(layer_)][index(key_head)][index(j)];
             const Complex key(a_[index(row_a + j)], a_[index(row_a + shape_.rope / 2 + j)]);
-            const Complex turn = std::polar(1.0, static_cast<double>(s - t) * frequencies_[index(pair)]);
-            sum += (std::conj(query(t, head, pair)) * key * turn).real();
+            const Complex scaled = query(t, head, pair) * factor(rope_factor_, head * shape_.rope / 2 + j);
+            sum += (std::conj(scaled) * key * turn(pair, s - t)).real();
         }
         return sum * mla_.softmax_scale;
+    }
+    double value(std::int64_t s, std::int64_t kv_head, std::int64_t v) const {
+        const auto row = s * shape_.kv_heads + kv_head;
+        if (s < mla_.sink_tokens) return sink_values_[index(row * 12 + v)];
+        return b_[index(row * (shape_.nope + shape_.value) + shape_.nope + v)];
     }
     std::vector<double> attend() const {
         std::vector<double> mixed(index(tokens * shape_.heads * shape_.value));
@@ -173,9 +227,8 @@ private:
                 for (std::int64_t s = 0; s <= t; ++s) total += std::exp(logit(t, s, head));
                 for (std::int64_t s = 0; s <= t; ++s) {
                     const double p = std::exp(logit(t, s, head)) / total;
-                    const auto row = (s * shape_.kv_heads + head / 2) * (shape_.nope + shape_.value) + shape_.nope;
                     for (std::int64_t v = 0; v < shape_.value; ++v) {
-                        mixed[index((t * shape_.heads + head) * shape_.value + v)] += p * b_[index(row + v)];
+                        mixed[index((t * shape_.heads + head) * shape_.value + v)] += p * value(s, head / 2, v);
                     }
                 }
             }
@@ -188,6 +241,7 @@ private:
     MlaShape shape_;
     std::int64_t width_a_ = 0;
     std::vector<double> frequencies_, q_, a_, b_, output_;
+    std::vector<double> nope_factor_, rope_factor_, k_mean_, sink_keys_, sink_values_;  // empty where absent
 };
 
 double max_difference(const torch::Tensor& a, const torch::Tensor& b) { return (a - b).abs().max().item<double>(); }
@@ -259,13 +313,6 @@ TEST(MlaAttention, GradientsEqualFiniteDifferences) {
             }
         }
     }
-}
-
-TEST(MlaAttention, RefusesPartsThatItDoesNotCompute) {
-    auto test = cases().front();
-    std::get<MlaConfig>(test.config.attention).sink_tokens = 4;
-    RandomWeights weights;
-    EXPECT_THROW(MlaAttention(weights.reader(torch::kFloat32, AttentionForm::expanded), test.config, 0), core::Error);
 }
 
 TEST(Weights, AskByNameBelowAPrefix) {

@@ -30,4 +30,11 @@ torch::Tensor rotate_pairs(const torch::Tensor& x, const torch::Tensor& frequenc
     return torch::cat({first, second}, -1).to(x.scalar_type());
 }
 
+torch::Tensor scale_pairs(const torch::Tensor& x, const torch::Tensor& factor) {
+    const auto halves = x.chunk(2, -1);
+    const auto re = factor.select(-1, 0);
+    const auto im = factor.select(-1, 1);
+    return torch::cat({halves[0] * re - halves[1] * im, halves[1] * re + halves[0] * im}, -1);
+}
+
 }  // namespace mha2mla::model

@@ -17,4 +17,8 @@ torch::Tensor pair_frequencies(const checkpoint::ModelConfig& config, const std:
 /// Source: RoFormer (arXiv 2104.09864) section 3.2.
 torch::Tensor rotate_pairs(const torch::Tensor& x, const torch::Tensor& frequencies);
 
+/// Multiplies pair i of head h by the complex number factor[h, i]. `x` [..., heads, 2p], half-split; `factor` [heads,
+/// p, 2] (re, im).
+torch::Tensor scale_pairs(const torch::Tensor& x, const torch::Tensor& factor);
+
 }  // namespace mha2mla::model
