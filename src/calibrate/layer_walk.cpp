@@ -37,15 +37,14 @@ LayerWalk::LayerWalk(const checkpoint::Checkpoint& source, const std::vector<std
     for (const auto& tokens : windows) hidden_.push_back(embed(source, tokens).to(options.dtype));
 }
 
-void LayerWalk::step(Visitor visit) {
+void LayerWalk::step(std::initializer_list<Visitor> visitors) {
     core::invariant(next_layer_ < source_.config().num_hidden_layers, "a walk ends at the last layer");
     const torch::NoGradGuard no_gradients;
     auto layer = model::load_layer(source_, next_layer_++, options_);
-    for (auto& hidden : hidden_) {
-        const auto x_BTE = hidden.to(options_.device);
-        visit(*layer, layer->attention_input(x_BTE));
-        hidden = layer(x_BTE).to(torch::kCPU);
+    for (const auto& visit : visitors) {
+        for (const auto& hidden : hidden_) visit(*layer, layer->attention_input(hidden.to(options_.device)));
     }
+    for (auto& hidden : hidden_) hidden = layer(hidden.to(options_.device)).to(torch::kCPU);
 }
 
 }  // namespace mha2mla::calibrate

@@ -19,9 +19,9 @@ public:
               const model::ModelOptions& options);
 
     using Visitor = core::FunctionRef<void(model::DecoderLayerImpl& layer, const torch::Tensor& attention_input_BTE)>;
-    /// Loads the next layer, shows it to the visitor with its normed inputs, window by window (batch of 1), and steps
-    /// over it.
-    void step(Visitor visit);
+    /// Loads the next layer, shows it to each visitor in turn with its normed inputs, window by window (batch of 1),
+    /// and steps over it.
+    void step(std::initializer_list<Visitor> visitors);
 
 private:
     const checkpoint::Checkpoint& source_;

@@ -32,12 +32,13 @@ PairNorms PairNormSum::mean() const {
 
 PairNorms measure_pair_norms(LayerWalk& walk, const std::stop_token& stop) {
     PairNormSum sum;
-    walk.step([&](model::DecoderLayerImpl& layer, const torch::Tensor& x_BTE) {
+    const auto add = [&](model::DecoderLayerImpl& layer, const torch::Tensor& x_BTE) {
         core::throw_if_stopped(stop);
         auto* attention = dynamic_cast<model::GqaAttentionImpl*>(&layer.attention());
         core::invariant(attention != nullptr, "pair norms are taken from a source model");
         sum.add(attention->queries(x_BTE), attention->keys(x_BTE));
-    });
+    };
+    walk.step({add});
     return sum.mean();
 }
 

@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "convert/lsq_method.h"
 #include "convert/mha2mla_method.h"
 #include "core/error.h"
 
@@ -9,7 +10,8 @@ namespace mha2mla::convert {
 namespace {
 
 /// The one list of methods.
-constexpr std::array methods{Method{"mha2mla", convert_mha2mla}};
+constexpr std::array methods{Method{"mha2mla", false, lay_out_mha2mla, options_of_mha2mla, convert_mha2mla},
+                             Method{"lsq", true, lay_out_lsq, options_of_lsq, convert_lsq}};
 
 }  // namespace
 

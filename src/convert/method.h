@@ -5,7 +5,9 @@
 #include <string_view>
 #include <torch/torch.h>
 
+#include "calibrate/attention_moments.h"
 #include "convert/plan.h"
+#include "convert/select.h"
 
 namespace mha2mla::convert {
 
@@ -26,14 +28,27 @@ struct LayerFidelity {
 
 struct ConvertedAttention {
     std::map<std::string, torch::Tensor> tensors;  ///< by name in the layer: "self_attn.kv_b_proj.weight"
+    HeadPairs rope_pairs;                          ///< where the method chooses them from data; else empty
     LayerFidelity fidelity;
 };
 
-/// A way to turn a layer's attention into MLA. Layer `layer` of the plan's target says which pairs rotate and how wide
-/// the latent is.
+/// One layer to convert. The plan's target says how wide its parts are.
+struct LayerTask {
+    const SourceAttention& source;
+    const Plan& plan;
+    int layer = 0;
+    const calibrate::AttentionMoments* moments = nullptr;  ///< where the method asks for them
+};
+
+/// A way to turn a layer's attention into MLA.
 struct Method {
     std::string_view name;
-    ConvertedAttention (*convert)(const SourceAttention& source, const Plan& plan, int layer);
+    bool needs_moments;
+    /// Checks and completes the plan's options and lays out its target. Throws Error naming the option.
+    void (*lay_out)(Plan& plan);
+    /// The options that the method reads, for reports.
+    core::OrderedJson (*options)(const ConversionOptions& options);
+    ConvertedAttention (*convert)(const LayerTask& task);
 };
 
 /// Throws Error naming --method and what there is.

@@ -63,7 +63,8 @@ torch::Tensor output_bias(const SourceAttention& source, const checkpoint::Model
 
 }  // namespace
 
-ConvertedAttention convert_mha2mla(const SourceAttention& source, const Plan& plan, int layer) {
+ConvertedAttention convert_mha2mla(const LayerTask& task) {
+    const auto& [source, plan, layer, moments] = task;
     const KeyRows rows = key_rows(plan, layer, source.k_weight.device());
     const auto plain_keys = source.k_weight.index_select(0, rows.plain);
     const Factors factors = factorize(plain_keys, source.v_weight, plan, layer);

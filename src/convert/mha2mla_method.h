@@ -8,6 +8,8 @@ namespace mha2mla::convert {
 /// values one low-rank latent. No weight is compensated for the lost rotation. Biases are carried exactly: an
 /// un-rotated key bias adds the same logit to every key and cancels in the softmax, a value bias passes the softmax
 /// (weights sum to 1) into `o_proj.bias`.
-ConvertedAttention convert_mha2mla(const SourceAttention& source, const Plan& plan, int layer);
+ConvertedAttention convert_mha2mla(const LayerTask& task);
+void lay_out_mha2mla(Plan& plan);
+core::OrderedJson options_of_mha2mla(const ConversionOptions& options);
 
 }  // namespace mha2mla::convert

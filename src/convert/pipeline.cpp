@@ -9,6 +9,7 @@
 #include <span>
 #include <utility>
 
+#include "calibrate/attention_moments.h"
 #include "calibrate/pair_norms.h"
 #include "checkpoint/writer.h"
 #include "convert/documents.h"
@@ -94,7 +95,7 @@ private:
 void Conversion::calibrate_with(const CalibrationTokens& calibration) {
     if (!needs_calibration(report_.plan.options)) return;
     if (calibration.windows.empty()) {
-        throw core::Error({.what = "2-norm selection needs calibration text, and there is none",
+        throw core::Error({.what = "the conversion needs calibration text, and there is none",
                            .where = "--calibration",
                            .remedy = "pass a longer text"});
     }
@@ -105,12 +106,20 @@ void Conversion::calibrate_with(const CalibrationTokens& calibration) {
 
 LayerFidelity Conversion::convert_layer(int layer, const std::stop_token& stop) {
     auto& plan = report_.plan;
-    if (walk_) {
-        const auto ranks = two_norm_ranks(calibrate::measure_pair_norms(*walk_, stop));
-        std::get<checkpoint::MlaConfig>(plan.target.attention).rope_pairs[static_cast<std::size_t>(layer)] =
-            keep_best(ranks, *plan.options.rope_pairs);
+    auto& rope_pairs =
+        std::get<checkpoint::MlaConfig>(plan.target.attention).rope_pairs[static_cast<std::size_t>(layer)];
+    std::optional<calibrate::AttentionMoments> moments;
+    if (method_.needs_moments) {
+        const auto& lsq = plan.options.lsq;
+        moments = calibrate::measure_attention_moments(
+            *walk_, {.sinks = lsq.sinks, .centred_keys = lsq.mean_key, .seed = static_cast<std::uint64_t>(layer)},
+            stop);
+    } else if (walk_) {
+        rope_pairs = keep_best(two_norm_ranks(calibrate::measure_pair_norms(*walk_, stop)), *plan.options.rope_pairs);
     }
-    const auto converted = method_.convert(load_attention(source_, layer, device_), plan, layer);
+    const auto source = load_attention(source_, layer, device_);
+    const auto converted = method_.convert({source, plan, layer, moments ? &*moments : nullptr});
+    if (!converted.rope_pairs.empty()) rope_pairs = converted.rope_pairs;
     std::size_t written = 0;
     for (const auto& spec : checkpoint::expected_layer_tensors(plan.target, layer)) {
         const auto found = converted.tensors.find(spec.name.substr(checkpoint::layer_tensor(layer, "").size()));
@@ -164,7 +173,9 @@ core::OrderedJson ConversionReport::to_json() const {
     return json;
 }
 
-bool needs_calibration(const ConversionOptions& options) { return options.selection == Selection::two_norm; }
+bool needs_calibration(const ConversionOptions& options) {
+    return find_method(options.method).needs_moments || options.selection == Selection::two_norm;
+}
 
 ConversionReport convert(const Checkpoint& source, const Plan& plan, const CalibrationTokens& calibration,
                          const ConvertRequest& request, core::Progress& progress, const std::stop_token& stop) {

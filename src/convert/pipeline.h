@@ -35,7 +35,7 @@ struct ConversionReport {
     core::OrderedJson to_json() const;
 };
 
-/// True when the options need calibration tokens (2-norm selection).
+/// True when the options need calibration tokens (2-norm selection, the method lsq).
 bool needs_calibration(const ConversionOptions& options);
 
 /// Converts layer by layer; at most one layer of weights is in memory. An interrupted run leaves the target untouched.

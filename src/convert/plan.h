@@ -20,8 +20,19 @@ enum class Factorization { joint_svd, split_svd, none };
 std::string_view name_of(Selection selection);
 std::string_view name_of(Factorization factorization);
 
+/// Choices of the method lsq (docs/conversion.md). Each part can be switched off to see what it is worth.
+struct LsqOptions {
+    std::optional<int> rope_components;  ///< rotary pairs of the one shared key; default by the size of the cache
+    bool compensate = true;   ///< un-rotated pairs of the query get the best constant for their lost rotation
+    bool shared_rope = true;  ///< rotary components mix the KV heads; else each is one pair of one head
+    bool mean_key = true;     ///< the keys' mean keeps its RoPE: the positional part
+    bool weighted = true;     ///< errors count as they change the output; else as they change keys and values
+    int sinks = 4;            ///< first tokens that stay exact; needs mean_key
+};
+
 struct ConversionOptions {
     std::string method = "mha2mla";
+    LsqOptions lsq;
     Selection selection = Selection::uniform;
     Factorization factorization = Factorization::joint_svd;
     std::optional<int> rope_pairs;  ///< r per KV head; default head_dim / 16, the paper's
@@ -34,9 +45,9 @@ struct ConversionOptions {
 
 /// What a conversion will do, layer by layer: readable JSON, the same before (--dry-run) and after (conversion.json).
 struct Plan {
-    ConversionOptions options;  ///< with rope_pairs and (unless the factorization is `none`) kv_rank resolved
+    ConversionOptions options;  ///< with the sizes that the method chooses resolved
     checkpoint::ModelConfig source;
-    checkpoint::ModelConfig target;  ///< rope_pairs of 2-norm are empty, then filled in layer by layer while converting
+    checkpoint::ModelConfig target;  ///< rope_pairs that depend on data are empty, then filled in layer by layer
 
     double cache_ratio() const;  ///< target cache elements / source cache elements
 };

@@ -29,6 +29,10 @@ public:
     /// Before rotation: [batch, tokens, H, d] and [batch, tokens, G, d].
     torch::Tensor queries(const torch::Tensor& x_BTE);
     torch::Tensor keys(const torch::Tensor& x_BTE);
+    torch::Tensor values(const torch::Tensor& x_BTE);  ///< [batch, tokens, G, d]
+    /// RoPE of all pairs, the first token at position 0. x [batch, tokens, heads, d].
+    torch::Tensor rotate(const torch::Tensor& x) const;
+    const torch::Tensor& output_weight() const { return o_proj_->weight; }  ///< [E, H d]
 
 private:
     torch::Tensor heads(const torch::Tensor& x) const;

@@ -43,11 +43,14 @@ torch::Tensor GqaAttentionImpl::queries(const torch::Tensor& x_BTE) { return hea
 
 torch::Tensor GqaAttentionImpl::keys(const torch::Tensor& x_BTE) { return heads(k_proj_(x_BTE)); }
 
+torch::Tensor GqaAttentionImpl::values(const torch::Tensor& x_BTE) { return heads(v_proj_(x_BTE)); }
+
+torch::Tensor GqaAttentionImpl::rotate(const torch::Tensor& x) const { return rotate_pairs(x, frequencies_); }
+
 torch::Tensor GqaAttentionImpl::forward(const torch::Tensor& x_BTE) {
-    const auto q = rotate_pairs(queries(x_BTE), frequencies_);
-    const auto k = rotate_pairs(keys(x_BTE), frequencies_);
-    const auto v = heads(v_proj_(x_BTE));
-    return o_proj_(causal_attention(q, k, v, 1.0 / std::sqrt(static_cast<double>(head_dim_))));
+    const auto q = rotate(queries(x_BTE));
+    const auto k = rotate(keys(x_BTE));
+    return o_proj_(causal_attention(q, k, values(x_BTE), 1.0 / std::sqrt(static_cast<double>(head_dim_))));
 }
 
 }  // namespace mha2mla::model

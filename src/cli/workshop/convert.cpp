@@ -95,8 +95,8 @@ void convert_model(ConvertCommand& command, Session& session) {
 
 void add_method_options(CLI::App& verb, ConvertCommand& command) {
     auto& options = command.conversion;
-    verb.add_option("--method", options.method, "mha2mla (arXiv 2502.14837)")
-        ->check(CLI::IsMember({"mha2mla"}))
+    verb.add_option("--method", options.method, "mha2mla (arXiv 2502.14837) or lsq (calibrated least squares)")
+        ->check(CLI::IsMember({"mha2mla", "lsq"}))
         ->capture_default_str();
     verb.add_option_function<std::vector<std::string>>(
             "--select", [&options](const auto& words) { apply_selection(words, options); },
@@ -112,6 +112,21 @@ void add_method_options(CLI::App& verb, ConvertCommand& command) {
     verb.add_option("--cache-ratio", options.cache_ratio, "Share of the source's cache to keep, for example 0.3125")
         ->excludes(rank);
     verb.add_flag("--split-full-rank", options.split_full_rank, "split-svd as in the reference code: twice the latent");
+}
+
+void add_lsq_options(CLI::App& verb, convert::LsqOptions& options) {
+    verb.add_option("--rope-components", options.rope_components, "lsq: rotary pairs of the shared key")->group("lsq");
+    verb.add_flag("--compensate,!--no-compensate", options.compensate, "lsq: best constant for a lost rotation")
+        ->group("lsq");
+    verb.add_flag("--shared-rope,!--no-shared-rope", options.shared_rope, "lsq: rotary components mix the heads")
+        ->group("lsq");
+    verb.add_flag("--mean-key,!--no-mean-key", options.mean_key, "lsq: the keys' mean keeps its RoPE")->group("lsq");
+    verb.add_option("--sinks", options.sinks, "lsq: first tokens that stay exact")->capture_default_str()->group("lsq");
+    verb.add_option_function<std::string>(
+            "--metric", [&options](const std::string& name) { options.weighted = name == "weighted"; },
+            "lsq: how errors count: weighted (default) or plain")
+        ->check(CLI::IsMember({"weighted", "plain"}))
+        ->group("lsq");
 }
 
 void add_calibration_options(CLI::App& verb, CalibrationOptions& options) {
@@ -135,6 +150,7 @@ void add_convert(CLI::App& program, Session& session) {
     verb->add_option("MODEL", command->source, "Source: directory or GGUF file")->required();
     verb->add_option("OUT", command->request.target, "Directory to write")->required();
     add_method_options(*verb, *command);
+    add_lsq_options(*verb, command->conversion.lsq);
     add_calibration_options(*verb, command->calibration);
     add_dtype_option(*verb, "--dtype", command->request.dtype, "Weights on disk");
     verb->add_option("--device", command->request.device, "Where to compute, as LibTorch spells it")

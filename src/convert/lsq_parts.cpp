@@ -1,0 +1,135 @@
+#include "convert/lsq_parts.h"
+
+#include <algorithm>
+#include <tuple>
+
+#include "core/error.h"
+
+namespace mha2mla::convert {
+namespace {
+
+using torch::Tensor;
+
+constexpr double eigenvalue_floor = 1e-5;  // of the largest: roots of metrics stay invertible
+
+/// A component before it is chosen: a frequency and the complex mix of heads.
+struct Candidate {
+    double cost = 0;  // of losing it
+    int pair = 0;
+    Tensor mix_G;  // U / sqrt(lambda): components back to heads
+    Tensor to_G;   // conj(U) sqrt(lambda)
+};
+
+/// Covariance of the complex pairs of frequency `pair`: [G, G], Hermitian.
+Tensor complex_covariance(const Tensor& covariance, std::int64_t kv_heads, std::int64_t pair) {
+    const auto width = covariance.size(0) / kv_heads;
+    const auto heads = torch::arange(kv_heads, torch::kInt64) * width + pair;
+    const auto block = [&](std::int64_t row_half, std::int64_t column_half) {
+        return covariance.index_select(0, heads + row_half).index_select(1, heads + column_half);
+    };
+    const auto half = width / 2;
+    return torch::complex(block(0, 0) + block(half, half), block(half, 0) - block(0, half));
+}
+
+void add_candidates(const RotaryProblem& problem, std::int64_t pair, std::vector<Candidate>& candidates) {
+    const auto kv_heads = problem.weight_GP.size(0);
+    const auto root = problem.weight_GP.select(1, pair).clamp_min(1e-30).sqrt();
+    auto covariance = complex_covariance(problem.key_covariance, kv_heads, pair) * root.unsqueeze(1) * root;
+    if (!problem.mix_heads) covariance = torch::diag(torch::diag(covariance));
+    const auto [energies, vectors] = torch::linalg_eigh(covariance);
+    for (std::int64_t i = 0; i < kv_heads; ++i) {
+        const auto vector = vectors.select(1, i);
+        candidates.push_back({.cost = energies[i].item<double>() * problem.kept_loss_P[pair].item<double>(),
+                              .pair = static_cast<int>(pair),
+                              .mix_G = vector / root,
+                              .to_G = vector.conj() * root});
+    }
+}
+
+/// y = z x of complex numbers as real matrices: adds the 2 x 2 block of z at rows (row, row + rows), columns (column,
+/// column + columns).
+void add_complex(Tensor& matrix, std::int64_t row, std::int64_t rows, std::int64_t column, std::int64_t columns,
+                 c10::complex<double> z) {
+    matrix.index_put_({row, column}, z.real());
+    matrix.index_put_({row, column + columns}, -z.imag());
+    matrix.index_put_({row + rows, column}, z.imag());
+    matrix.index_put_({row + rows, column + columns}, z.real());
+}
+
+/// Symmetric square root and its inverse of each block [G, d, d].
+std::pair<Tensor, Tensor> roots(const Tensor& metric_Gdd) {
+    const auto [values, vectors] = torch::linalg_eigh(metric_Gdd);
+    const auto floor = values.amax(-1, true) * eigenvalue_floor;
+    const auto root = torch::maximum(values, floor).clamp_min(1e-300).sqrt().unsqueeze(1);
+    return {(vectors * root).matmul(vectors.transpose(1, 2)), (vectors / root).matmul(vectors.transpose(1, 2))};
+}
+
+/// Block-diagonal [G, d, d] times a matrix of G d rows.
+Tensor times_blocks(const Tensor& blocks_Gdd, const Tensor& matrix) {
+    return blocks_Gdd.bmm(matrix.unflatten(0, {blocks_Gdd.size(0), blocks_Gdd.size(1)})).flatten(0, 1);
+}
+
+}  // namespace
+
+Compensation compensate(const calibrate::PairMoments& moments, bool solve) {
+    const auto& m = moments;
+    auto alpha = torch::ones_like(m.aa);
+    auto gamma = torch::zeros_like(m.aa);
+    if (solve) {
+        const auto floor = eigenvalue_floor * (m.aa + m.bb) + 1e-300;
+        const auto aa = m.aa + floor;
+        const auto bb = m.bb + floor;
+        const auto determinant = aa * bb - m.ab * m.ab;
+        alpha = (bb * m.ta - m.ab * m.tb) / determinant;
+        gamma = (aa * m.tb - m.ab * m.ta) / determinant;
+    }
+    const auto residual = m.tt - 2 * (alpha * m.ta + gamma * m.tb) + alpha * alpha * m.aa + 2 * alpha * gamma * m.ab +
+                          gamma * gamma * m.bb;
+    return {.factor_HP2 = torch::stack({alpha, gamma}, 2), .residual_HP = residual.clamp_min(0)};
+}
+
+RotaryComponents choose_components(const RotaryProblem& problem, std::int64_t count) {
+    const auto kv_heads = problem.weight_GP.size(0);
+    const auto pairs = problem.weight_GP.size(1);
+    std::vector<Candidate> candidates;
+    for (std::int64_t pair = 0; pair < pairs; ++pair) add_candidates(problem, pair, candidates);
+    core::invariant(count <= std::ssize(candidates), "a plan keeps no more components than there are");
+    std::stable_sort(candidates.begin(), candidates.end(),
+                     [](const Candidate& a, const Candidate& b) { return a.cost > b.cost; });
+    candidates.resize(static_cast<std::size_t>(count));
+    RotaryComponents kept;
+    const auto width = 2 * pairs;
+    kept.to_key = torch::zeros({2 * count, kv_heads * width}, torch::kFloat64);
+    kept.from_key = torch::zeros({kv_heads * width, 2 * count}, torch::kFloat64);
+    kept.factor_HC2 = torch::zeros({problem.query_heads, count, 2}, torch::kFloat64);
+    const auto group = problem.query_heads / kv_heads;
+    for (std::int64_t c = 0; c < count; ++c) {
+        const auto& candidate = candidates[static_cast<std::size_t>(c)];
+        kept.pairs.push_back(candidate.pair);
+        for (std::int64_t g = 0; g < kv_heads; ++g) {
+            const auto mix = candidate.mix_G[g].item<c10::complex<double>>();
+            const auto first = g * width + candidate.pair;
+            add_complex(kept.to_key, c, count, first, pairs, candidate.to_G[g].item<c10::complex<double>>());
+            add_complex(kept.from_key, first, pairs, c, count, mix);
+            kept.factor_HC2.slice(0, g * group, (g + 1) * group).select(1, c) =
+                torch::tensor({mix.real(), -mix.imag()}, torch::kFloat64);
+        }
+    }
+    return kept;
+}
+
+WeightedFactors factorize(const WeightedProblem& problem, std::int64_t rank) {
+    const auto [key_root, key_inverse] = roots(problem.key_metric_Gdd);
+    const auto [value_root, value_inverse] = roots(problem.value_metric_Gdd);
+    const auto stack = torch::cat({times_blocks(key_root, problem.keys), times_blocks(value_root, problem.values)});
+    const auto [energies, vectors] = torch::linalg_eigh(stack.mm(problem.input_covariance).mm(stack.t()));
+    const auto leading = vectors.slice(1, vectors.size(1) - rank).flip(1);  // eigh sorts upwards
+    const auto key_rows = problem.keys.size(0);
+    return {
+        .down = leading.t().mm(stack),
+        .key_up = times_blocks(key_inverse, leading.slice(0, 0, key_rows)),
+        .value_up = times_blocks(value_inverse, leading.slice(0, key_rows)),
+        .kept = (energies.slice(0, energies.size(0) - rank).sum() / energies.sum().clamp_min(1e-300)).item<double>()};
+}
+
+}  // namespace mha2mla::convert

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <torch/torch.h>
+#include <vector>
+
+#include "calibrate/attention_moments.h"
+#include "convert/method.h"
+
+// The least-squares problems of the method lsq (docs/conversion.md). All fp64 on the CPU. E hidden width, H query
+// heads, G KV heads, d head width, P = d / 2 pairs. Keys of all heads are one vector [G d]; head by head, half-split.
+
+namespace mha2mla::convert {
+
+/// What stands for the lost rotation of a pair.
+struct Compensation {
+    torch::Tensor factor_HP2;   ///< alpha + i gamma, for the query's un-rotated pairs
+    torch::Tensor residual_HP;  ///< what it leaves of the pair's logit variance
+};
+/// Solves [[aa, ab], [ab, bb]] [alpha, gamma] = [ta, tb] for each head and pair; with `solve` false the constant is 1.
+Compensation compensate(const calibrate::PairMoments& moments, bool solve);
+
+/// The one rotary key: C components, each a mix of the KV heads' pairs of one frequency.
+struct RotaryComponents {
+    std::vector<int> pairs;    ///< [C] frequency of each
+    torch::Tensor to_key;      ///< Rk [2C, G d]: keys to components, real parts then imaginary parts
+    torch::Tensor from_key;    ///< Rec [G d, 2C]: components back to keys
+    torch::Tensor factor_HC2;  ///< of the queries
+};
+struct RotaryProblem {
+    torch::Tensor key_covariance;  ///< [G d, G d]
+    torch::Tensor weight_GP;       ///< lambda: sum over the head's queries of beta E|q|^2
+    torch::Tensor kept_loss_P;     ///< rho: share of a frequency's logit variance that compensation leaves
+    std::int64_t query_heads = 0;
+    bool mix_heads = true;
+};
+/// Keeps the `count` components whose loss would cost most.
+RotaryComponents choose_components(const RotaryProblem& problem, std::int64_t count);
+
+/// down [R, E], key_up [G d, R], value_up [G d, R]: the best joint factors of keys [G d, E] and values [G d, E] where
+/// errors count by the block-diagonal metrics [G, d, d] and inputs by their covariance [E, E].
+struct WeightedFactors {
+    torch::Tensor down, key_up, value_up;
+    double kept = 0;  ///< share of the weighted energy
+};
+struct WeightedProblem {
+    torch::Tensor keys, values;
+    torch::Tensor key_metric_Gdd, value_metric_Gdd;
+    torch::Tensor input_covariance;
+};
+WeightedFactors factorize(const WeightedProblem& problem, std::int64_t rank);
+
+}  // namespace mha2mla::convert

@@ -1,0 +1,113 @@
+#include <algorithm>
+#include <cmath>
+#include <fmt/format.h>
+
+#include "convert/lsq_method.h"
+#include "core/error.h"
+
+namespace mha2mla::convert {
+namespace {
+
+using checkpoint::ModelConfig;
+
+constexpr double default_cache_ratio = 0.5;
+
+[[noreturn]] void reject(const char* option, const std::string& what, const std::string& expected,
+                         const std::string& got) {
+    throw core::Error({.what = what, .expected = expected, .got = got, .where = option});
+}
+
+int source_elements(const ModelConfig& source) { return 2 * source.num_key_value_heads * source.head_dim; }
+
+/// What keys and values can fill at most: the rank of [W_k; W_v].
+int largest_rank(const ModelConfig& source) { return std::min(source.hidden_size, source_elements(source)); }
+
+/// Elements to cache per token and layer.
+int cached_elements(const ModelConfig& source, const ConversionOptions& options) {
+    const double ratio = options.cache_ratio.value_or(default_cache_ratio);
+    if (!(ratio > 0 && ratio <= 2)) {
+        reject("--cache-ratio", "the share of the cache is out of range", "above 0 and at most 2",
+               fmt::format("{}", ratio));
+    }
+    return static_cast<int>(std::lround(ratio * source_elements(source)));
+}
+
+/// What measured best on SmolLM2-135M by the share of the cache (docs/conversion.md).
+int default_components(const ModelConfig& source, double ratio) {
+    const double share = ratio < 0.25 ? 1.0 / 32 : ratio < 0.4 ? 1.0 / 8 : ratio < 0.6 ? 1.0 / 2 : 1.0;
+    return std::max(1, static_cast<int>(std::lround(share * source.rope_pairs())));
+}
+
+void check_options(const ModelConfig& source, const ConversionOptions& options) {
+    const auto& lsq = options.lsq;
+    if (lsq.sinks < 0 || lsq.sinks > 64) {
+        reject("--sinks", "the number of exact tokens is out of range", "0..64", std::to_string(lsq.sinks));
+    }
+    if (lsq.sinks > 0 && !lsq.mean_key) {
+        reject("--sinks", "exact tokens need the positional part", "--sinks 0 with --no-mean-key",
+               std::to_string(lsq.sinks));
+    }
+    const int pairs = source.num_key_value_heads * source.rope_pairs();
+    const int components = lsq.rope_components.value_or(0);
+    if (components < 0 || components > pairs) {
+        reject("--rope-components", "the number of rotary components is out of range", fmt::format("0..{}", pairs),
+               std::to_string(components));
+    }
+}
+
+/// R: from --kv-rank, or what the rotary key leaves of the cache.
+int resolve_rank(const ModelConfig& source, const ConversionOptions& options) {
+    const int largest = largest_rank(source);
+    const int rope = 2 * *options.lsq.rope_components;
+    const int rank = options.kv_rank ? *options.kv_rank * source.num_key_value_heads
+                                     : std::min(largest, cached_elements(source, options) - rope);
+    if (rank >= 1 && rank <= largest) return rank;
+    if (options.kv_rank) {
+        reject("--kv-rank", "the latent width per KV head is out of range",
+               fmt::format("1..{} for this model", largest / source.num_key_value_heads),
+               std::to_string(*options.kv_rank));
+    }
+    reject("--cache-ratio", "the cache is too small for the rotary key",
+           fmt::format("at least {:.4f}, or fewer --rope-components", (rope + 1.0) / source_elements(source)),
+           fmt::format("{}", options.cache_ratio.value_or(default_cache_ratio)));
+}
+
+}  // namespace
+
+core::OrderedJson options_of_lsq(const ConversionOptions& options) {
+    const auto& lsq = options.lsq;
+    return {{"rope_components", *lsq.rope_components},
+            {"compensate", lsq.compensate},
+            {"shared_rope", lsq.shared_rope},
+            {"mean_key", lsq.mean_key},
+            {"metric", lsq.weighted ? "weighted" : "plain"},
+            {"sinks", lsq.sinks}};
+}
+
+void lay_out_lsq(Plan& plan) {
+    const auto& source = plan.source;
+    auto& lsq = plan.options.lsq;
+    check_options(source, plan.options);
+    if (!lsq.rope_components) {
+        lsq.rope_components = default_components(source, plan.options.cache_ratio.value_or(default_cache_ratio));
+    }
+    const auto layers = static_cast<std::size_t>(source.num_hidden_layers);
+    checkpoint::MlaConfig mla;
+    mla.kv_lora_rank.assign(layers, resolve_rank(source, plan.options));
+    mla.qk_rope_head_dim.assign(layers, 2 * *lsq.rope_components);
+    mla.qk_nope_head_dim.assign(layers, source.head_dim);
+    mla.v_head_dim = source.head_dim;
+    mla.num_rope_key_heads = 1;
+    mla.rope_pairs.resize(layers);
+    mla.nope_pairs = checkpoint::NopePairs::all;
+    mla.positional_part = lsq.mean_key;
+    mla.sink_tokens = lsq.sinks;
+    mla.q_nope_factor = lsq.compensate;
+    mla.q_rope_factor = true;
+    mla.softmax_scale = 1 / std::sqrt(static_cast<double>(source.head_dim));
+    mla.source_model_type = source.model_type;
+    plan.target.attention = std::move(mla);
+    plan.target.attention_bias = true;  // the centred latent's constants
+}
+
+}  // namespace mha2mla::convert
