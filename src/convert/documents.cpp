@@ -41,7 +41,7 @@ std::string name_of_model(const std::filesystem::path& source) {
 core::OrderedJson conversion_record(const ConversionReport& report, const CalibrationTokens& calibration,
                                     const ConvertRequest& request) {
     core::OrderedJson record = report.to_json();
-    record["calibration"] = needs_calibration(report.plan.options) ? to_json(calibration) : core::OrderedJson(nullptr);
+    record["calibration"] = calibration.origin.empty() ? core::OrderedJson(nullptr) : to_json(calibration);
     record["version"] = request.version;
     record["command"] = request.command;
     record["dtype"] = core::name_of(request.dtype);

@@ -11,6 +11,7 @@
 
 #include "calibrate/attention_moments.h"
 #include "calibrate/pair_norms.h"
+#include "calibrate/statistics.h"
 #include "checkpoint/writer.h"
 #include "convert/documents.h"
 #include "convert/select.h"
@@ -76,12 +77,17 @@ public:
           writer_(request.target, checkpoint::expected_tensors(plan.target),
                   checkpoint::WriterOptions{.dtype = request.dtype, .replace = request.replace}) {}
 
-    void calibrate_with(const CalibrationTokens& calibration);
+    /// Opens saved statistics, or prepares to measure. Returns where the statistics' text came from.
+    std::string calibrate_with(const CalibrationTokens& calibration, const ConvertRequest& request);
+    calibrate::AttentionMoments moments_of(int layer, const std::stop_token& stop);
     LayerFidelity convert_layer(int layer, const std::stop_token& stop);
     void copy_shared_tensors(const std::stop_token& stop);
     void write_documents(const CalibrationTokens& calibration, const ConvertRequest& request);
     ConversionReport& report() { return report_; }
-    void finish() { writer_.finish(); }
+    void finish() {
+        writer_.finish();
+        if (new_statistics_) new_statistics_->finish();
+    }
 
 private:
     const Checkpoint& source_;
@@ -90,18 +96,45 @@ private:
     ConversionReport report_;
     checkpoint::CheckpointWriter writer_;
     std::optional<calibrate::LayerWalk> walk_;
+    std::optional<calibrate::Statistics> statistics_;
+    std::optional<calibrate::StatisticsWriter> new_statistics_;
 };
 
-void Conversion::calibrate_with(const CalibrationTokens& calibration) {
-    if (!needs_calibration(report_.plan.options)) return;
+calibrate::MomentOptions moment_options(const ConversionOptions& options) {
+    return {.sinks = options.lsq.sinks, .centred_keys = options.lsq.mean_key};
+}
+
+std::string Conversion::calibrate_with(const CalibrationTokens& calibration, const ConvertRequest& request) {
+    const auto& options = report_.plan.options;
+    if (!needs_calibration(options, request)) {
+        if (!method_.needs_moments) return "";
+        statistics_.emplace(request.statistics, source_, moment_options(options));
+        return statistics_->text();
+    }
     if (calibration.windows.empty()) {
         throw core::Error({.what = "the conversion needs calibration text, and there is none",
                            .where = "--calibration",
                            .remedy = "pass a longer text"});
     }
-    model::ModelOptions options;
-    options.device = device_;
-    walk_.emplace(source_, calibration.windows, options);
+    model::ModelOptions walk;
+    walk.device = device_;
+    walk_.emplace(source_, calibration.windows, walk);
+    if (!request.statistics.empty() && method_.needs_moments) {
+        new_statistics_.emplace(request.statistics, source_.config(),
+                                calibrate::StatisticsOrigin{.model = calibrate::fingerprint_of(source_),
+                                                            .text = calibration.origin,
+                                                            .options = moment_options(options)});
+    }
+    return calibration.origin;
+}
+
+calibrate::AttentionMoments Conversion::moments_of(int layer, const std::stop_token& stop) {
+    if (statistics_) return statistics_->layer(layer);
+    auto options = moment_options(report_.plan.options);
+    options.seed = static_cast<std::uint64_t>(layer);
+    const auto moments = calibrate::measure_attention_moments(*walk_, options, stop);
+    if (new_statistics_) new_statistics_->add(layer, moments);
+    return moments;
 }
 
 LayerFidelity Conversion::convert_layer(int layer, const std::stop_token& stop) {
@@ -110,10 +143,7 @@ LayerFidelity Conversion::convert_layer(int layer, const std::stop_token& stop) 
         std::get<checkpoint::MlaConfig>(plan.target.attention).rope_pairs[static_cast<std::size_t>(layer)];
     std::optional<calibrate::AttentionMoments> moments;
     if (method_.needs_moments) {
-        const auto& lsq = plan.options.lsq;
-        moments = calibrate::measure_attention_moments(
-            *walk_, {.sinks = lsq.sinks, .centred_keys = lsq.mean_key, .seed = static_cast<std::uint64_t>(layer)},
-            stop);
+        moments = moments_of(layer, stop);
     } else if (walk_) {
         rope_pairs = keep_best(two_norm_ranks(calibrate::measure_pair_norms(*walk_, stop)), *plan.options.rope_pairs);
     }
@@ -173,8 +203,9 @@ core::OrderedJson ConversionReport::to_json() const {
     return json;
 }
 
-bool needs_calibration(const ConversionOptions& options) {
-    return find_method(options.method).needs_moments || options.selection == Selection::two_norm;
+bool needs_calibration(const ConversionOptions& options, const ConvertRequest& request) {
+    if (!find_method(options.method).needs_moments) return options.selection == Selection::two_norm;
+    return request.statistics.empty() || !std::filesystem::exists(request.statistics);
 }
 
 ConversionReport convert(const Checkpoint& source, const Plan& plan, const CalibrationTokens& calibration,
@@ -182,7 +213,8 @@ ConversionReport convert(const Checkpoint& source, const Plan& plan, const Calib
     const auto started = std::chrono::steady_clock::now();
     const torch::NoGradGuard no_gradients;
     Conversion conversion(source, plan, request);
-    conversion.calibrate_with(calibration);
+    auto used = calibration;
+    used.origin = conversion.calibrate_with(calibration, request);
     conversion.copy_shared_tensors(stop);
     progress.begin("converting", plan.target.num_hidden_layers);
     for (int layer = 0; layer < plan.target.num_hidden_layers; ++layer) {
@@ -194,7 +226,7 @@ ConversionReport convert(const Checkpoint& source, const Plan& plan, const Calib
     progress.end();
     core::throw_if_stopped(stop);
     conversion.report().seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-    conversion.write_documents(calibration, request);
+    conversion.write_documents(used, request);
     conversion.finish();
     return conversion.report();
 }

@@ -24,6 +24,8 @@ struct ConvertRequest {
     bool replace = false;  ///< replace an existing target
     core::DType dtype = core::DType::bf16;
     std::string device = "cpu";
+    /// Moments of a calibration: read where the directory exists, else measured and saved there; empty: neither.
+    std::filesystem::path statistics;
     std::string command;  ///< recorded in conversion.json
     std::string version;  ///< of this program, recorded in conversion.json
 };
@@ -35,8 +37,8 @@ struct ConversionReport {
     core::OrderedJson to_json() const;
 };
 
-/// True when the options need calibration tokens (2-norm selection, the method lsq).
-bool needs_calibration(const ConversionOptions& options);
+/// True when the conversion needs calibration tokens (2-norm selection; the method lsq, unless statistics exist).
+bool needs_calibration(const ConversionOptions& options, const ConvertRequest& request);
 
 /// Converts layer by layer; at most one layer of weights is in memory. An interrupted run leaves the target untouched.
 /// Throws Error (unusable device, target or calibration) and Cancelled.

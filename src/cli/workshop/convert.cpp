@@ -82,7 +82,7 @@ void convert_model(ConvertCommand& command, Session& session) {
 
     checkpoint::check_target(command.request.target, command.request.replace);
     convert::CalibrationTokens calibration;
-    if (convert::needs_calibration(command.conversion)) {
+    if (convert::needs_calibration(command.conversion, command.request)) {
         auto text = calibration_text(source, command.calibration, session);
         calibration = {.windows = std::move(text.windows), .origin = std::move(text.origin)};
     }
@@ -155,6 +155,8 @@ void add_convert(CLI::App& program, Session& session) {
     add_dtype_option(*verb, "--dtype", command->request.dtype, "Weights on disk");
     verb->add_option("--device", command->request.device, "Where to compute, as LibTorch spells it")
         ->capture_default_str();
+    verb->add_option("--statistics", command->request.statistics,
+                     "lsq: directory that keeps the calibration; read where it exists, else written");
     verb->add_flag("--force", command->request.replace, "Replace OUT where it exists");
     verb->add_flag("--dry-run", command->dry_run, "Print the plan and what it would save; write nothing");
     verb->callback([command, &session] { convert_model(*command, session); });
