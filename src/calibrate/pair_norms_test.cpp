@@ -86,9 +86,9 @@ TEST(LayerWalk, CarriesTheHiddenStatesFromLayerToLayer) {
     const torch::NoGradGuard no_gradients;
     const model::ModelOptions options;
     LayerWalk walk(source, {windows[0]}, options);
-    walk.step([](model::DecoderLayerImpl&, const torch::Tensor&) {});
+    walk.step({[](model::DecoderLayerImpl&, const torch::Tensor&) {}});
     torch::Tensor seen;
-    walk.step([&](model::DecoderLayerImpl&, const torch::Tensor& x) { seen = x; });
+    walk.step({[&](model::DecoderLayerImpl&, const torch::Tensor& x) { seen = x; }});
 
     const auto& config = source.config();
     const auto table = model::read_tensor(source, "model.embed_tokens.weight", {config.vocab_size, config.hidden_size});

@@ -76,7 +76,7 @@ Compensation compensate(const calibrate::PairMoments& moments, bool solve) {
     auto alpha = torch::ones_like(m.aa);
     auto gamma = torch::zeros_like(m.aa);
     if (solve) {
-        const auto floor = eigenvalue_floor * (m.aa + m.bb) + 1e-300;
+        const auto floor = eigenvalue_floor * (m.aa + m.bb) + 1e-30;
         const auto aa = m.aa + floor;
         const auto bb = m.bb + floor;
         const auto determinant = aa * bb - m.ab * m.ab;
@@ -129,7 +129,8 @@ WeightedFactors factorize(const WeightedProblem& problem, std::int64_t rank) {
         .down = leading.t().mm(stack),
         .key_up = times_blocks(key_inverse, leading.slice(0, 0, key_rows)),
         .value_up = times_blocks(value_inverse, leading.slice(0, key_rows)),
-        .kept = (energies.slice(0, energies.size(0) - rank).sum() / energies.sum().clamp_min(1e-300)).item<double>()};
+        .lost =
+            (energies.slice(0, 0, energies.size(0) - rank).sum() / energies.sum().clamp_min(1e-300)).item<double>()};
 }
 
 }  // namespace mha2mla::convert

@@ -40,7 +40,7 @@ RotaryComponents choose_components(const RotaryProblem& problem, std::int64_t co
 /// errors count by the block-diagonal metrics [G, d, d] and inputs by their covariance [E, E].
 struct WeightedFactors {
     torch::Tensor down, key_up, value_up;
-    double kept = 0;  ///< share of the weighted energy
+    double lost = 0;  ///< share of the weighted energy that no factors of this rank keep
 };
 struct WeightedProblem {
     torch::Tensor keys, values;

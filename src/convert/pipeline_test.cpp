@@ -207,10 +207,67 @@ TEST_F(Pipeline, TwoNormKeepsThePairsOfItsStatistics) {
 TEST_F(Pipeline, TwoNormWithoutTokensIsRefused) {
     ConversionOptions options;
     options.selection = Selection::two_norm;
-    EXPECT_TRUE(needs_calibration(options));
-    EXPECT_FALSE(needs_calibration({}));
+    EXPECT_TRUE(needs_calibration(options, {}));
+    EXPECT_FALSE(needs_calibration({}, {}));
     EXPECT_THROW(run(fixture("tiny-gqa"), options), core::Error);
     EXPECT_THAT(left_behind(), testing::IsEmpty());
+}
+
+const CalibrationTokens some_text{{{1, 2, 3, 4, 5, 6, 90, 71, 33, 8, 64, 12, 5, 77, 21, 40, 101, 9, 18, 27, 55, 3},
+                                   {70, 60, 50, 40, 30, 20, 10, 5, 99, 17, 41, 11, 2, 64, 88, 31, 14, 25, 6, 36, 48}},
+                                  "two windows"};
+
+ConversionOptions lsq() {
+    ConversionOptions options;
+    options.method = "lsq";
+    return options;
+}
+
+/// Every rotary component and the full rank: nothing is lost, whatever else is switched on or off.
+TEST_F(Pipeline, LsqOfFullSizeChangesNoLogit) {
+    for (const auto* name : {"tiny-mha", "tiny-gqa", "tiny-gqa-tied", "tiny-llama3", "tiny-bias"}) {
+        const auto source = fixture(name);
+        const auto& config = source.config();
+        for (const bool exact_parts : {true, false}) {
+            SCOPED_TRACE(std::string(name) + (exact_parts ? ", exact parts" : ""));
+            auto options = lsq();
+            options.lsq.rope_components = config.num_key_value_heads * config.rope_pairs();
+            options.cache_ratio = 2;
+            options.lsq.mean_key = exact_parts;
+            options.lsq.sinks = exact_parts ? 4 : 0;
+            run(source, options, some_text);
+            EXPECT_LT(relative_difference(logits(Checkpoint::open(target())), logits(source)), 1e-3);
+        }
+    }
+}
+
+TEST_F(Pipeline, LsqHoldsThePlannedSizesAndTwoRunsWriteTheSameBytes) {
+    const auto source = fixture("tiny-gqa");
+    auto options = lsq();
+    options.cache_ratio = 0.25;
+    run(source, options, some_text);
+    const auto first = core::read_text(target() / "model.safetensors");
+    const auto converted = Checkpoint::open(target());
+    EXPECT_EQ(converted.config().cached_elements(0), source.config().cached_elements(0) / 4);
+    EXPECT_EQ(converted.config().mla().sink_tokens, 4);
+    run(source, options, some_text);
+    EXPECT_TRUE(core::read_text(target() / "model.safetensors") == first);
+}
+
+TEST_F(Pipeline, SavedStatisticsStandForTheText) {
+    const auto source = fixture("tiny-gqa");
+    auto asked = request();
+    asked.statistics = directory_ / "statistics";
+    core::Progress silent;
+    const auto plan = make_plan(source.config(), lsq());
+    EXPECT_TRUE(needs_calibration(lsq(), asked));
+    convert(source, plan, some_text, asked, silent, {});
+    const auto measured = logits(Checkpoint::open(target()));
+    EXPECT_FALSE(needs_calibration(lsq(), asked));
+    convert(source, plan, {}, asked, silent, {});
+    EXPECT_LT(relative_difference(logits(Checkpoint::open(target())), measured), 1e-3);
+    const auto record = core::parse_json(core::read_text(target() / "conversion.json"), "conversion.json");
+    EXPECT_EQ(record["calibration"]["origin"], "two windows");
 }
 
 TEST_F(Pipeline, WritesEveryDocument) {

@@ -1,0 +1,166 @@
+#include "convert/lsq_parts.h"
+
+#include <cmath>
+#include <gtest/gtest.h>
+
+namespace mha2mla::convert {
+namespace {
+
+using torch::Tensor;
+
+Tensor random(const std::vector<std::int64_t>& shape) { return torch::randn(shape, torch::kFloat64); }
+
+/// A random positive definite matrix [batch, n, n] or [n, n].
+Tensor positive(std::vector<std::int64_t> shape) {
+    const auto x = random(shape);
+    return x.matmul(x.transpose(-1, -2)) + 0.1 * torch::eye(shape.back(), torch::kFloat64);
+}
+
+double difference(const Tensor& a, const Tensor& b) { return ((a - b).abs().max() / b.abs().max()).item<double>(); }
+
+/// Moments of random samples of (a, b, t), one head and three pairs.
+calibrate::PairMoments sampled_moments() {
+    const auto a = random({1, 3, 200});
+    const auto b = random({1, 3, 200}) + 0.5 * a;
+    const auto t = 0.7 * a - 0.2 * b + 0.3 * random({1, 3, 200});
+    const auto mean = [](const Tensor& x, const Tensor& y) { return (x * y).mean(-1); };
+    return {mean(a, a), mean(a, b), mean(b, b), mean(t, a), mean(t, b), mean(t, t)};
+}
+
+double residual_at(const calibrate::PairMoments& m, std::int64_t pair, double alpha, double gamma) {
+    const auto at = [&](const Tensor& x) { return x[0][pair].item<double>(); };
+    return at(m.tt) - 2 * (alpha * at(m.ta) + gamma * at(m.tb)) + alpha * alpha * at(m.aa) +
+           2 * alpha * gamma * at(m.ab) + gamma * gamma * at(m.bb);
+}
+
+TEST(Compensation, IsTheBestConstant) {
+    torch::manual_seed(1);
+    const auto moments = sampled_moments();
+    const auto solved = compensate(moments, true);
+    const auto constant = compensate(moments, false);
+    for (std::int64_t pair = 0; pair < 3; ++pair) {
+        const double alpha = solved.factor_HP2[0][pair][0].item<double>();
+        const double gamma = solved.factor_HP2[0][pair][1].item<double>();
+        const double best = solved.residual_HP[0][pair].item<double>();
+        EXPECT_NEAR(best, residual_at(moments, pair, alpha, gamma), 1e-9);
+        for (const double step : {-1e-2, 1e-2}) {
+            EXPECT_LT(best, residual_at(moments, pair, alpha + step, gamma));
+            EXPECT_LT(best, residual_at(moments, pair, alpha, gamma + step));
+        }
+        EXPECT_EQ(constant.factor_HP2[0][pair][0].item<double>(), 1);
+        EXPECT_NEAR(constant.residual_HP[0][pair].item<double>(), residual_at(moments, pair, 1, 0), 1e-9);
+    }
+}
+
+TEST(Compensation, OfASilentPairIsFinite) {
+    const auto zero = torch::zeros({1, 3}, torch::kFloat64);
+    const auto solved = compensate({zero, zero, zero, zero, zero, zero}, true);
+    EXPECT_TRUE(solved.factor_HP2.isfinite().all().item<bool>());
+}
+
+/// G = 2 KV heads of width 6 (3 pairs), H = 4 query heads.
+RotaryProblem rotary_problem(bool mix_heads) {
+    return {.key_covariance = positive({12, 12}),
+            .weight_GP = random({2, 3}).abs() + 0.1,
+            .kept_loss_P = random({3}).abs() + 0.1,
+            .query_heads = 4,
+            .mix_heads = mix_heads};
+}
+
+/// conj(q) k summed over all pairs of query head `head`, through the components: sum of conj(factor q) (Rk k).
+double component_logit(const RotaryComponents& components, const Tensor& q_d, const Tensor& k, std::int64_t head) {
+    const auto count = static_cast<std::int64_t>(components.pairs.size());
+    const auto key = components.to_key.mv(k);
+    double sum = 0;
+    for (std::int64_t c = 0; c < count; ++c) {
+        const auto pair = components.pairs[static_cast<std::size_t>(c)];
+        const auto number = [](const Tensor& re, const Tensor& im) {
+            return std::complex<double>(re.item<double>(), im.item<double>());
+        };
+        const auto q = number(q_d[pair], q_d[pair + 3]);
+        const auto factor = number(components.factor_HC2[head][c][0], components.factor_HC2[head][c][1]);
+        sum += (std::conj(factor * q) * number(key[c], key[c + count])).real();
+    }
+    return sum;
+}
+
+TEST(RotaryComponents, AllTogetherAreTheKeys) {
+    torch::manual_seed(2);
+    for (const bool mix_heads : {true, false}) {
+        const auto components = choose_components(rotary_problem(mix_heads), 6);
+        const auto identity = components.from_key.mm(components.to_key);
+        EXPECT_LT(difference(identity, torch::eye(12, torch::kFloat64)), 1e-9);
+        const auto q = random({6});
+        const auto k = random({12});
+        EXPECT_NEAR(component_logit(components, q, k, 0), q.dot(k.slice(0, 0, 6)).item<double>(), 1e-9);
+        EXPECT_NEAR(component_logit(components, q, k, 3), q.dot(k.slice(0, 6, 12)).item<double>(), 1e-9);
+    }
+}
+
+/// What the components leave of the keys, weighed as choose_components weighs it.
+double lost_energy(const RotaryProblem& problem, const RotaryComponents& components) {
+    const auto left = torch::eye(12, torch::kFloat64) - components.from_key.mm(components.to_key);
+    const auto energy = torch::diag(left.mm(problem.key_covariance).mm(left.t())).view({2, 2, 3}).sum(1);
+    return (energy * problem.weight_GP * problem.kept_loss_P).sum().item<double>();
+}
+
+TEST(RotaryComponents, MixedHeadsLoseNoMoreThanSingleOnes) {
+    torch::manual_seed(3);
+    for (int round = 0; round < 5; ++round) {
+        auto problem = rotary_problem(true);
+        for (std::int64_t count = 0; count < 6; ++count) {
+            problem.mix_heads = true;
+            const auto mixed = choose_components(problem, count);
+            problem.mix_heads = false;
+            const auto single = choose_components(problem, count);
+            EXPECT_LE(lost_energy(problem, mixed), lost_energy(problem, single) * (1 + 1e-9)) << count;
+        }
+    }
+}
+
+WeightedProblem weighted_problem() {
+    return {.keys = random({6, 7}),
+            .values = random({6, 7}),
+            .key_metric_Gdd = positive({2, 3, 3}),
+            .value_metric_Gdd = positive({2, 3, 3}),
+            .input_covariance = positive({7, 7})};
+}
+
+double weighted_loss(const WeightedProblem& problem, const WeightedFactors& factors) {
+    const auto side = [&](const Tensor& rows, const Tensor& up, const Tensor& metric) {
+        const auto error = (rows - up.mm(factors.down)).view({2, 3, 7});
+        return error.transpose(1, 2).bmm(metric).bmm(error).sum(0).mul(problem.input_covariance).sum().item<double>();
+    };
+    return side(problem.keys, factors.key_up, problem.key_metric_Gdd) +
+           side(problem.values, factors.value_up, problem.value_metric_Gdd);
+}
+
+TEST(WeightedFactors, AreExactAtFullRank) {
+    torch::manual_seed(4);
+    const auto problem = weighted_problem();
+    const auto factors = factorize(problem, 7);
+    EXPECT_LT(difference(factors.key_up.mm(factors.down), problem.keys), 1e-9);
+    EXPECT_LT(difference(factors.value_up.mm(factors.down), problem.values), 1e-9);
+    EXPECT_NEAR(factors.lost, 0, 1e-9);
+}
+
+TEST(WeightedFactors, AreTheBestOfTheirRank) {
+    torch::manual_seed(5);
+    const auto problem = weighted_problem();
+    const auto factors = factorize(problem, 3);
+    const double best = weighted_loss(problem, factors);
+    const auto all =
+        weighted_loss(problem, {torch::zeros({1, 7}, torch::kFloat64), torch::zeros({6, 1}, torch::kFloat64),
+                                torch::zeros({6, 1}, torch::kFloat64)});
+    EXPECT_NEAR(factors.lost, best / all, 1e-9);
+    for (int round = 0; round < 20; ++round) {
+        auto moved = factors;
+        moved.down = moved.down + 1e-3 * random({3, 7});
+        moved.key_up = moved.key_up + 1e-3 * random({6, 3});
+        moved.value_up = moved.value_up + 1e-3 * random({6, 3});
+        EXPECT_GT(weighted_loss(problem, moved), best);
+    }
+}
+
+}  // namespace
+}  // namespace mha2mla::convert
