@@ -20,9 +20,11 @@ struct AttendJob {
     const kernels::KeyValueBlock* blocks = nullptr;  // [streams, block_count], pages of page_tokens
     std::int64_t block_count = 0;
     std::int64_t keys = 0;
-    const float* q = nullptr;               // [streams, rows, key_width]
-    const std::int64_t* visible = nullptr;  // [rows]: row m sees keys [0, visible[m])
-    float* out = nullptr;                   // [streams, rows, value_width]
+    const float* q = nullptr;                          // [streams, rows, key_width]
+    const std::int64_t* visible = nullptr;             // [rows]: row m sees keys [0, visible[m])
+    const kernels::PackedMatrix* positions = nullptr;  // [positions, d], one row a key; null: no positional part
+    const float* position_q = nullptr;                 // [streams, rows, d]: position_q . row joins the scaled logit
+    float* out = nullptr;                              // [streams, rows, value_width]
 };
 
 /// Few rows (decode): split over keys, every worker handles all streams of its keys, merged by log-sum-exp. Many rows

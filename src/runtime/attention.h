@@ -19,9 +19,21 @@ AttentionForm choose_form(AttentionForm asked, std::int64_t chunk_tokens);
 void attend_absorbed(const AttentionInput& input, const MlaWeights& weights, const Compute& compute);
 void attend_expanded(const AttentionInput& input, const MlaWeights& weights, const Compute& compute);
 
-/// Picks the un-rotated part of every query: pairs ascending, first halves, then second halves.
+/// Picks the un-rotated part of every query: pairs ascending, times their factors, first halves, then second halves.
 /// Writes [dn] to out + ((g * tokens + t) * group + h) * out_stride for head h of KV head g.
 void pick_unrotated_query(const AttentionInput& input, const MlaWeights& weights, float* out, std::int64_t out_stride,
                           const Compute& compute);
+
+/// A part of every query that rotates with the query's position, and where it goes: in the order above.
+struct RotatedPart {
+    std::int64_t pairs = 0;
+    const std::vector<std::vector<std::int32_t>>* pairs_of_heads = nullptr;  // [G], or one for all; null: all, in order
+    const std::vector<float>* factors = nullptr;                             // [H, pairs, 2]; null or empty: 1
+    float* out = nullptr;
+    std::int64_t out_stride = 0;
+    std::int64_t kv_head_columns = 0;  // with pairs of their own, KV heads write so many columns apart
+};
+
+void rotate_query(const AttentionInput& input, const RotatedPart& part, const Compute& compute);
 
 }  // namespace mha2mla::runtime

@@ -97,6 +97,9 @@ INSTANTIATE_TEST_SUITE_P(
                     MlaChoice{.name = "shared_rotary_key", .shared_rope_key = true},
                     MlaChoice{.name = "all_pairs_unrotated", .shared_rope_key = true, .nope_pairs = NopePairs::all},
                     MlaChoice{.name = "own_keys_all_pairs", .nope_pairs = NopePairs::all, .biases = true},
+                    MlaChoice{.name = "factors", .nope_pairs = NopePairs::all, .factors = true},
+                    MlaChoice{.name = "factors_of_what_is_unrotated", .pairs = {0, 5}, .factors = true},
+                    MlaChoice{.name = "positional_part", .positional_part = true},
                     MlaChoice{.name = "nothing_unrotated", .ranks = {9, 32}, .pairs = {8, 1}},
                     MlaChoice{.name = "nothing_rotated", .ranks = {40, 1}, .pairs = {0, 7}, .biases = true}),
     testing::PrintToStringParamName());

@@ -11,6 +11,8 @@ namespace {
 
 using checkpoint::ModelConfig;
 
+bool has_positional_part(const ModelConfig& config) { return config.is_mla() && config.mla().positional_part; }
+
 void widen(std::int64_t& width, std::int64_t needed) { width = std::max(width, needed); }
 
 void add_mla_widths(const ModelConfig& config, int layer, WorkspaceShape& shape) {
@@ -37,6 +39,7 @@ WorkspaceShape workspace_shape(const ModelConfig& config, const ModelWeights& we
                          .heads_width = attention.heads * attention.value_dim,
                          .key_width = config.head_dim,
                          .value_width = config.head_dim,
+                         .position_width = has_positional_part(config) ? config.head_dim : 0,
                          .pages = positions / cache::page_tokens,
                          .kv_cache = kv_cache};
     for (int layer = 0; layer < config.num_hidden_layers; ++layer) {
@@ -68,6 +71,8 @@ Transformer::Transformer(const ModelConfig& config, ModelWeights weights, const 
       form_(options.attention),
       attention_shape_(config_),
       rope_(config_, positions, pool),
+      positions_(has_positional_part(config_) ? PositionTable(rope_, positions, options.kv_cache, pool)
+                                              : PositionTable()),
       workspace_(workspace_shape(config_, weights_, options.kv_cache, positions, pool.size())),
       compute_{.kernels = kernels::kernels(), .pool = pool, .workspace = workspace_} {}
 
@@ -113,6 +118,7 @@ void Transformer::run_layer(int layer, const Chunk& chunk) {
                compute_);
     const AttentionInput input{.shape = attention_shape_,
                                .rope = rope_,
+                               .positions = positions_.matrix_or_null(),
                                .chunk = chunk,
                                .layer = layer,
                                .projected_width = weights.attention_in.weight.outputs()};

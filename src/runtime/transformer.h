@@ -11,6 +11,7 @@
 #include "runtime/chunk.h"
 #include "runtime/compute.h"
 #include "runtime/decoder.h"
+#include "runtime/position_table.h"
 #include "runtime/rope_table.h"
 #include "runtime/weights.h"
 
@@ -48,6 +49,7 @@ private:
     AttentionForm form_;
     AttentionShape attention_shape_;
     RopeTable rope_;
+    PositionTable positions_;
     Workspace workspace_;
     Compute compute_;
 };

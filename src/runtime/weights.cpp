@@ -34,11 +34,41 @@ void add_kv_head(const float* kv_b, const KvUpShape& shape, const WeightLoader& 
     weights.query_absorb.push_back(loader.pack(transposed, rank, dn));
 }
 
+/// k_mean [G, d] (half-split pairs) as factors of the query: conj(k_mean) * scale for each query head.
+std::vector<float> position_factors(const std::vector<float>& k_mean, const ModelConfig& config) {
+    const auto scale = static_cast<float>(config.mla().softmax_scale);
+    const int pairs = config.rope_pairs();
+    std::vector<float> factors;
+    for (int head = 0; head < config.num_attention_heads; ++head) {
+        const float* const mean = k_mean.data() + head / config.group_size() * config.head_dim;
+        for (int i = 0; i < pairs; ++i) {
+            factors.push_back(mean[i] * scale);
+            factors.push_back(-mean[i + pairs] * scale);
+        }
+    }
+    return factors;
+}
+
+/// The factors and constants of the query that the checkpoint may have.
+void load_query_factors(const checkpoint::Checkpoint& model, int layer, MlaWeights& weights) {
+    const ModelConfig& config = model.config();
+    const MlaConfig& mla = config.mla();
+    const std::int64_t heads = config.num_attention_heads;
+    const std::int64_t nope = weights.qk_nope_head_dim / 2, rope = weights.qk_rope_head_dim / 2;
+    const auto read = [&](const char* name, const checkpoint::Shape& shape) {
+        return model.read(checkpoint::layer_tensor(layer, name), shape);
+    };
+    if (mla.q_nope_factor && nope > 0) weights.nope_factors = read("self_attn.q_nope_factor", {heads, nope, 2});
+    if (mla.q_rope_factor && rope > 0) weights.rope_factors = read("self_attn.q_rope_factor", {heads, rope, 2});
+    if (!mla.positional_part) return;
+    weights.position_factors =
+        position_factors(read("self_attn.k_mean", {config.num_key_value_heads, config.head_dim}), config);
+}
+
 MlaWeights load_mla(const checkpoint::Checkpoint& model, int layer, const WeightLoader& loader) {
     const ModelConfig& config = model.config();
     const MlaConfig& mla = config.mla();
-    core::invariant(!mla.positional_part && mla.sink_tokens == 0,
-                    "a checkpoint with these parts is refused when opened");
+    core::invariant(mla.sink_tokens == 0, "a checkpoint with these parts is refused when opened");
     const auto l = static_cast<std::size_t>(layer);
     const KvUpShape shape{mla.qk_nope_head_dim[l], mla.v_head_dim, mla.kv_lora_rank[l]};
     MlaWeights weights{.kv_lora_rank = shape.rank,
@@ -48,7 +78,11 @@ MlaWeights load_mla(const checkpoint::Checkpoint& model, int layer, const Weight
                        .query_absorb = {},
                        .value_up = {},
                        .nope_pairs = {},
-                       .rope_pairs = {}};
+                       .rope_pairs = {},
+                       .nope_factors = {},
+                       .rope_factors = {},
+                       .position_factors = {}};
+    load_query_factors(model, layer, weights);
     const std::int64_t head_rows = shape.dn + shape.dv;
     const auto kv_b = model.read(checkpoint::layer_tensor(layer, "self_attn.kv_b_proj.weight"),
                                  {config.num_key_value_heads * head_rows, shape.rank});

@@ -28,6 +28,10 @@ struct MlaWeights {
     std::vector<Matrix> value_up;                       // W_uv of each KV head [dv, R]
     std::vector<std::vector<std::int32_t>> nope_pairs;  // [G][dn / 2]: source pairs of the un-rotated query
     std::vector<std::vector<std::int32_t>> rope_pairs;  // [K][dr / 2]: source pairs and frequencies
+    // Complex factors of the query's pairs, (real, imaginary). Empty: 1, and for the last: no positional part.
+    std::vector<float> nope_factors;      // [H, dn / 2, 2]
+    std::vector<float> rope_factors;      // [H, dr / 2, 2]
+    std::vector<float> position_factors;  // [H, d / 2, 2]: conj(k_mean) of the head's KV head, times the softmax scale
 };
 
 struct LayerWeights {
