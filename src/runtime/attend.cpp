@@ -62,7 +62,7 @@ void attend_blocks(const AttendJob& job, std::int64_t begin, std::int64_t end, c
     for (std::int64_t stream = 0; stream < job.streams; ++stream) {
         const std::int64_t row = stream * job.rows;
         auto params = row_params(job, stream, 0, job.rows);
-        params.first_key = begin * cache::page_tokens;
+        params.first_key = std::max(begin * cache::page_tokens, job.first_key);
         params.end_key = std::min(end * cache::page_tokens, job.keys);
         params.out = part.out + row * job.value_width;
         params.max = part.max + row;
@@ -100,7 +100,8 @@ void split_over_keys(const AttendJob& job, const Compute& compute) {
                            .rows = rows,
                            .width = job.value_width,
                            .out = job.out,
-                           .out_stride = job.value_width});
+                           .out_stride = job.value_width,
+                           .log_sum = job.log_sum});
 }
 
 /// One block of rows of one stream over all keys that it sees, normalized in place.
@@ -110,6 +111,7 @@ void attend_rows(const AttendJob& job, std::int64_t stream, std::int64_t first_r
     const std::int64_t rows = std::min(attention_task_rows, job.rows - first_row);
     const std::int64_t row = stream * job.rows + first_row;
     auto params = row_params(job, stream, first_row, rows);
+    params.first_key = job.first_key;
     params.end_key = *std::max_element(params.visible, params.visible + rows);
     params.out = job.out + row * job.value_width;
     params.max = workspace.row_max.data() + row;
@@ -126,7 +128,8 @@ void attend_rows(const AttendJob& job, std::int64_t stream, std::int64_t first_r
                            .rows = rows,
                            .width = job.value_width,
                            .out = params.out,
-                           .out_stride = job.value_width});
+                           .out_stride = job.value_width,
+                           .log_sum = job.log_sum == nullptr ? nullptr : job.log_sum + row});
 }
 
 /// Late rows see more keys than early ones, so workers take the next block as they finish one, the longest first.

@@ -59,7 +59,7 @@ struct Decoder::Impl {
          core::Progress& progress)
         : config(model.config()),
           context(context_of(config, options)),
-          pages(page_formats(config, checked(options).kv_cache), context),
+          pages(page_formats(config, checked(options).kv_cache), context, sink_format(config, options.kv_cache)),
           transformer(config, load_weights(model, options.weights, pool, progress), options, pages.capacity_tokens(),
                       pool) {}
 

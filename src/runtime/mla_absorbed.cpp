@@ -78,9 +78,11 @@ void attend_absorbed(const AttentionInput& input, const MlaWeights& weights, con
             .keys = chunk.keys(),
             .q = workspace.query.data(),
             .visible = workspace.visible.data(),
+            .first_key = chunk.cache.pool().sink_tokens(),
             .positions = input.positions,
             .position_q = workspace.position_query.data(),
-            .out = workspace.attended.data()},
+            .out = workspace.attended.data(),
+            .log_sum = workspace.part_max.data()},
            compute);
     run_grouped_linear({.x = workspace.attended.data(),
                         .rows = chunk.tokens * shape.group,
@@ -88,7 +90,6 @@ void attend_absorbed(const AttentionInput& input, const MlaWeights& weights, con
                         .y = workspace.grouped.data(),
                         .y_stride = shape.value_dim},
                        compute);
-    gather_heads(workspace.grouped.data(), input, compute);
 }
 
 }  // namespace mha2mla::runtime

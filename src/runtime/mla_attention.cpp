@@ -59,6 +59,8 @@ void mla_attention(const AttentionInput& input, const MlaWeights& weights, Atten
                         rotate_rotary_keys(input, weights, compute, begin, end);
                         store_latents(input, compute, begin, end);
                     });
+    const bool has_sinks = input.chunk.cache.pool().sink_tokens() > 0;
+    if (has_sinks) store_sinks(input, weights, compute);
     if (!weights.position_factors.empty()) {
         const std::int64_t d = input.shape.head_dim;
         rotate_query(input,
@@ -73,6 +75,8 @@ void mla_attention(const AttentionInput& input, const MlaWeights& weights, Atten
     } else {
         attend_absorbed(input, weights, compute);
     }
+    if (has_sinks) attend_sinks(input, compute);
+    gather_heads(compute.workspace.grouped.data(), input, compute);
 }
 
 }  // namespace mha2mla::runtime

@@ -124,9 +124,11 @@ void attend_head(const HeadRebuild& head, const Compute& compute) {
             .keys = chunk.keys(),
             .q = workspace.query.data() + g * rows * head.key_width,
             .visible = workspace.visible.data(),
+            .first_key = chunk.cache.pool().sink_tokens(),
             .positions = input.positions,
             .position_q = workspace.position_query.data() + g * rows * input.shape.head_dim,
-            .out = workspace.attended.data() + g * rows * dv},
+            .out = workspace.grouped.data() + g * rows * dv,
+            .log_sum = workspace.part_max.data() + g * rows},
            compute);
 }
 
@@ -155,7 +157,6 @@ void attend_expanded(const AttentionInput& input, const MlaWeights& weights, con
                      .values = workspace.expanded_values.data()},
                     compute);
     }
-    gather_heads(workspace.attended.data(), input, compute);
 }
 
 }  // namespace mha2mla::runtime

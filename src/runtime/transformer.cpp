@@ -46,6 +46,10 @@ WorkspaceShape workspace_shape(const ModelConfig& config, const ModelWeights& we
         widen(shape.projected, weights.layers[static_cast<std::size_t>(layer)].attention_in.weight.outputs());
         if (config.is_mla()) add_mla_widths(config, layer, shape);
     }
+    if (config.is_mla() && config.mla().sink_tokens > 0) {
+        shape.sink_tokens = config.mla().sink_tokens;
+        shape.sink_width = config.head_dim;
+    }
     return shape;
 }
 
@@ -62,6 +66,13 @@ std::vector<cache::PageFormat> page_formats(const ModelConfig& config, core::DTy
         formats.push_back(cache::latent_format(dtype, rank, config.cached_elements(layer) - rank));
     }
     return formats;
+}
+
+cache::SinkFormat sink_format(const ModelConfig& config, core::DType dtype) {
+    if (!config.is_mla() || config.mla().sink_tokens == 0) return {};
+    return {.tokens = config.mla().sink_tokens,
+            .layers = config.num_hidden_layers,
+            .layer = cache::grouped_query_format(dtype, config.num_key_value_heads, config.head_dim)};
 }
 
 Transformer::Transformer(const ModelConfig& config, ModelWeights weights, const DecoderOptions& options,

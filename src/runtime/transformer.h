@@ -20,6 +20,9 @@ namespace mha2mla::runtime {
 /// The page format of every layer.
 std::vector<cache::PageFormat> page_formats(const checkpoint::ModelConfig& config, core::DType dtype);
 
+/// What the first tokens of a sequence keep beside their pages.
+cache::SinkFormat sink_format(const checkpoint::ModelConfig& config, core::DType dtype);
+
 /// The layers of a model over a cache that the caller owns.
 class Transformer {
 public:

@@ -32,6 +32,7 @@ struct MlaWeights {
     std::vector<float> nope_factors;      // [H, dn / 2, 2]
     std::vector<float> rope_factors;      // [H, dr / 2, 2]
     std::vector<float> position_factors;  // [H, d / 2, 2]: conj(k_mean) of the head's KV head, times the softmax scale
+    Linear sink_in;                       // k [G d], v [G d] of the sinks; empty without
 };
 
 struct LayerWeights {
@@ -46,7 +47,7 @@ struct LayerWeights {
     Linear down;
     std::variant<GqaWeights, MlaWeights> attention;
 
-    /// Bytes that one decode step reads (the absorbed form of latent attention).
+    /// Bytes that one decode step reads (the absorbed form of latent attention, beyond the sinks).
     std::size_t step_bytes() const;
 };
 

@@ -36,6 +36,8 @@ struct WorkspaceShape {
     std::int64_t expanded_key = 0;    ///< dn + dr
     std::int64_t expanded_value = 0;  ///< dv
     std::int64_t position_width = 0;  ///< d where the model has a positional part, else 0
+    std::int64_t sink_tokens = 0;     ///< S
+    std::int64_t sink_width = 0;      ///< d where there are sinks, else 0
     std::int64_t pages = 0;           ///< of the whole cache
     core::DType kv_cache = core::DType::bf16;
 };
@@ -53,7 +55,11 @@ public:
     cache::ArenaArray<float> query;           // [streams, rows, key_width]
     cache::ArenaArray<float> position_query;  // [G, tokens * group, d]: what meets the position table
     cache::ArenaArray<float> attended;        // [streams, rows, value_width]
-    cache::ArenaArray<float> grouped;         // [G, tokens * group, dv]
+    cache::ArenaArray<float> grouped;         // [parts, G, tokens * group, dv]: two parts where there are sinks
+    cache::ArenaArray<float> sink_projected;  // [S, 2 G d]: keys and values
+    cache::ArenaArray<float> sink_query;      // [G, tokens * group, d]
+    cache::ArenaArray<float> part_max;        // [2, H tokens]: of the parts of `grouped`
+    cache::ArenaArray<float> part_sum;        // likewise
     cache::ArenaArray<float> heads;           // [tokens, H dv]
     cache::ArenaArray<float> gate;            // [tokens, intermediate]
     cache::ArenaArray<float> up;              // [tokens, intermediate]
