@@ -33,6 +33,7 @@ public:
     void release(PageId page);
     /// The sinks of a new sequence. The pool must outlive them and stay where it is.
     Sinks new_sinks() { return sinks_.tokens == 0 ? Sinks() : Sinks(sinks_, sink_use_); }
+    const SinkFormat& sink_format() const { return sinks_; }
     std::int64_t sink_tokens() const { return sinks_.tokens; }
 
     bool is_shared(PageId page) const { return use_of(page).references > 1; }

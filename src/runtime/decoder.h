@@ -84,8 +84,11 @@ public:
     /// How many more tokens the cache can take for this sequence.
     std::int64_t room(const Sequence& sequence) const;
     KvBytes kv_bytes() const;
-    /// Cache bytes of one token over all layers, by formula.
+    /// Cache bytes of one token over all layers, by formula. Sinks come on top, once a sequence.
     std::size_t kv_bytes_per_token() const;
+    /// Bytes beside the weights that one decode step reads after `tokens` tokens: the cache, and once the table that
+    /// the positional part of all layers shares. Fractions are for means.
+    double step_cache_bytes(double tokens) const;
 
 private:
     struct Impl;
