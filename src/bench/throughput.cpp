@@ -98,8 +98,7 @@ private:
 
 void add_bound(ThroughputResult& result, const runtime::Decoder& decoder, int tokens) {
     const double mean_context = result.depth + 0.5 * tokens;
-    const double bytes = static_cast<double>(decoder.step_weight_bytes()) +
-                         mean_context * static_cast<double>(decoder.kv_bytes_per_token());
+    const double bytes = static_cast<double>(decoder.step_weight_bytes()) + decoder.step_cache_bytes(mean_context);
     result.bound_tokens_per_second = result.bytes_per_second / bytes;
     result.share_of_bound =
         result.bound_tokens_per_second > 0 ? result.tokens_per_second / result.bound_tokens_per_second : 0;

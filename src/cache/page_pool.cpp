@@ -8,7 +8,9 @@
 
 namespace mha2mla::cache {
 
-PagePool::PagePool(std::vector<PageFormat> layers, std::int64_t context_tokens) {
+PagePool::PagePool(std::vector<PageFormat> layers, std::int64_t context_tokens, SinkFormat sinks)
+    : sinks_(std::move(sinks)) {
+    core::invariant(sinks_.tokens >= 0 && sinks_.tokens <= page_tokens, "sinks lie in the first page");
     core::invariant(context_tokens > 0, "a cache holds at least one token");
     const std::int64_t pages = (context_tokens + page_tokens - 1) / page_tokens;
     page_use_.resize(static_cast<std::size_t>(pages));
@@ -70,7 +72,8 @@ std::byte* PagePool::row(int layer, int plane, PageId page, std::int64_t row) co
 std::size_t PagePool::used_bytes() const {
     std::int64_t rows = 0;
     for (const PageUse& use : page_use_) rows += use.rows;
-    return static_cast<std::size_t>(rows) * bytes_per_token_;
+    return static_cast<std::size_t>(rows) * bytes_per_token_ +
+           static_cast<std::size_t>(sink_use_.rows) * sinks_.bytes_per_token();
 }
 
 }  // namespace mha2mla::cache

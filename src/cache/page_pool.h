@@ -6,6 +6,7 @@
 
 #include "cache/arena.h"
 #include "cache/page_format.h"
+#include "cache/sinks.h"
 
 namespace mha2mla::cache {
 
@@ -13,12 +14,12 @@ namespace mha2mla::cache {
 /// lie side by side, so that memory is touched as tokens come.
 using PageId = std::int32_t;
 
-/// All pages of a model's cache: a fixed arena, pages with reference counts. Not thread-safe; rows of a page may be
-/// read and written from several threads.
+/// All pages of a model's cache: a fixed arena, pages with reference counts. Also knows the format of what sequences
+/// keep beside their pages. Not thread-safe; rows of a page may be read and written from several threads.
 class PagePool {
 public:
     /// `layers`: the format of each layer. `context_tokens` is rounded up to whole pages.
-    PagePool(std::vector<PageFormat> layers, std::int64_t context_tokens);
+    PagePool(std::vector<PageFormat> layers, std::int64_t context_tokens, SinkFormat sinks = {});
 
     const PageFormat& format(int layer) const { return layers_[static_cast<std::size_t>(layer)].format; }
     int layers() const { return static_cast<int>(layers_.size()); }
@@ -30,6 +31,11 @@ public:
     PageId allocate();
     void retain(PageId page);
     void release(PageId page);
+    /// The sinks of a new sequence. The pool must outlive them and stay where it is.
+    Sinks new_sinks() { return sinks_.tokens == 0 ? Sinks() : Sinks(sinks_, sink_use_); }
+    const SinkFormat& sink_format() const { return sinks_; }
+    std::int64_t sink_tokens() const { return sinks_.tokens; }
+
     bool is_shared(PageId page) const { return use_of(page).references > 1; }
 
     /// Copies the first `rows` rows of every plane of every layer.
@@ -43,7 +49,10 @@ public:
     /// Of all layers.
     std::size_t page_bytes() const { return bytes_per_token_ * static_cast<std::size_t>(page_tokens); }
     std::size_t capacity_bytes() const { return page_bytes() * page_use_.size(); }
-    std::size_t allocated_bytes() const { return page_bytes() * (page_use_.size() - free_.size()); }
+    /// Pages and sinks of all sequences.
+    std::size_t allocated_bytes() const {
+        return page_bytes() * (page_use_.size() - free_.size()) + sinks_.bytes() * sink_use_.sequences;
+    }
     std::size_t used_bytes() const;
 
 private:
@@ -63,6 +72,8 @@ private:
     std::vector<PageUse> page_use_;
     std::vector<PageId> free_;  // a stack: the page released last is the next one given
     std::size_t bytes_per_token_ = 0;
+    SinkFormat sinks_;
+    SinkUse sink_use_;
     Arena arena_;
 };
 

@@ -15,25 +15,30 @@ std::size_t pages_for(std::int64_t tokens) {
 
 }  // namespace
 
-SequenceCache::SequenceCache(PagePool& pool) : pool_(&pool) {
+SequenceCache::SequenceCache(PagePool& pool) : pool_(&pool), sinks_(pool.new_sinks()) {
     pages_.reserve(static_cast<std::size_t>(pool.pages()));  // appending a token never allocates
 }
 
 SequenceCache::~SequenceCache() { release_from(0); }
 
 SequenceCache::SequenceCache(SequenceCache&& other) noexcept
-    : pool_(other.pool_), pages_(std::exchange(other.pages_, {})), tokens_(std::exchange(other.tokens_, 0)) {}
+    : pool_(other.pool_),
+      pages_(std::exchange(other.pages_, {})),
+      tokens_(std::exchange(other.tokens_, 0)),
+      sinks_(std::move(other.sinks_)) {}
 
 SequenceCache& SequenceCache::operator=(SequenceCache&& other) noexcept {
     std::swap(pool_, other.pool_);
     std::swap(pages_, other.pages_);
     std::swap(tokens_, other.tokens_);
+    std::swap(sinks_, other.sinks_);
     return *this;
 }
 
 SequenceCache SequenceCache::fork() const {
     SequenceCache copy(*pool_);
     copy.tokens_ = tokens_;
+    copy.sinks_ = sinks_;
     for (std::size_t page = 0; page < pages_for(tokens_); ++page) {
         pool_->retain(pages_[page]);
         copy.pages_.push_back(pages_[page]);
@@ -80,11 +85,13 @@ void SequenceCache::commit(std::int64_t count) {
         pool_->set_used_rows(pages_[static_cast<std::size_t>(page)], std::min(page_tokens, end - page * page_tokens));
     }
     tokens_ = end;
+    sinks_.set_tokens(tokens_);
 }
 
 void SequenceCache::truncate(std::int64_t tokens) {
     core::invariant(tokens >= 0 && tokens <= tokens_, "a sequence is truncated to fewer tokens");
     tokens_ = tokens;
+    sinks_.set_tokens(tokens_);
     release_from(pages_for(tokens));
     if (tokens % page_tokens != 0 && !must_copy_open_page()) pool_->set_used_rows(pages_.back(), tokens % page_tokens);
 }

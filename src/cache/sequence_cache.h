@@ -10,7 +10,8 @@
 namespace mha2mla::cache {
 
 /// The cached tokens of one sequence: a list of pages. The last page may be open (partly filled). Pages are shared
-/// between forks; an open page that is shared is copied before the first write. Must not outlive its pool.
+/// between forks; an open page that is shared is copied before the first write. Sinks are never shared. Must not
+/// outlive its pool.
 class SequenceCache {
 public:
     explicit SequenceCache(PagePool& pool);
@@ -34,12 +35,16 @@ public:
 
     /// The row of a committed or reserved token. Rows of one page follow each other.
     std::byte* row(int layer, int plane, std::int64_t token) const;
+    /// The same of the first tokens' full keys and values, where the model keeps them.
+    std::byte* sink_row(int layer, int plane, std::int64_t token) const { return sinks_.row(layer, plane, token); }
     /// The pages that hold the first `tokens` tokens as the attention kernels want them: blocks
     /// [ceil(tokens / page_tokens)].
     void list_blocks(int layer, int keys, int values, std::int64_t tokens, kernels::KeyValueBlock* blocks) const;
 
-    std::size_t allocated_bytes() const { return pages_.size() * pool_->page_bytes(); }
-    std::size_t used_bytes() const { return static_cast<std::size_t>(tokens_) * pool_->bytes_per_token(); }
+    std::size_t allocated_bytes() const { return pages_.size() * pool_->page_bytes() + sinks_.allocated_bytes(); }
+    std::size_t used_bytes() const {
+        return static_cast<std::size_t>(tokens_) * pool_->bytes_per_token() + sinks_.used_bytes();
+    }
 
     const PagePool& pool() const { return *pool_; }
 
@@ -51,6 +56,7 @@ private:
     PagePool* pool_;
     std::vector<PageId> pages_;
     std::int64_t tokens_ = 0;
+    Sinks sinks_;
 };
 
 }  // namespace mha2mla::cache

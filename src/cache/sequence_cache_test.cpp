@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <map>
 #include <vector>
@@ -142,6 +143,66 @@ TEST(SequenceCache, MoveLeavesOneOwner) {
         EXPECT_EQ(pool.allocated_bytes(), pool.page_bytes());
     }
     EXPECT_EQ(pool.allocated_bytes(), 0u);
+}
+
+SinkFormat three_sinks() { return {.tokens = 3, .layers = 2, .layer = grouped_query_format(DType::f32, 2, 4)}; }
+
+/// Numbers every row of the sinks, plane by plane, from `first` on.
+void write_sinks(const SequenceCache& cache, float first) {
+    for (int plane = 0; plane < 2 * 4; ++plane) {
+        for (std::int64_t token = 0; token < 3; ++token) {
+            const float row[] = {first, first, first, first};
+            std::memcpy(cache.sink_row(plane / 4, plane % 4, token), row, sizeof row);
+            ++first;
+        }
+    }
+}
+
+void expect_sinks(const SequenceCache& cache, float first) {
+    for (int plane = 0; plane < 2 * 4; ++plane) {
+        for (std::int64_t token = 0; token < 3; ++token) {
+            float row[4] = {};
+            std::memcpy(row, cache.sink_row(plane / 4, plane % 4, token), sizeof row);
+            EXPECT_THAT(row, testing::Each(first)) << "plane " << plane << " token " << token;
+            ++first;
+        }
+    }
+}
+
+TEST(SequenceCache, AForkHasSinksOfItsOwn) {
+    PagePool pool(two_layers(), 640, three_sinks());
+    SequenceCache first(pool);
+    append(first, numbers(0, 70));
+    write_sinks(first, 100);
+    const SequenceCache second = first.fork();
+    expect_sinks(second, 100);
+    write_sinks(second, 500);
+    SequenceCache moved = std::move(first);
+    moved.truncate(3);
+    expect_sinks(moved, 100);
+    expect_sinks(second, 500);
+}
+
+TEST(SequenceCache, SinksCountAsAllocatedAndUsed) {
+    PagePool pool(two_layers(), 640, three_sinks());
+    const std::size_t row_bytes = 2 * 2 * 2 * 4 * sizeof(float);  // layers, keys and values, heads, width
+    {
+        SequenceCache cache(pool);
+        EXPECT_EQ(cache.allocated_bytes(), 3 * row_bytes);
+        append(cache, {1, 2});
+        EXPECT_EQ(cache.used_bytes(), 2 * (pool.bytes_per_token() + row_bytes));
+        append(cache, numbers(3, 68));
+        EXPECT_EQ(cache.allocated_bytes(), 2 * pool.page_bytes() + 3 * row_bytes);
+        EXPECT_EQ(cache.used_bytes(), 70 * pool.bytes_per_token() + 3 * row_bytes);
+        SequenceCache fork = cache.fork();
+        EXPECT_EQ(pool.allocated_bytes(), 2 * pool.page_bytes() + 2 * 3 * row_bytes);
+        EXPECT_EQ(pool.used_bytes(), 70 * pool.bytes_per_token() + 2 * 3 * row_bytes);
+        fork.truncate(1);
+        EXPECT_EQ(fork.used_bytes(), pool.bytes_per_token() + row_bytes);
+        cache = std::move(fork);
+    }
+    EXPECT_EQ(pool.allocated_bytes(), 0u);
+    EXPECT_EQ(pool.used_bytes(), 0u);
 }
 
 /// Random appends, forks, truncations and deaths against plain vectors.

@@ -31,11 +31,14 @@ core::OrderedJson kv_cache_json(const checkpoint::ModelConfig& config) {
         bytes.push_back(config.cached_elements(layer) * bf16_bytes);
     const int source_bytes = 2 * config.num_key_value_heads * config.head_dim * bf16_bytes * config.num_hidden_layers;
     const int total = std::accumulate(bytes.begin(), bytes.end(), 0);
-    return {{"dtype", "bf16"},
-            {"bytes_per_token", total},
-            {"bytes_per_token_per_layer", bytes},
-            {"source_bytes_per_token", source_bytes},
-            {"saved", 1.0 - static_cast<double>(total) / source_bytes}};
+    core::OrderedJson object{{"dtype", "bf16"},
+                             {"bytes_per_token", total},
+                             {"bytes_per_token_per_layer", bytes},
+                             {"source_bytes_per_token", source_bytes},
+                             {"saved", 1.0 - static_cast<double>(total) / source_bytes}};
+    // Sinks keep what the source would have kept of them.
+    if (config.is_mla()) object["sink_bytes_per_sequence"] = config.mla().sink_tokens * source_bytes;
+    return object;
 }
 
 core::OrderedJson mla_json(const checkpoint::MlaConfig& mla) {
@@ -45,6 +48,10 @@ core::OrderedJson mla_json(const checkpoint::MlaConfig& mla) {
             {"v_head_dim", mla.v_head_dim},
             {"num_rope_key_heads", mla.num_rope_key_heads},
             {"rope_pairs", mla.rope_pairs},
+            {"q_nope_factor", mla.q_nope_factor},
+            {"q_rope_factor", mla.q_rope_factor},
+            {"positional_part", mla.positional_part},
+            {"sink_tokens", mla.sink_tokens},
             {"source_model_type", mla.source_model_type}};
 }
 
@@ -101,6 +108,10 @@ std::string to_text(const checkpoint::Checkpoint& model, const core::OrderedJson
     text += fmt::format("  attention   {}\n", attention_text(config));
     text += fmt::format("  KV cache    {} bytes a token in bf16 over all layers", cache["bytes_per_token"].get<int>());
     if (config.is_mla()) text += fmt::format(" ({:.2f} % less than its source)", 100 * cache["saved"].get<double>());
+    if (config.is_mla() && config.mla().sink_tokens > 0) {
+        text += fmt::format(", and {} a text for its first {} tokens", cache["sink_bytes_per_sequence"].get<int>(),
+                            config.mla().sink_tokens);
+    }
     return text + "\n";
 }
 

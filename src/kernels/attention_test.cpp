@@ -40,9 +40,9 @@ public:
         }
     }
 
-    // Fills tokens [0, end); the others stay poison.
-    void fill(std::int64_t end) {
-        for (std::int64_t t = 0; t < end; ++t) {
+    // Fills tokens [first, end); the others stay poison.
+    void fill(std::int64_t first, std::int64_t end) {
+        for (std::int64_t t = first; t < end; ++t) {
             for (std::int64_t i = 0; i < shape_.key_width; ++i) test::store(key_source(t, i), dtype_, key_at(t, i));
             for (std::int64_t i = 0; i < shape_.value_width && !shape_.latent; ++i) {
                 test::store(values_[t * shape_.value_width + i], dtype_, value_at(t, i));
@@ -86,11 +86,30 @@ struct Case {
     Shape shape;
     std::vector<std::int64_t> visible;
     std::vector<std::int64_t> cuts;  // ends of the key ranges that separate calls take
+    bool has_bias = false;
+    std::int64_t first_key = 0;  // of the first range
+
+    // The end of the keys that a row takes.
+    std::int64_t end_key(std::int64_t row) const { return std::min(visible[row], cuts.back()); }
 };
+
+// Logits that the caller adds, [rows, tokens]; poison where the row takes no key. Empty for a case without.
+std::vector<float> bias_of(const Case& test_case) {
+    if (!test_case.has_bias) return {};
+    const std::int64_t tokens = test_case.shape.tokens;
+    std::vector<float> bias = test::random_floats(test_case.shape.rows * tokens, 14, 3);
+    for (std::int64_t row = 0; row < test_case.shape.rows; ++row) {
+        float* of_row = &bias[row * tokens];
+        std::fill_n(of_row, test_case.first_key, test::poison);
+        std::fill(of_row + test_case.end_key(row), of_row + tokens, test::poison);
+    }
+    return bias;
+}
 
 // The kernel's result: all ranges, merged.
 std::vector<float> attend(const Case& test_case, const Cache& cache, const std::vector<float>& q) {
     const Shape& shape = test_case.shape;
+    const std::vector<float> bias = bias_of(test_case);
     const auto parts = static_cast<std::int64_t>(test_case.cuts.size());
     std::vector<float> partial(parts * shape.rows * shape.value_width, test::poison);
     std::vector<float> max(parts * shape.rows, test::poison);
@@ -107,9 +126,11 @@ std::vector<float> attend(const Case& test_case, const Cache& cache, const std::
         params.key_stride_bytes = cache.key_stride();
         params.value_stride_bytes = cache.value_stride();
         params.scale = 1.0f / std::sqrt(static_cast<float>(shape.key_width));
+        params.logit_bias = test_case.has_bias ? bias.data() : nullptr;
+        params.logit_bias_stride = shape.tokens;
         params.blocks = cache.blocks();
         params.block_tokens = shape.block_tokens;
-        params.first_key = part == 0 ? 0 : test_case.cuts[part - 1];
+        params.first_key = part == 0 ? test_case.first_key : test_case.cuts[part - 1];
         params.end_key = test_case.cuts[part];
         params.visible = test_case.visible.data();
         params.out = partial.data() + part * shape.rows * shape.value_width;
@@ -126,12 +147,14 @@ std::vector<float> attend(const Case& test_case, const Cache& cache, const std::
     return out;
 }
 
-// Scores of one row in double, and how far rounding the query may move them.
-std::vector<double> probabilities(const Case& test_case, const Cache& cache, const float* q, std::int64_t keys,
-                                  double& score_error) {
-    std::vector<double> p(static_cast<std::size_t>(keys));
+// Probabilities of the keys of one row in double, and how far rounding the query may move its scores.
+std::vector<double> probabilities(const Case& test_case, const Cache& cache, const std::vector<float>& queries,
+                                  std::int64_t row, double& score_error) {
+    const float* q = &queries[row * (test_case.shape.key_width + 1)];
+    const std::vector<float> bias = bias_of(test_case);
+    std::vector<double> p(static_cast<std::size_t>(test_case.end_key(row)));
     double max = -INFINITY;
-    for (std::int64_t t = 0; t < keys; ++t) {
+    for (std::int64_t t = test_case.first_key; t < test_case.end_key(row); ++t) {
         double score = 0;
         double magnitude = 0;
         for (std::int64_t i = 0; i < test_case.shape.key_width; ++i) {
@@ -140,9 +163,10 @@ std::vector<double> probabilities(const Case& test_case, const Cache& cache, con
         }
         const double scale = 1 / std::sqrt(static_cast<double>(test_case.shape.key_width));
         score_error = std::max(score_error, magnitude * scale * (test::epsilon(test_case.dtype) + 16 * 0x1p-24));
-        p[t] = score * scale;
+        p[t] = score * scale + (bias.empty() ? 0 : bias[row * test_case.shape.tokens + t]);
         max = std::max(max, p[t]);
     }
+    std::fill_n(p.begin(), test_case.first_key, -INFINITY);
     double sum = 0;
     for (double& value : p) sum += value = std::exp(value - max);
     for (double& value : p) value /= sum;
@@ -154,18 +178,16 @@ void check_attention(const Case& test_case) {
     SCOPED_TRACE(label(test_case.isa, test_case.dtype,
                        {shape.rows, shape.key_width, shape.value_width, shape.tokens, shape.block_tokens}));
     Cache cache(test_case.dtype, shape);
-    cache.fill(*std::max_element(test_case.visible.begin(), test_case.visible.end()));
+    cache.fill(test_case.first_key, *std::max_element(test_case.visible.begin(), test_case.visible.end()));
     const std::vector<float> q = test::random_floats(shape.rows * (shape.key_width + 1), 13, 2);
     const std::vector<float> out = attend(test_case, cache, q);
     for (std::int64_t row = 0; row < shape.rows; ++row) {
         double score_error = 0;
-        const std::int64_t keys = std::min(test_case.visible[row], test_case.cuts.back());
-        const std::vector<double> p =
-            probabilities(test_case, cache, &q[row * (shape.key_width + 1)], keys, score_error);
+        const std::vector<double> p = probabilities(test_case, cache, q, row, score_error);
         for (std::int64_t i = 0; i < shape.value_width; ++i) {
             double expected = 0;
             double magnitude = 0;
-            for (std::int64_t t = 0; t < keys; ++t) {
+            for (std::int64_t t = test_case.first_key; t < test_case.end_key(row); ++t) {
                 expected += p[t] * cache.value(t, i);
                 magnitude += p[t] * std::abs(cache.value(t, i));
             }
@@ -253,20 +275,62 @@ TEST(Attention, KeyRangesMerge) {
     }
 }
 
+TEST(Attention, AddsTheCallersLogits) {
+    for (const Isa isa : supported_isas()) {
+        for (const DType dtype : {DType::f32, DType::bf16}) {
+            for (std::int64_t rows = 1; rows <= 40; ++rows) {
+                std::vector<std::int64_t> causal(rows);
+                for (std::int64_t row = 0; row < rows; ++row) causal[row] = 100 + row;
+                check_attention({isa, dtype, {rows, 24, 40, 150}, causal, {150}, true, 7});
+                check_attention({isa, dtype, {rows, 33, 31, 150, 64, true}, causal, {64, 81, 150}, true});
+            }
+        }
+    }
+}
+
+TEST(Attention, EveryNumberOfTokensOfATileWithTheCallersLogits) {
+    for (const Isa isa : supported_isas()) {
+        for (const std::int64_t rows : {1, 6, 9, 14}) {
+            for (std::int64_t tokens = 1; tokens <= 67; ++tokens) {
+                const std::vector<std::int64_t> all(rows, tokens);
+                check_attention({isa, DType::bf16, {rows, 16, 16, tokens}, all, {tokens}, true, tokens / 3});
+            }
+        }
+    }
+}
+
 TEST(Attention, ARowThatSeesNothingIsEmpty) {
     for (const Isa isa : supported_isas()) {
         for (const std::int64_t rows : {2, 12}) {
             const Shape shape{rows, 16, 16, 64};
             Cache cache(DType::bf16, shape);
-            cache.fill(64);
+            cache.fill(0, 64);
             std::vector<std::int64_t> visible(rows, 64);
             visible[1] = 32;
             const std::vector<float> q = test::random_floats(rows * 16, 5);
             std::vector<float> out(rows * 16, test::poison), max(rows, test::poison), sum(rows, test::poison);
             test::PoisonedBytes scratch(attention_scratch_bytes(rows, 16, 16));
-            kernels(isa).attention({DType::bf16, q.data(), 16, rows, 16, 16, cache.key_stride(), cache.value_stride(),
-                                    1.0f, cache.blocks(), 64, 32, 64, visible.data(), out.data(), 16, max.data(),
-                                    sum.data(), scratch.data()});
+            kernels(isa).attention({DType::bf16,
+                                    q.data(),
+                                    16,
+                                    rows,
+                                    16,
+                                    16,
+                                    cache.key_stride(),
+                                    cache.value_stride(),
+                                    1.0f,
+                                    nullptr,
+                                    0,
+                                    cache.blocks(),
+                                    64,
+                                    32,
+                                    64,
+                                    visible.data(),
+                                    out.data(),
+                                    16,
+                                    max.data(),
+                                    sum.data(),
+                                    scratch.data()});
             EXPECT_EQ(max[1], -INFINITY);
             EXPECT_EQ(sum[1], 0.0f);
             for (std::int64_t i = 0; i < 16; ++i) EXPECT_EQ(out[16 + i], 0.0f);
@@ -283,6 +347,20 @@ TEST(Merge, IgnoresWhatAnEmptyPartHolds) {
         std::vector<float> out(2, test::poison);
         kernels(isa).merge({partial.data(), max.data(), sum.data(), 2, 1, 2, out.data(), 2});
         EXPECT_THAT(out, testing::ElementsAre(3, 4));
+    }
+}
+
+TEST(Merge, PartsMayLieApartAndTheLogOfTheSumComesOut) {
+    // Rows 0 and 1 of parts of three rows; row 1 saw no key in either.
+    const std::vector<float> partial = {2, 4, 9, 5, 8, 9};
+    const std::vector<float> max = {1, -INFINITY, test::poison, 1, -INFINITY, test::poison};
+    const std::vector<float> sum = {1, 0, test::poison, 3, 0, test::poison};
+    for (const Isa isa : supported_isas()) {
+        std::vector<float> out(2, test::poison), log_sum(2, test::poison);
+        kernels(isa).merge({partial.data(), max.data(), sum.data(), 2, 2, 1, out.data(), 1, 3, log_sum.data()});
+        EXPECT_THAT(out, testing::ElementsAre(7 / 4.0f, 0));
+        EXPECT_FLOAT_EQ(log_sum[0], 1 + std::log(4.0f));
+        EXPECT_EQ(log_sum[1], -INFINITY);
     }
 }
 

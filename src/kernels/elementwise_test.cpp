@@ -1,3 +1,4 @@
+#include <complex>
 #include <cstdlib>
 
 #include "core/error.h"
@@ -123,6 +124,37 @@ TEST(Rope, PicksPairsAndTheirFrequencies) {
         EXPECT_NEAR(y[1], 2 * std::cos(2.0) - 6 * std::sin(2.0), 1e-5);
         EXPECT_NEAR(y[2], 4 * std::sin(0.02) + 8 * std::cos(0.02), 1e-5);
         EXPECT_NEAR(y[3], 2 * std::sin(2.0) + 6 * std::cos(2.0), 1e-5);
+    }
+}
+
+TEST(Rope, MultipliesEachHeadsPairsByItsFactors) {
+    const std::vector<float> table = rotary_table(4, 3);
+    const std::vector<float> x = test::random_floats(2 * 2 * 6, 9);         // [rows, heads, 6]
+    const std::vector<float> factors = test::random_floats(2 * 2 * 2, 10);  // [heads, pairs, 2]
+    const std::vector<std::int32_t> pairs = {2, 0};
+    for (const Isa isa : supported_isas()) {
+        std::vector<float> y(2 * 2 * 4, test::poison);
+        RopeParams params{.x = x.data(), .x_row_stride = 12, .x_head_stride = 6, .half = 3, .y = y.data()};
+        params.y_row_stride = 8;
+        params.y_head_stride = 4;
+        params.rows = params.heads = params.pairs = 2;
+        params.source_pairs = params.frequencies = pairs.data();
+        params.factors = factors.data();
+        params.table = table.data();
+        params.table_pairs = 3;
+        params.first_position = 1;
+        kernels(isa).rope(params);
+        for (std::int64_t at = 0; at < 4; ++at) {
+            for (std::int64_t i = 0; i < 2; ++i) {
+                const std::int64_t factor = (at % 2 * 2 + i) * 2;
+                const double angle = static_cast<double>(1 + at / 2) * std::pow(10.0, -pairs[i]);
+                const auto expected = std::complex<double>(x[at * 6 + pairs[i]], x[at * 6 + pairs[i] + 3]) *
+                                      std::complex<double>(factors[factor], factors[factor + 1]) *
+                                      std::polar(1.0, angle);
+                EXPECT_NEAR(y[at * 4 + i], expected.real(), 1e-6);
+                EXPECT_NEAR(y[at * 4 + 2 + i], expected.imag(), 1e-6);
+            }
+        }
     }
 }
 

@@ -77,7 +77,8 @@ struct RmsNormParams {
 };
 
 /// Rotates pairs of head vectors: out[i] + i*out[i + n] = (x[a] + i*x[a + half]) * (cos + i*sin), a = source_pairs[i],
-/// the angle of frequency f = frequencies[i] at the row's position. Also picks the rotary part out of a longer head.
+/// the angle of frequency f = frequencies[i] at the row's position. Also picks the rotary part out of a longer head,
+/// and multiplies each pair by a complex factor first where there are any.
 struct RopeParams {
     const float* x = nullptr;  // [rows, heads, ...]
     std::int64_t x_row_stride = 0;
@@ -91,6 +92,7 @@ struct RopeParams {
     std::int64_t pairs = 0;
     const std::int32_t* source_pairs = nullptr;  // [pairs], null: 0, 1, 2, ...
     const std::int32_t* frequencies = nullptr;   // [pairs], null: 0, 1, 2, ...
+    const float* factors = nullptr;              // [heads, pairs, 2]: real, imaginary; null: 1
     const float* table = nullptr;                // [positions, table_pairs, 2]: cos, sin
     std::int64_t table_pairs = 0;
     std::int64_t first_position = 0;  // of row 0; row r is at first_position + r
@@ -128,7 +130,8 @@ struct KeyValueBlock {
 /// row's width and keys that no row sees are not read. Output is unnormalized: out = sum of exp(s - max) * v; a merge
 /// of all ranges divides by the sum. With bf16 rows the scaled query and the probabilities may be rounded to bf16
 /// (AVX-512 does), and the sum is that of the rounded probabilities; with f32 rows all is float. Positions stay below
-/// 2^24.
+/// 2^24. A caller may add to every logit: logit_bias is indexed by the key's number in the blocks, and what it holds
+/// for a key that the row does not see has no effect.
 struct AttentionParams {
     core::DType dtype = core::DType::bf16;  // of keys and values
     const float* q = nullptr;               // [rows, key_width]
@@ -139,6 +142,8 @@ struct AttentionParams {
     std::int64_t key_stride_bytes = 0;
     std::int64_t value_stride_bytes = 0;
     float scale = 0;
+    const float* logit_bias = nullptr;  // [rows, keys], added to scale * q . k; may be null
+    std::int64_t logit_bias_stride = 0;
     const KeyValueBlock* blocks = nullptr;  // all hold block_tokens tokens but the last
     std::int64_t block_tokens = 0;
     std::int64_t first_key = 0;  // this call's keys
@@ -146,7 +151,7 @@ struct AttentionParams {
     const std::int64_t* visible = nullptr;  // [rows]
     float* out = nullptr;                   // [rows, value_width]
     std::int64_t out_stride = 0;
-    float* max = nullptr;  // [rows], of scale * q . k; -inf where the row saw no key
+    float* max = nullptr;  // [rows], of the logits; -inf where the row saw no key
     float* sum = nullptr;  // [rows], 0 where the row saw no key
     void* scratch =
         nullptr;  // attention_scratch_bytes(rows, key_width, value_width), 64-byte aligned, private to the call
@@ -154,7 +159,8 @@ struct AttentionParams {
 /// The same for any number of rows: rows pass in blocks.
 std::size_t attention_scratch_bytes(std::int64_t rows, std::int64_t key_width, std::int64_t value_width);
 
-/// Merges the partial results of key ranges by log-sum-exp and normalizes. out may be partial 0's.
+/// Merges the partial results of key ranges by log-sum-exp and normalizes. out may be partial 0's; a row that saw no
+/// key in any part becomes zeros.
 struct MergeParams {
     const float* partial = nullptr;  // [parts, rows, width]
     const float* max = nullptr;      // [parts, rows]
@@ -164,6 +170,8 @@ struct MergeParams {
     std::int64_t width = 0;
     float* out = nullptr;  // [rows, width]
     std::int64_t out_stride = 0;
+    std::int64_t part_rows = 0;  // rows from one part to the next; 0: `rows`
+    float* log_sum = nullptr;    // [rows], may be null: log of the sum of exp(logit) over all parts; -inf without a key
 };
 
 /// One implementation of every kernel.

@@ -57,5 +57,11 @@ TEST_F(Allocation, SteadyDecodingOfAnMlaModelAllocatesNothing) {
     EXPECT_EQ(allocations_of_decode(test::random_model(config, "allocation-mla")), 0);
 }
 
+TEST_F(Allocation, SteadyDecodingWithAllOptionalPartsAllocatesNothing) {
+    const auto config =
+        test::tiny_mla_config({.name = "exact", .factors = true, .positional_part = true, .sink_tokens = 4});
+    EXPECT_EQ(allocations_of_decode(test::random_model(config, "allocation-exact")), 0);
+}
+
 }  // namespace
 }  // namespace mha2mla::runtime

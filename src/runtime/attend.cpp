@@ -26,6 +26,28 @@ kernels::AttentionParams row_params(const AttendJob& job, std::int64_t stream, s
             .out_stride = job.value_width};
 }
 
+/// Finds the positional logits of the rows of `params`, from row `row` of all streams on, for its keys in whole tiles
+/// of the table, and hands them to the kernel.
+void add_position_logits(const AttendJob& job, std::int64_t row, float* logits, const Compute& compute,
+                         kernels::AttentionParams& params) {
+    if (job.positions == nullptr) return;
+    const std::int64_t width = job.positions->inputs;
+    const std::int64_t first_tile = params.first_key / kernels::tile_rows;
+    const std::int64_t end_tile = (params.end_key + kernels::tile_rows - 1) / kernels::tile_rows;
+    params.logit_bias = logits;
+    params.logit_bias_stride = compute.workspace.position_logits_stride();
+    if (end_tile <= first_tile) return;
+    compute.kernels.linear({.x = job.position_q + row * width,
+                            .x_stride = width,
+                            .rows = params.rows,
+                            .weight = *job.positions,
+                            .y = logits,
+                            .y_stride = params.logit_bias_stride,
+                            .first_tile = first_tile,
+                            .tiles = end_tile - first_tile,
+                            .scratch = params.scratch});
+}
+
 /// Where the partial result of a key range goes.
 struct Part {
     float* out;  // [rows of all streams, value_width]
@@ -36,23 +58,28 @@ struct Part {
 
 /// All streams over keys of blocks [begin, end).
 void attend_blocks(const AttendJob& job, std::int64_t begin, std::int64_t end, const Part& part,
-                   const kernels::KernelSet& kernels) {
+                   const Compute& compute) {
     for (std::int64_t stream = 0; stream < job.streams; ++stream) {
+        const std::int64_t row = stream * job.rows;
         auto params = row_params(job, stream, 0, job.rows);
-        params.first_key = begin * cache::page_tokens;
+        params.first_key = std::max(begin * cache::page_tokens, job.first_key);
         params.end_key = std::min(end * cache::page_tokens, job.keys);
-        params.out = part.out + stream * job.rows * job.value_width;
-        params.max = part.max + stream * job.rows;
-        params.sum = part.sum + stream * job.rows;
+        params.out = part.out + row * job.value_width;
+        params.max = part.max + row;
+        params.sum = part.sum + row;
         params.scratch = part.scratch;
-        kernels.attention(params);
+        float* const logits =
+            compute.workspace.position_logits.data() + row * compute.workspace.position_logits_stride();
+        add_position_logits(job, row, logits, compute, params);
+        compute.kernels.attention(params);
     }
 }
 
 void split_over_keys(const AttendJob& job, const Compute& compute) {
     const Workspace& workspace = compute.workspace;
     const std::int64_t rows = job.streams * job.rows;
-    const std::int64_t work = rows * job.keys * (job.key_width + job.value_width);
+    const std::int64_t width = job.key_width + job.value_width + (job.positions == nullptr ? 0 : job.positions->inputs);
+    const std::int64_t work = rows * job.keys * width;
     std::atomic<std::int64_t> parts{0};
     parallel_ranges(compute.pool, job.block_count, work, [&](int worker, std::int64_t begin, std::int64_t end) {
         // Parts are numbered in key order, so that merging does not depend on who is first. With fewer blocks than
@@ -64,7 +91,7 @@ void split_over_keys(const AttendJob& job, const Compute& compute) {
                        .max = workspace.row_max.data() + part * rows,
                        .sum = workspace.row_sum.data() + part * rows,
                        .scratch = workspace.kernel_scratch(worker)},
-                      compute.kernels);
+                      compute);
     });
     compute.kernels.merge({.partial = workspace.partial.data(),
                            .max = workspace.row_max.data(),
@@ -73,7 +100,8 @@ void split_over_keys(const AttendJob& job, const Compute& compute) {
                            .rows = rows,
                            .width = job.value_width,
                            .out = job.out,
-                           .out_stride = job.value_width});
+                           .out_stride = job.value_width,
+                           .log_sum = job.log_sum});
 }
 
 /// One block of rows of one stream over all keys that it sees, normalized in place.
@@ -83,11 +111,15 @@ void attend_rows(const AttendJob& job, std::int64_t stream, std::int64_t first_r
     const std::int64_t rows = std::min(attention_task_rows, job.rows - first_row);
     const std::int64_t row = stream * job.rows + first_row;
     auto params = row_params(job, stream, first_row, rows);
+    params.first_key = job.first_key;
     params.end_key = *std::max_element(params.visible, params.visible + rows);
     params.out = job.out + row * job.value_width;
     params.max = workspace.row_max.data() + row;
     params.sum = workspace.row_sum.data() + row;
     params.scratch = workspace.kernel_scratch(worker);
+    add_position_logits(
+        job, row, workspace.position_logits.data() + worker * attention_task_rows * workspace.position_logits_stride(),
+        compute, params);
     compute.kernels.attention(params);
     compute.kernels.merge({.partial = params.out,
                            .max = params.max,
@@ -96,7 +128,8 @@ void attend_rows(const AttendJob& job, std::int64_t stream, std::int64_t first_r
                            .rows = rows,
                            .width = job.value_width,
                            .out = params.out,
-                           .out_stride = job.value_width});
+                           .out_stride = job.value_width,
+                           .log_sum = job.log_sum == nullptr ? nullptr : job.log_sum + row});
 }
 
 /// Late rows see more keys than early ones, so workers take the next block as they finish one, the longest first.

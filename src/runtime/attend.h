@@ -21,8 +21,12 @@ struct AttendJob {
     std::int64_t block_count = 0;
     std::int64_t keys = 0;
     const float* q = nullptr;               // [streams, rows, key_width]
-    const std::int64_t* visible = nullptr;  // [rows]: row m sees keys [0, visible[m])
-    float* out = nullptr;                   // [streams, rows, value_width]
+    const std::int64_t* visible = nullptr;  // [rows]: row m sees keys [first_key, visible[m])
+    std::int64_t first_key = 0;
+    const kernels::PackedMatrix* positions = nullptr;  // [positions, d], one row a key; null: no positional part
+    const float* position_q = nullptr;                 // [streams, rows, d]: position_q . row joins the scaled logit
+    float* out = nullptr;                              // [streams, rows, value_width]
+    float* log_sum = nullptr;  // [streams, rows], may be null: log of the sum of exp(logit); -inf without a key
 };
 
 /// Few rows (decode): split over keys, every worker handles all streams of its keys, merged by log-sum-exp. Many rows

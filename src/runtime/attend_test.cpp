@@ -8,6 +8,7 @@
 
 #include "cache/sequence_cache.h"
 #include "core/random.h"
+#include "runtime/matrix.h"
 
 namespace mha2mla::runtime {
 namespace {
@@ -39,22 +40,36 @@ public:
         return blocks;
     }
 
-    std::vector<float> expected(const float* q, std::int64_t visible, float scale) {
+    /// What one row sees: keys [first_key, visible), and a position query that meets `positions` row by row.
+    struct Row {
+        const float* q;
+        const float* position_q;
+        std::int64_t first_key;
+        std::int64_t visible;
+    };
+
+    /// Values, then the log of the sum.
+    std::vector<float> expected(const Row& row, const std::vector<float>& positions) {
         std::vector<double> out(width);
         double sum = 0;
-        for (std::int64_t token = 0; token < visible; ++token) {
+        for (std::int64_t token = row.first_key; token < row.visible; ++token) {
             double logit = 0;
-            for (std::int64_t i = 0; i < width; ++i) logit += double{q[i]} * key(token)[i];
-            const double weight = std::exp(logit * scale);
+            for (std::int64_t i = 0; i < width; ++i) {
+                logit += double{row.q[i]} * key(token)[i] * scale;
+                logit += double{row.position_q[i]} * positions[static_cast<std::size_t>(token * width + i)];
+            }
+            const double weight = std::exp(logit);
             sum += weight;
             for (std::size_t i = 0; i < width; ++i) out[i] += weight * value(token)[i];
         }
         std::vector<float> result;
-        for (const double x : out) result.push_back(static_cast<float>(x / sum));
+        for (const double x : out) result.push_back(sum > 0 ? static_cast<float>(x / sum) : 0);
+        result.push_back(static_cast<float>(std::log(sum)));
         return result;
     }
 
     static constexpr std::int64_t width = 8;
+    static constexpr float scale = 0.7F;
 
 private:
     void poison() {
@@ -76,16 +91,23 @@ struct Case {
     std::int64_t rows;
     std::int64_t keys;
     int threads;
+    std::int64_t first_key = 0;
 
     friend std::ostream& operator<<(std::ostream& stream, const Case& c) {
-        return stream << c.rows << "_rows_" << c.keys << "_keys_" << c.threads << "_threads";
+        return stream << c.rows << "_rows_" << c.keys << "_keys_" << c.threads << "_threads_from_key_" << c.first_key;
     }
 };
 
 class Attend : public testing::TestWithParam<Case> {};
 
+std::vector<float> random_floats(std::int64_t count, PoisonedCache& cache) {
+    std::vector<float> values(static_cast<std::size_t>(count));
+    for (float& value : values) value = 2 * cache.random_number();
+    return values;
+}
+
 TEST_P(Attend, EqualsPlainSoftmaxAndReadsNoUnwrittenRow) {
-    const auto [rows, keys, threads] = GetParam();
+    const auto [rows, keys, threads, first_key] = GetParam();
     constexpr std::int64_t width = PoisonedCache::width;
     PoisonedCache cache(keys);
     core::ThreadPool pool(threads);
@@ -95,12 +117,17 @@ TEST_P(Attend, EqualsPlainSoftmaxAndReadsNoUnwrittenRow) {
                          .kv_heads = 1,
                          .key_width = width,
                          .value_width = width,
+                         .position_width = width,
                          .pages = (keys + 63) / 64});
-    std::vector<float> q(static_cast<std::size_t>(rows * width));
-    for (float& x : q) x = 2 * cache.random_number();
+    const auto q = random_floats(rows * width, cache);
+    const auto position_q = random_floats(rows * width, cache);
+    const auto positions = random_floats((keys + 63) / 64 * 64 * width, cache);
+    WeightMemory memory;
+    const Matrix table(memory, core::DType::f32, (keys + 63) / 64 * 64, width);
+    table.set_rows(0, table.outputs(), positions.data());
     std::vector<std::int64_t> visible;
     for (std::int64_t row = 0; row < rows; ++row) visible.push_back(keys - rows + row + 1);
-    std::vector<float> out(q.size());
+    std::vector<float> out(q.size()), log_sum(static_cast<std::size_t>(rows));
     const auto blocks = cache.blocks();
     attend({.dtype = core::DType::f32,
             .streams = 1,
@@ -109,19 +136,33 @@ TEST_P(Attend, EqualsPlainSoftmaxAndReadsNoUnwrittenRow) {
             .value_width = width,
             .key_stride_bytes = 4 * width,
             .value_stride_bytes = 4 * width,
-            .scale = 0.7F,
+            .scale = PoisonedCache::scale,
             .blocks = blocks.data(),
             .block_count = static_cast<std::int64_t>(blocks.size()),
             .keys = keys,
             .q = q.data(),
             .visible = visible.data(),
-            .out = out.data()},
+            .first_key = first_key,
+            .positions = &table.packed(),
+            .position_q = position_q.data(),
+            .out = out.data(),
+            .log_sum = log_sum.data()},
            {.kernels = kernels::kernels(), .pool = pool, .workspace = workspace});
     for (std::int64_t row = 0; row < rows; ++row) {
-        const auto expected = cache.expected(q.data() + row * width, visible[static_cast<std::size_t>(row)], 0.7F);
+        const auto expected = cache.expected({.q = q.data() + row * width,
+                                              .position_q = position_q.data() + row * width,
+                                              .first_key = first_key,
+                                              .visible = visible[static_cast<std::size_t>(row)]},
+                                             positions);
         for (std::int64_t i = 0; i < width; ++i) {
             ASSERT_NEAR(out[static_cast<std::size_t>(row * width + i)], expected[static_cast<std::size_t>(i)], 1e-5)
                 << "row " << row << " element " << i;
+        }
+        const float sum = log_sum[static_cast<std::size_t>(row)];
+        if (std::isfinite(expected.back())) {
+            ASSERT_NEAR(sum, expected.back(), 1e-4) << "row " << row;
+        } else {
+            ASSERT_EQ(sum, expected.back()) << "row " << row << " sees no key";
         }
     }
 }
@@ -129,7 +170,8 @@ TEST_P(Attend, EqualsPlainSoftmaxAndReadsNoUnwrittenRow) {
 INSTANTIATE_TEST_SUITE_P(Shapes, Attend,
                          testing::Values(Case{1, 1, 2}, Case{1, 63, 2}, Case{3, 64, 2}, Case{1, 5000, 2},
                                          Case{9, 4133, 3}, Case{9, 700, 16}, Case{256, 300, 2}, Case{257, 257, 2},
-                                         Case{300, 1000, 3}, Case{500, 777, 1}),
+                                         Case{300, 1000, 3}, Case{500, 777, 1}, Case{9, 700, 3, 4}, Case{9, 11, 2, 4},
+                                         Case{3, 64, 2, 64}, Case{300, 333, 2, 40}),
                          testing::PrintToStringParamName());
 
 }  // namespace

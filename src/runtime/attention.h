@@ -15,13 +15,32 @@ void mla_attention(const AttentionInput& input, const MlaWeights& weights, Atten
 /// Which form computes a chunk of `chunk_tokens` queries: `asked`, or the cheaper one.
 AttentionForm choose_form(AttentionForm asked, std::int64_t chunk_tokens);
 
-/// The two forms of latent attention, after the chunk is cached.
+/// The two forms of latent attention, after the chunk is cached. Their result, [G, tokens, group, dv], goes to
+/// Workspace::grouped; where there are sinks, it leaves them out, and the log of each row's sum goes to
+/// Workspace::part_max.
 void attend_absorbed(const AttentionInput& input, const MlaWeights& weights, const Compute& compute);
 void attend_expanded(const AttentionInput& input, const MlaWeights& weights, const Compute& compute);
 
-/// Picks the un-rotated part of every query: pairs ascending, first halves, then second halves.
+/// Caches the full keys and values of those tokens of the chunk that are sinks.
+void store_sinks(const AttentionInput& input, const MlaWeights& weights, const Compute& compute);
+/// Attends to the sinks and joins the result to that of the latents in Workspace::grouped.
+void attend_sinks(const AttentionInput& input, const Compute& compute);
+
+/// Picks the un-rotated part of every query: pairs ascending, times their factors, first halves, then second halves.
 /// Writes [dn] to out + ((g * tokens + t) * group + h) * out_stride for head h of KV head g.
 void pick_unrotated_query(const AttentionInput& input, const MlaWeights& weights, float* out, std::int64_t out_stride,
                           const Compute& compute);
+
+/// A part of every query that rotates with the query's position, and where it goes: in the order above.
+struct RotatedPart {
+    std::int64_t pairs = 0;
+    const std::vector<std::vector<std::int32_t>>* pairs_of_heads = nullptr;  // [G], or one for all; null: all, in order
+    const std::vector<float>* factors = nullptr;                             // [H, pairs, 2]; null or empty: 1
+    float* out = nullptr;
+    std::int64_t out_stride = 0;
+    std::int64_t kv_head_columns = 0;  // with pairs of their own, KV heads write so many columns apart
+};
+
+void rotate_query(const AttentionInput& input, const RotatedPart& part, const Compute& compute);
 
 }  // namespace mha2mla::runtime

@@ -37,6 +37,7 @@ struct AttentionShape {
 struct AttentionInput {
     const AttentionShape& shape;
     const RopeTable& rope;
+    const kernels::PackedMatrix* positions;  // of PositionTable; null: no positional part
     const Chunk& chunk;
     int layer = 0;
     std::int64_t projected_width = 0;

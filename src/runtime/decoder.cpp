@@ -59,7 +59,7 @@ struct Decoder::Impl {
          core::Progress& progress)
         : config(model.config()),
           context(context_of(config, options)),
-          pages(page_formats(config, checked(options).kv_cache), context),
+          pages(page_formats(config, checked(options).kv_cache), context, sink_format(config, options.kv_cache)),
           transformer(config, load_weights(model, options.weights, pool, progress), options, pages.capacity_tokens(),
                       pool) {}
 
@@ -154,5 +154,13 @@ KvBytes Decoder::kv_bytes() const {
 }
 
 std::size_t Decoder::kv_bytes_per_token() const { return impl_->pages.bytes_per_token(); }
+
+double Decoder::step_cache_bytes(double tokens) const {
+    const cache::SinkFormat& format = impl_->pages.sink_format();
+    const double sinks = std::min(tokens, static_cast<double>(format.tokens));
+    const std::size_t table_bytes = impl_->transformer.position_table_bytes_per_token();
+    return (tokens - sinks) * static_cast<double>(kv_bytes_per_token() + table_bytes) +
+           sinks * static_cast<double>(format.bytes_per_token());
+}
 
 }  // namespace mha2mla::runtime

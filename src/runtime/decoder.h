@@ -29,8 +29,8 @@ struct DecoderOptions {
 
 /// Bytes of the key/value cache.
 struct KvBytes {
-    std::size_t capacity = 0;   ///< the arena
-    std::size_t allocated = 0;  ///< pages that sequences hold, whole
+    std::size_t capacity = 0;   ///< of the arena of pages
+    std::size_t allocated = 0;  ///< pages that sequences hold, whole, and their sinks
     std::size_t used = 0;       ///< rows written
 };
 
@@ -70,7 +70,7 @@ public:
     std::size_t step_weight_bytes() const;
 
     Sequence new_sequence();
-    /// A second sequence that shares the first one's pages until either writes (copy-on-write).
+    /// A second sequence that shares the first one's pages until either writes (copy-on-write). Sinks are copied.
     Sequence fork(const Sequence& sequence);
 
     /// Appends tokens to the sequence and returns the logits of the last one, [vocab_size]; valid until the next call.
@@ -84,8 +84,11 @@ public:
     /// How many more tokens the cache can take for this sequence.
     std::int64_t room(const Sequence& sequence) const;
     KvBytes kv_bytes() const;
-    /// Cache bytes of one token over all layers, by formula.
+    /// Cache bytes of one token over all layers, by formula. Sinks come on top, once a sequence.
     std::size_t kv_bytes_per_token() const;
+    /// Bytes beside the weights that one decode step reads after `tokens` tokens: the cache, and once the table that
+    /// the positional part of all layers shares. Fractions are for means.
+    double step_cache_bytes(double tokens) const;
 
 private:
     struct Impl;

@@ -46,6 +46,18 @@ INSTANTIATE_TEST_SUITE_P(Tiny, Fixture,
                              return name;
                          });
 
+/// All optional parts, with a layer in which nothing rotates.
+MlaChoice everything() {
+    return {.name = "everything",
+            .shared_rope_key = true,
+            .nope_pairs = NopePairs::all,
+            .pairs = {5, 0},
+            .repeats = true,
+            .factors = true,
+            .positional_part = true,
+            .sink_tokens = 4};
+}
+
 class Mla : public testing::TestWithParam<MlaChoice> {
 protected:
     checkpoint::Checkpoint model_ = test::random_model(test::tiny_mla_config(GetParam()), "mla-" + GetParam().name);
@@ -56,7 +68,7 @@ TEST_P(Mla, BothFormsEqualTheOracle) {
     const Logits oracle = test::oracle_logits(model_, tokens_);
     for (const auto form : {AttentionForm::absorbed, AttentionForm::expanded}) {
         Engine engine(model_, f32_options(form));
-        for (const std::size_t piece : {150u, 67u, 1u}) {
+        for (const std::size_t piece : {150u, 67u, 3u, 1u}) {
             EXPECT_LT(relative_error(engine.logits(tokens_, piece), oracle), 1e-4)
                 << "form " << static_cast<int>(form) << ", in pieces of " << piece;
         }
@@ -74,8 +86,26 @@ TEST_P(Mla, Bf16IsCloseToF32) {
     EXPECT_LT(relative_error(bf16.logits(tokens_, 64), test::oracle_logits(model_, tokens_)), 3e-2);
 }
 
+TEST_P(Mla, ForksAndTruncationsContinueAsFreshSequences) {
+    Engine engine(model_, f32_options());
+    const std::span<const int> text(tokens_);
+    Sequence trunk = engine.decoder.new_sequence();
+    engine.decoder.forward(trunk, text.first(100));
+    Sequence branch = engine.decoder.fork(trunk);
+    branch.truncate(2);
+    std::vector<int> branch_text(tokens_.begin(), tokens_.begin() + 2);
+    branch_text.insert(branch_text.end(), tokens_.begin() + 70, tokens_.end());
+    const auto of_branch = engine.decoder.forward(branch, text.subspan(70));
+    const Logits seen_branch{{of_branch.begin(), of_branch.end()}};
+    const auto of_trunk = engine.decoder.forward(trunk, text.subspan(100, 20));
+    const Logits seen_trunk{{of_trunk.begin(), of_trunk.end()}};
+    EXPECT_LT(relative_error(seen_branch, {engine.logits(branch_text, 150).back()}), 1e-5);
+    EXPECT_LT(relative_error(seen_trunk, {engine.logits(text.first(120), 150).back()}), 1e-5);
+}
+
 TEST_P(Mla, CacheBytesFollowTheFormula) {
     const auto& mla = model_.config().mla();
+    const std::size_t sinks = static_cast<std::size_t>(mla.sink_tokens) * 2 * 2 * 2 * 16 * 2;  // layers, k and v, G, d
     std::size_t elements = 0;
     for (std::size_t layer = 0; layer < 2; ++layer) {
         elements +=
@@ -85,10 +115,13 @@ TEST_P(Mla, CacheBytesFollowTheFormula) {
     Sequence sequence = engine.decoder.new_sequence();
     engine.decoder.forward(sequence, std::span(tokens_).first(65));
     EXPECT_EQ(engine.decoder.kv_bytes_per_token(), elements * 2);
-    EXPECT_EQ(sequence.kv_bytes().used, elements * 2 * 65);
-    EXPECT_EQ(sequence.kv_bytes().allocated, elements * 2 * 128);
-    EXPECT_EQ(engine.decoder.kv_bytes().allocated, elements * 2 * 128);
+    EXPECT_EQ(sequence.kv_bytes().used, elements * 2 * 65 + sinks);
+    EXPECT_EQ(sequence.kv_bytes().allocated, elements * 2 * 128 + sinks);
+    EXPECT_EQ(engine.decoder.kv_bytes().allocated, elements * 2 * 128 + sinks);
     EXPECT_EQ(engine.decoder.kv_bytes().capacity, elements * 2 * 704);
+    const std::size_t table = mla.positional_part ? 16 * 2 : 0;
+    const auto latents = static_cast<std::size_t>(100 - mla.sink_tokens) * (elements * 2 + table);
+    EXPECT_EQ(engine.decoder.step_cache_bytes(100), static_cast<double>(latents + sinks));
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -97,6 +130,11 @@ INSTANTIATE_TEST_SUITE_P(
                     MlaChoice{.name = "shared_rotary_key", .shared_rope_key = true},
                     MlaChoice{.name = "all_pairs_unrotated", .shared_rope_key = true, .nope_pairs = NopePairs::all},
                     MlaChoice{.name = "own_keys_all_pairs", .nope_pairs = NopePairs::all, .biases = true},
+                    MlaChoice{.name = "factors", .nope_pairs = NopePairs::all, .factors = true},
+                    MlaChoice{.name = "factors_of_what_is_unrotated", .pairs = {0, 5}, .factors = true},
+                    MlaChoice{.name = "positional_part", .positional_part = true},
+                    MlaChoice{.name = "sinks", .positional_part = true, .sink_tokens = 4},
+                    MlaChoice{.name = "a_page_of_sinks", .positional_part = true, .sink_tokens = 64}, everything(),
                     MlaChoice{.name = "nothing_unrotated", .ranks = {9, 32}, .pairs = {8, 1}},
                     MlaChoice{.name = "nothing_rotated", .ranks = {40, 1}, .pairs = {0, 7}, .biases = true}),
     testing::PrintToStringParamName());

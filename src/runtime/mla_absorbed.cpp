@@ -10,37 +10,26 @@
 namespace mha2mla::runtime {
 namespace {
 
-/// Fills the rotary columns of a query row: RoPE of the head's rotary pairs in its own block, zeros in the others.
-void rotate_query_rows(const AttentionInput& input, const MlaWeights& weights, const Compute& compute,
-                       std::int64_t begin, std::int64_t end) {
-    const AttentionShape& shape = input.shape;
+/// Fills the rotary columns of all query rows: RoPE of the head's rotary pairs in its own block, zeros in the others.
+void rotate_rotary_queries(const AttentionInput& input, const MlaWeights& weights, const Compute& compute) {
     const std::int64_t dr = weights.qk_rope_head_dim;
     const auto key_heads = static_cast<std::int64_t>(weights.rope_pairs.size());
     const std::int64_t row_width = weights.kv_lora_rank + key_heads * dr;
-    for (std::int64_t g = 0; g < shape.kv_heads; ++g) {
-        const std::int64_t k = key_heads == 1 ? 0 : g;
-        const auto& pairs = weights.rope_pairs[static_cast<std::size_t>(k)];
-        const std::int64_t first_row = (g * input.chunk.tokens + begin) * shape.group;
-        float* const row = compute.workspace.query.data() + first_row * row_width + weights.kv_lora_rank;
-        for (std::int64_t r = 0; r < (end - begin) * shape.group; ++r)
-            std::fill_n(row + r * row_width, key_heads * dr, 0.F);
-        compute.kernels.rope(
-            {.x = compute.workspace.projected.data() + begin * input.projected_width + g * shape.group * shape.head_dim,
-             .x_row_stride = input.projected_width,
-             .x_head_stride = shape.head_dim,
-             .half = shape.head_dim / 2,
-             .y = row + k * dr,
-             .y_row_stride = shape.group * row_width,
-             .y_head_stride = row_width,
-             .rows = end - begin,
-             .heads = shape.group,
-             .pairs = dr / 2,
-             .source_pairs = pairs.data(),
-             .frequencies = pairs.data(),
-             .table = input.rope.data(),
-             .table_pairs = input.rope.pairs(),
-             .first_position = input.chunk.first_position + begin});
-    }
+    const std::int64_t rows = input.chunk.tokens * input.shape.heads;
+    float* const rotary = compute.workspace.query.data() + weights.kv_lora_rank;
+    parallel_ranges(compute.pool, rows, key_heads > 1 ? rows * row_width : 0,
+                    [&](int, std::int64_t begin, std::int64_t end) {
+                        for (std::int64_t r = begin; r < end; ++r)
+                            std::fill_n(rotary + r * row_width, key_heads * dr, 0.F);
+                    });
+    rotate_query(input,
+                 {.pairs = dr / 2,
+                  .pairs_of_heads = &weights.rope_pairs,
+                  .factors = &weights.rope_factors,
+                  .out = rotary,
+                  .out_stride = row_width,
+                  .kv_head_columns = dr},
+                 compute);
 }
 
 /// q~ into the latent columns of the query rows.
@@ -72,9 +61,7 @@ void attend_absorbed(const AttentionInput& input, const MlaWeights& weights, con
     const Workspace& workspace = compute.workspace;
     const cache::PageFormat& format = chunk.cache.pool().format(input.layer);
     const cache::Plane& plane = format.planes[cache::latent_plane];
-    parallel_ranges(
-        compute.pool, chunk.tokens, chunk.tokens * shape.heads * plane.width,
-        [&](int, std::int64_t begin, std::int64_t end) { rotate_query_rows(input, weights, compute, begin, end); });
+    rotate_rotary_queries(input, weights, compute);
     absorb_queries(input, weights, plane.width, compute);
     chunk.cache.list_blocks(input.layer, cache::latent_plane, cache::latent_plane, chunk.keys(),
                             workspace.blocks.data());
@@ -91,7 +78,11 @@ void attend_absorbed(const AttentionInput& input, const MlaWeights& weights, con
             .keys = chunk.keys(),
             .q = workspace.query.data(),
             .visible = workspace.visible.data(),
-            .out = workspace.attended.data()},
+            .first_key = chunk.cache.pool().sink_tokens(),
+            .positions = input.positions,
+            .position_q = workspace.position_query.data(),
+            .out = workspace.attended.data(),
+            .log_sum = workspace.part_max.data()},
            compute);
     run_grouped_linear({.x = workspace.attended.data(),
                         .rows = chunk.tokens * shape.group,
@@ -99,7 +90,6 @@ void attend_absorbed(const AttentionInput& input, const MlaWeights& weights, con
                         .y = workspace.grouped.data(),
                         .y_stride = shape.value_dim},
                        compute);
-    gather_heads(workspace.grouped.data(), input, compute);
 }
 
 }  // namespace mha2mla::runtime

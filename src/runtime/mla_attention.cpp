@@ -41,34 +41,7 @@ void store_latents(const AttentionInput& input, const Compute& compute, std::int
                      compute.kernels);
 }
 
-void pick_pairs(const float* head, std::int64_t half, const std::vector<std::int32_t>& pairs, float* out) {
-    const std::size_t count = pairs.size();
-    for (std::size_t i = 0; i < count; ++i) {
-        out[i] = head[pairs[i]];
-        out[i + count] = head[pairs[i] + half];
-    }
-}
-
 }  // namespace
-
-void pick_unrotated_query(const AttentionInput& input, const MlaWeights& weights, float* out, std::int64_t out_stride,
-                          const Compute& compute) {
-    const AttentionShape& shape = input.shape;
-    const std::int64_t tokens = input.chunk.tokens;
-    const float* const q = compute.workspace.projected.data();
-    parallel_ranges(compute.pool, tokens, tokens * shape.heads * shape.head_dim,
-                    [&](int, std::int64_t begin, std::int64_t end) {
-                        for (std::int64_t head = 0; head < shape.heads; ++head) {
-                            const std::int64_t g = head / shape.group;
-                            const auto& pairs = weights.nope_pairs[static_cast<std::size_t>(g)];
-                            for (std::int64_t token = begin; token < end; ++token) {
-                                const std::int64_t row = (g * tokens + token) * shape.group + head % shape.group;
-                                pick_pairs(q + token * input.projected_width + head * shape.head_dim,
-                                           shape.head_dim / 2, pairs, out + row * out_stride);
-                            }
-                        }
-                    });
-}
 
 /// Per head, absorbed attention costs 2 R + K dr multiply-adds for each (query, key) and the expanded form only
 /// dn + dr + dv, but it first rebuilds every key of the context, R (dn + dv) each, once a chunk. The rebuilding pays
@@ -86,11 +59,24 @@ void mla_attention(const AttentionInput& input, const MlaWeights& weights, Atten
                         rotate_rotary_keys(input, weights, compute, begin, end);
                         store_latents(input, compute, begin, end);
                     });
+    const bool has_sinks = input.chunk.cache.pool().sink_tokens() > 0;
+    if (has_sinks) store_sinks(input, weights, compute);
+    if (!weights.position_factors.empty()) {
+        const std::int64_t d = input.shape.head_dim;
+        rotate_query(input,
+                     {.pairs = d / 2,
+                      .factors = &weights.position_factors,
+                      .out = compute.workspace.position_query.data(),
+                      .out_stride = d},
+                     compute);
+    }
     if (choose_form(form, tokens) == AttentionForm::expanded) {
         attend_expanded(input, weights, compute);
     } else {
         attend_absorbed(input, weights, compute);
     }
+    if (has_sinks) attend_sinks(input, compute);
+    gather_heads(compute.workspace.grouped.data(), input, compute);
 }
 
 }  // namespace mha2mla::runtime

@@ -98,37 +98,6 @@ void list_blocks(const HeadRebuild& head, kernels::KeyValueBlock* blocks) {
     }
 }
 
-/// The rotary part of all query rows, after their un-rotated part.
-void rotate_queries(const AttentionInput& input, const MlaWeights& weights, std::int64_t key_width,
-                    const Compute& compute) {
-    const AttentionShape& shape = input.shape;
-    const std::int64_t tokens = input.chunk.tokens;
-    parallel_ranges(
-        compute.pool, shape.kv_heads, tokens * shape.heads * weights.qk_rope_head_dim,
-        [&](int, std::int64_t begin, std::int64_t end) {
-            for (std::int64_t g = begin; g < end; ++g) {
-                const auto k = static_cast<std::size_t>(weights.rope_pairs.size() == 1 ? 0 : g);
-                const auto& pairs = weights.rope_pairs[k];
-                compute.kernels.rope({.x = compute.workspace.projected.data() + g * shape.group * shape.head_dim,
-                                      .x_row_stride = input.projected_width,
-                                      .x_head_stride = shape.head_dim,
-                                      .half = shape.head_dim / 2,
-                                      .y = compute.workspace.query.data() + g * tokens * shape.group * key_width +
-                                           weights.qk_nope_head_dim,
-                                      .y_row_stride = shape.group * key_width,
-                                      .y_head_stride = key_width,
-                                      .rows = tokens,
-                                      .heads = shape.group,
-                                      .pairs = weights.qk_rope_head_dim / 2,
-                                      .source_pairs = pairs.data(),
-                                      .frequencies = pairs.data(),
-                                      .table = input.rope.data(),
-                                      .table_pairs = input.rope.pairs(),
-                                      .first_position = input.chunk.first_position});
-            }
-        });
-}
-
 void attend_head(const HeadRebuild& head, const Compute& compute) {
     const AttentionInput& input = head.input;
     const Chunk& chunk = input.chunk;
@@ -155,7 +124,11 @@ void attend_head(const HeadRebuild& head, const Compute& compute) {
             .keys = chunk.keys(),
             .q = workspace.query.data() + g * rows * head.key_width,
             .visible = workspace.visible.data(),
-            .out = workspace.attended.data() + g * rows * dv},
+            .first_key = chunk.cache.pool().sink_tokens(),
+            .positions = input.positions,
+            .position_q = workspace.position_query.data() + g * rows * input.shape.head_dim,
+            .out = workspace.grouped.data() + g * rows * dv,
+            .log_sum = workspace.part_max.data() + g * rows},
            compute);
 }
 
@@ -166,7 +139,13 @@ void attend_expanded(const AttentionInput& input, const MlaWeights& weights, con
     const cache::PageFormat& format = input.chunk.cache.pool().format(input.layer);
     const std::int64_t key_width = weights.qk_nope_head_dim + weights.qk_rope_head_dim;
     pick_unrotated_query(input, weights, workspace.query.data(), key_width, compute);
-    rotate_queries(input, weights, key_width, compute);
+    rotate_query(input,
+                 {.pairs = weights.qk_rope_head_dim / 2,
+                  .pairs_of_heads = &weights.rope_pairs,
+                  .factors = &weights.rope_factors,
+                  .out = workspace.query.data() + weights.qk_nope_head_dim,
+                  .out_stride = key_width},
+                 compute);
     for (std::size_t g = 0; g < weights.value_up.size(); ++g) {
         attend_head({.input = input,
                      .weights = weights,
@@ -178,7 +157,6 @@ void attend_expanded(const AttentionInput& input, const MlaWeights& weights, con
                      .values = workspace.expanded_values.data()},
                     compute);
     }
-    gather_heads(workspace.attended.data(), input, compute);
 }
 
 }  // namespace mha2mla::runtime

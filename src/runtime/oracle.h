@@ -30,6 +30,10 @@ struct MlaChoice {
     std::vector<int> ranks = {20, 13};
     std::vector<int> pairs = {3, 2};
     bool biases = false;
+    bool repeats = false;  // a pair occurs twice in a rotary key head
+    bool factors = false;  // of both query parts
+    bool positional_part = false;
+    int sink_tokens = 0;
 
     friend std::ostream& operator<<(std::ostream& stream, const MlaChoice& choice) { return stream << choice.name; }
 };

@@ -98,15 +98,19 @@ private:
         }
     }
 
-    /// Pairs of a head, rotated by frequencies of their own at a position: first halves, then second halves.
+    using Factors = std::vector<std::complex<double>>;  // of pairs; empty: 1
+
+    /// Pairs of a head times their factors, rotated by frequencies of their own at a position: first halves, then
+    /// second halves.
     Vector rotated(const Vector& head, const std::vector<int>& pairs, const std::vector<int>& frequencies,
-                   std::size_t position) const {
+                   std::size_t position, const Factors& factors = {}) const {
         const std::size_t count = pairs.size();
         Vector out(2 * count);
         for (std::size_t i = 0; i < count; ++i) {
             const auto p = static_cast<std::size_t>(pairs[i]);
             const double angle = static_cast<double>(position) * frequencies_[static_cast<std::size_t>(frequencies[i])];
-            const auto z = std::complex(head[p], head[p + head.size() / 2]) * std::polar(1.0, angle);
+            auto z = std::complex(head[p], head[p + head.size() / 2]) * std::polar(1.0, angle);
+            if (!factors.empty()) z *= factors[i];
             out[i] = z.real();
             out[i + count] = z.imag();
         }
@@ -119,15 +123,21 @@ private:
         return numbers;
     }
 
-    /// Key and value rows of one KV head and the queries of its heads: what softmax attention needs.
-    struct Head {
+    /// What softmax attention of one head needs: its queries, the keys and the values.
+    struct Parts {
         Rows query, key, value;
+    };
+    /// The same with the exact parts that apply to the first tokens.
+    struct Head {
+        Parts rest, sinks;
+        std::size_t sink_tokens = 0;
     };
 
     Rows attention(int layer, const Rows& x) const {
         Rows out(x.size());
         for (int h = 0; h < config_.num_attention_heads; ++h) {
-            const Head head = config_.is_mla() ? mla_head(layer, h, x) : gqa_head(layer, h, x);
+            const Head head =
+                config_.is_mla() ? mla_head(layer, h, x) : Head{.rest = full_parts(layer, h, x), .sinks = {}};
             for (std::size_t t = 0; t < x.size(); ++t) {
                 const Vector part = softmax_attention(head, t);
                 out[t].insert(out[t].end(), part.begin(), part.end());
@@ -137,20 +147,22 @@ private:
     }
 
     Vector softmax_attention(const Head& head, std::size_t t) const {
-        Vector out(head.value[0].size());
+        Vector out(head.rest.value[0].size());
         double sum = 0;
         for (std::size_t s = 0; s <= t; ++s) {
+            const Parts& parts = s < head.sink_tokens ? head.sinks : head.rest;
             double logit = 0;
-            for (std::size_t i = 0; i < head.key[s].size(); ++i) logit += head.query[t][i] * head.key[s][i];
+            for (std::size_t i = 0; i < parts.key[s].size(); ++i) logit += parts.query[t][i] * parts.key[s][i];
             const double weight = std::exp(logit / std::sqrt(config_.head_dim));
             sum += weight;
-            for (std::size_t i = 0; i < out.size(); ++i) out[i] += weight * head.value[s][i];
+            for (std::size_t i = 0; i < out.size(); ++i) out[i] += weight * parts.value[s][i];
         }
         for (double& value : out) value /= sum;
         return out;
     }
 
-    Head gqa_head(int layer, int h, const Rows& x) const {
+    /// Full keys and values: of the source model, and of the sinks of a converted one.
+    Parts full_parts(int layer, int h, const Rows& x) const {
         const int d = config_.head_dim;
         const int g = h / config_.group_size();
         const int keys = config_.num_key_value_heads * d;
@@ -158,7 +170,7 @@ private:
         const Rows q = linear(name(layer, "q_proj"), config_.num_attention_heads * d, x);
         const Rows k = linear(name(layer, "k_proj"), keys, x);
         const Rows v = linear(name(layer, "v_proj"), keys, x);
-        Head head;
+        Parts head;
         for (std::size_t t = 0; t < x.size(); ++t) {
             head.query.push_back(rotated(slice(q[t], h * d, d), pairs, pairs, t));
             head.key.push_back(rotated(slice(k[t], g * d, d), pairs, pairs, t));
@@ -168,6 +180,44 @@ private:
     }
 
     Head mla_head(int layer, int h, const Rows& x) const {
+        const auto sink_tokens = static_cast<std::size_t>(config_.mla().sink_tokens);
+        Head head{.rest = latent_parts(layer, h, x), .sinks = {}, .sink_tokens = sink_tokens};
+        if (config_.mla().positional_part) add_positional_part(layer, h, x, head.rest);
+        if (sink_tokens > 0) head.sinks = full_parts(layer, h, x);
+        return head;
+    }
+
+    /// [H, pairs, 2] of one head; none where the checkpoint has no such tensor.
+    Factors factors(const std::string& tensor_name, int pairs, int h) const {
+        Factors factors;
+        if (!model_.has(tensor_name)) return factors;
+        const auto values = tensor(tensor_name, {config_.num_attention_heads, pairs, 2});
+        for (int i = h * pairs; i < (h + 1) * pairs; ++i) {
+            const auto at = static_cast<std::size_t>(2 * i);
+            factors.emplace_back(values[at], values[at + 1]);
+        }
+        return factors;
+    }
+
+    /// q_pos . tau(s) as more columns of queries and keys.
+    void add_positional_part(int layer, int h, const Rows& x, Parts& parts) const {
+        const int d = config_.head_dim, g = h / config_.group_size();
+        const auto pairs = count_up(d / 2);
+        const auto k_mean = tensor(name(layer, "k_mean"), {config_.num_key_value_heads, d});
+        Factors conjugate;
+        Vector one(static_cast<std::size_t>(d));
+        for (int i = g * d; i < g * d + d / 2; ++i) {
+            conjugate.emplace_back(k_mean[static_cast<std::size_t>(i)], -k_mean[static_cast<std::size_t>(i + d / 2)]);
+            one[static_cast<std::size_t>(i - g * d)] = 1;
+        }
+        const Rows q = linear(name(layer, "q_proj"), config_.num_attention_heads * d, x);
+        for (std::size_t t = 0; t < x.size(); ++t) {
+            parts.query[t] = joined(parts.query[t], rotated(slice(q[t], h * d, d), pairs, pairs, t, conjugate));
+            parts.key[t] = joined(parts.key[t], rotated(one, pairs, pairs, t));
+        }
+    }
+
+    Parts latent_parts(int layer, int h, const Rows& x) const {
         const MlaConfig& mla = config_.mla();
         const auto l = static_cast<std::size_t>(layer);
         const int d = config_.head_dim, g = h / config_.group_size(), k = mla.rope_key_head(g);
@@ -180,11 +230,14 @@ private:
         Rows latent;
         for (const Vector& row : a) latent.push_back(slice(row, 0, rank));
         const int head_rows = dn + mla.v_head_dim;
+        const Factors nope_factors = factors(name(layer, "q_nope_factor"), dn / 2, h);
+        const Factors rope_factors = factors(name(layer, "q_rope_factor"), dr / 2, h);
         const Rows b = linear(name(layer, "kv_b_proj"), config_.num_key_value_heads * head_rows, latent);
-        Head head;
+        Parts head;
         for (std::size_t t = 0; t < x.size(); ++t) {
             const Vector own = slice(q[t], h * d, d);
-            head.query.push_back(joined(rotated(own, nope, still, 0), rotated(own, rope, rope, t)));
+            head.query.push_back(
+                joined(rotated(own, nope, still, 0, nope_factors), rotated(own, rope, rope, t, rope_factors)));
             head.key.push_back(joined(slice(b[t], g * head_rows, dn),
                                       rotated(slice(a[t], rank + k * dr, dr), count_up(dr / 2), rope, t)));
             head.value.push_back(slice(b[t], g * head_rows + dn, mla.v_head_dim));
@@ -240,8 +293,12 @@ ModelConfig tiny_mla_config(const MlaChoice& choice) {
     ModelConfig config = tiny_config();
     config.model_type = "mha2mla";
     config.tie_word_embeddings = choice.shared_rope_key;
-    config.attention_bias = config.mlp_bias = choice.biases;
+    config.attention_bias = choice.biases || choice.sink_tokens > 0;
+    config.mlp_bias = choice.biases;
     MlaConfig mla;
+    mla.q_nope_factor = mla.q_rope_factor = choice.factors;
+    mla.positional_part = choice.positional_part;
+    mla.sink_tokens = choice.sink_tokens;
     mla.kv_lora_rank = choice.ranks;
     mla.v_head_dim = config.head_dim;
     mla.num_rope_key_heads = choice.shared_rope_key ? 1 : config.num_key_value_heads;
@@ -254,8 +311,11 @@ ModelConfig tiny_mla_config(const MlaChoice& choice) {
         mla.qk_nope_head_dim.push_back(all ? config.head_dim : config.head_dim - 2 * pairs);
         std::vector<std::vector<int>> of_heads;
         for (int k = 0; k < mla.num_rope_key_heads; ++k) {
-            std::vector<int> indices;  // in no order and different by head; with repeats where they are allowed
-            for (int i = 0; i < pairs; ++i) indices.push_back((i * (all ? 2 : 3) + 5 + k) % config.rope_pairs());
+            std::vector<int> indices;  // in no order and different by head
+            for (int i = 0; i < pairs; ++i) {
+                const int step = choice.repeats ? i / 2 : i;
+                indices.push_back((step * (all ? 2 : 3) + 5 + k) % config.rope_pairs());
+            }
             of_heads.push_back(indices);
         }
         mla.rope_pairs.push_back(of_heads);

@@ -11,6 +11,8 @@ namespace {
 
 using checkpoint::ModelConfig;
 
+bool has_positional_part(const ModelConfig& config) { return config.is_mla() && config.mla().positional_part; }
+
 void widen(std::int64_t& width, std::int64_t needed) { width = std::max(width, needed); }
 
 void add_mla_widths(const ModelConfig& config, int layer, WorkspaceShape& shape) {
@@ -37,11 +39,16 @@ WorkspaceShape workspace_shape(const ModelConfig& config, const ModelWeights& we
                          .heads_width = attention.heads * attention.value_dim,
                          .key_width = config.head_dim,
                          .value_width = config.head_dim,
+                         .position_width = has_positional_part(config) ? config.head_dim : 0,
                          .pages = positions / cache::page_tokens,
                          .kv_cache = kv_cache};
     for (int layer = 0; layer < config.num_hidden_layers; ++layer) {
         widen(shape.projected, weights.layers[static_cast<std::size_t>(layer)].attention_in.weight.outputs());
         if (config.is_mla()) add_mla_widths(config, layer, shape);
+    }
+    if (config.is_mla() && config.mla().sink_tokens > 0) {
+        shape.sink_tokens = config.mla().sink_tokens;
+        shape.sink_width = config.head_dim;
     }
     return shape;
 }
@@ -61,6 +68,13 @@ std::vector<cache::PageFormat> page_formats(const ModelConfig& config, core::DTy
     return formats;
 }
 
+cache::SinkFormat sink_format(const ModelConfig& config, core::DType dtype) {
+    if (!config.is_mla() || config.mla().sink_tokens == 0) return {};
+    return {.tokens = config.mla().sink_tokens,
+            .layers = config.num_hidden_layers,
+            .layer = cache::grouped_query_format(dtype, config.num_key_value_heads, config.head_dim)};
+}
+
 Transformer::Transformer(const ModelConfig& config, ModelWeights weights, const DecoderOptions& options,
                          std::int64_t positions, core::ThreadPool& pool)
     : config_(config),
@@ -68,6 +82,8 @@ Transformer::Transformer(const ModelConfig& config, ModelWeights weights, const 
       form_(options.attention),
       attention_shape_(config_),
       rope_(config_, positions, pool),
+      positions_(has_positional_part(config_) ? PositionTable(rope_, positions, options.kv_cache, pool)
+                                              : PositionTable()),
       workspace_(workspace_shape(config_, weights_, options.kv_cache, positions, pool.size())),
       compute_{.kernels = kernels::kernels(), .pool = pool, .workspace = workspace_} {}
 
@@ -113,6 +129,7 @@ void Transformer::run_layer(int layer, const Chunk& chunk) {
                compute_);
     const AttentionInput input{.shape = attention_shape_,
                                .rope = rope_,
+                               .positions = positions_.matrix_or_null(),
                                .chunk = chunk,
                                .layer = layer,
                                .projected_width = weights.attention_in.weight.outputs()};

@@ -11,6 +11,7 @@
 #include "runtime/chunk.h"
 #include "runtime/compute.h"
 #include "runtime/decoder.h"
+#include "runtime/position_table.h"
 #include "runtime/rope_table.h"
 #include "runtime/weights.h"
 
@@ -18,6 +19,9 @@ namespace mha2mla::runtime {
 
 /// The page format of every layer.
 std::vector<cache::PageFormat> page_formats(const checkpoint::ModelConfig& config, core::DType dtype);
+
+/// What the first tokens of a sequence keep beside their pages.
+cache::SinkFormat sink_format(const checkpoint::ModelConfig& config, core::DType dtype);
 
 /// The layers of a model over a cache that the caller owns.
 class Transformer {
@@ -35,6 +39,8 @@ public:
     const float* logits(std::int64_t first_row, std::int64_t rows);
 
     const ModelWeights& weights() const { return weights_; }
+    /// Bytes of the position table for each key; 0 without a positional part.
+    std::size_t position_table_bytes_per_token() const { return positions_.bytes_per_position(); }
 
 private:
     void embed(std::span<const int> tokens);
@@ -48,6 +54,7 @@ private:
     AttentionForm form_;
     AttentionShape attention_shape_;
     RopeTable rope_;
+    PositionTable positions_;
     Workspace workspace_;
     Compute compute_;
 };

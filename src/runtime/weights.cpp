@@ -1,6 +1,7 @@
 #include "runtime/weights.h"
 
 #include <string>
+#include <utility>
 
 #include "core/error.h"
 #include "runtime/weight_loader.h"
@@ -34,11 +35,46 @@ void add_kv_head(const float* kv_b, const KvUpShape& shape, const WeightLoader& 
     weights.query_absorb.push_back(loader.pack(transposed, rank, dn));
 }
 
+/// k_mean [G, d] (half-split pairs) as factors of the query: conj(k_mean) * scale for each query head.
+std::vector<float> position_factors(const std::vector<float>& k_mean, const ModelConfig& config) {
+    const auto scale = static_cast<float>(config.mla().softmax_scale);
+    const int pairs = config.rope_pairs();
+    std::vector<float> factors;
+    for (int head = 0; head < config.num_attention_heads; ++head) {
+        const float* const mean = k_mean.data() + head / config.group_size() * config.head_dim;
+        for (int i = 0; i < pairs; ++i) {
+            factors.push_back(mean[i] * scale);
+            factors.push_back(-mean[i + pairs] * scale);
+        }
+    }
+    return factors;
+}
+
+/// The factors and constants of the query that the checkpoint may have.
+void load_query_factors(const checkpoint::Checkpoint& model, int layer, MlaWeights& weights) {
+    const ModelConfig& config = model.config();
+    const MlaConfig& mla = config.mla();
+    const std::int64_t heads = config.num_attention_heads;
+    const std::int64_t nope = weights.qk_nope_head_dim / 2, rope = weights.qk_rope_head_dim / 2;
+    const auto read = [&](const char* name, const checkpoint::Shape& shape) {
+        return model.read(checkpoint::layer_tensor(layer, name), shape);
+    };
+    if (mla.q_nope_factor && nope > 0) weights.nope_factors = read("self_attn.q_nope_factor", {heads, nope, 2});
+    if (mla.q_rope_factor && rope > 0) weights.rope_factors = read("self_attn.q_rope_factor", {heads, rope, 2});
+    if (!mla.positional_part) return;
+    weights.position_factors =
+        position_factors(read("self_attn.k_mean", {config.num_key_value_heads, config.head_dim}), config);
+}
+
+std::vector<Projection> key_value_projections(const ModelConfig& config, int layer) {
+    const std::int64_t width = std::int64_t{config.num_key_value_heads} * config.head_dim;
+    return {{checkpoint::layer_tensor(layer, "self_attn.k_proj"), width},
+            {checkpoint::layer_tensor(layer, "self_attn.v_proj"), width}};
+}
+
 MlaWeights load_mla(const checkpoint::Checkpoint& model, int layer, const WeightLoader& loader) {
     const ModelConfig& config = model.config();
     const MlaConfig& mla = config.mla();
-    core::invariant(!mla.positional_part && mla.sink_tokens == 0,
-                    "a checkpoint with these parts is refused when opened");
     const auto l = static_cast<std::size_t>(layer);
     const KvUpShape shape{mla.qk_nope_head_dim[l], mla.v_head_dim, mla.kv_lora_rank[l]};
     MlaWeights weights{.kv_lora_rank = shape.rank,
@@ -48,7 +84,16 @@ MlaWeights load_mla(const checkpoint::Checkpoint& model, int layer, const Weight
                        .query_absorb = {},
                        .value_up = {},
                        .nope_pairs = {},
-                       .rope_pairs = {}};
+                       .rope_pairs = {},
+                       .nope_factors = {},
+                       .rope_factors = {},
+                       .position_factors = {},
+                       .sink_in = {}};
+    load_query_factors(model, layer, weights);
+    if (mla.sink_tokens > 0) {
+        weights.sink_in =
+            loader.linear(key_value_projections(config, layer), config.hidden_size, config.attention_bias);
+    }
     const std::int64_t head_rows = shape.dn + shape.dv;
     const auto kv_b = model.read(checkpoint::layer_tensor(layer, "self_attn.kv_b_proj.weight"),
                                  {config.num_key_value_heads * head_rows, shape.rank});
@@ -66,12 +111,13 @@ MlaWeights load_mla(const checkpoint::Checkpoint& model, int layer, const Weight
 std::vector<Projection> attention_inputs(const ModelConfig& config, int layer) {
     const auto name = [&](const char* tensor) { return checkpoint::layer_tensor(layer, tensor); };
     const std::int64_t query = std::int64_t{config.num_attention_heads} * config.head_dim;
-    const std::int64_t key = std::int64_t{config.num_key_value_heads} * config.head_dim;
+    std::vector<Projection> inputs{{name("self_attn.q_proj"), query}};
     if (config.is_mla()) {
-        return {{name("self_attn.q_proj"), query},
-                {name("self_attn.kv_a_proj_with_mqa"), config.mla().cached_elements(layer)}};
+        inputs.push_back({name("self_attn.kv_a_proj_with_mqa"), config.mla().cached_elements(layer)});
+    } else {
+        for (auto& projection : key_value_projections(config, layer)) inputs.push_back(std::move(projection));
     }
-    return {{name("self_attn.q_proj"), query}, {name("self_attn.k_proj"), key}, {name("self_attn.v_proj"), key}};
+    return inputs;
 }
 
 LayerWeights load_layer(const checkpoint::Checkpoint& model, int layer, const WeightLoader& loader) {

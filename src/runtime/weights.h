@@ -28,6 +28,11 @@ struct MlaWeights {
     std::vector<Matrix> value_up;                       // W_uv of each KV head [dv, R]
     std::vector<std::vector<std::int32_t>> nope_pairs;  // [G][dn / 2]: source pairs of the un-rotated query
     std::vector<std::vector<std::int32_t>> rope_pairs;  // [K][dr / 2]: source pairs and frequencies
+    // Complex factors of the query's pairs, (real, imaginary). Empty: 1, and for the last: no positional part.
+    std::vector<float> nope_factors;      // [H, dn / 2, 2]
+    std::vector<float> rope_factors;      // [H, dr / 2, 2]
+    std::vector<float> position_factors;  // [H, d / 2, 2]: conj(k_mean) of the head's KV head, times the softmax scale
+    Linear sink_in;                       // k [G d], v [G d] of the sinks; empty without
 };
 
 struct LayerWeights {
@@ -42,7 +47,7 @@ struct LayerWeights {
     Linear down;
     std::variant<GqaWeights, MlaWeights> attention;
 
-    /// Bytes that one decode step reads (the absorbed form of latent attention).
+    /// Bytes that one decode step reads (the absorbed form of latent attention, beyond the sinks).
     std::size_t step_bytes() const;
 };
 

@@ -32,9 +32,18 @@ std::size_t kernel_bytes(const WorkspaceShape& shape) {
     const std::int64_t inputs = std::max({shape.hidden, shape.intermediate, shape.heads_width});
     const std::int64_t attention_rows = std::max(attention_task_rows, max_key_split_rows);
     return aligned(std::max(
-        {linear_bytes(shape.tokens, inputs),
+        {linear_bytes(shape.tokens, inputs), linear_bytes(attention_rows, shape.position_width),
          linear_bytes(std::max(group_rows, cache::page_tokens), std::max(shape.latent_width, shape.nope_width)),
          kernels::attention_scratch_bytes(attention_rows, shape.key_width, shape.value_width)}));
+}
+
+std::int64_t logits_stride(const WorkspaceShape& shape) {
+    return shape.pages * cache::page_tokens + kernels::tile_rows;
+}
+
+cache::ArenaArray<float> position_logits_array(const WorkspaceShape& shape) {
+    if (shape.position_width == 0) return {};
+    return float_array(std::max(max_key_split_rows, shape.workers * attention_task_rows) * logits_stride(shape));
 }
 
 cache::Arena expanded(const WorkspaceShape& shape, std::int64_t width) {
@@ -50,8 +59,13 @@ Workspace::Workspace(const WorkspaceShape& shape)
       projected(float_array(shape.tokens * shape.projected)),
       nope(float_array(shape.tokens * shape.heads * shape.nope_width)),
       query(float_array(shape.tokens * shape.heads * shape.key_width)),
+      position_query(float_array(shape.tokens * shape.heads * shape.position_width)),
       attended(float_array(shape.tokens * shape.heads * shape.value_width)),
-      grouped(float_array(shape.tokens * shape.heads_width)),
+      grouped(float_array(shape.tokens * shape.heads_width * (shape.sink_tokens > 0 ? 2 : 1))),
+      sink_projected(float_array(shape.sink_tokens * 2 * shape.kv_heads * shape.sink_width)),
+      sink_query(float_array(shape.tokens * shape.heads * shape.sink_width)),
+      part_max(float_array(2 * shape.tokens * shape.heads)),
+      part_sum(float_array(2 * shape.tokens * shape.heads)),
       heads(float_array(shape.tokens * shape.heads_width)),
       gate(float_array(shape.tokens * shape.intermediate)),
       up(float_array(shape.tokens * shape.intermediate)),
@@ -61,8 +75,10 @@ Workspace::Workspace(const WorkspaceShape& shape)
       partial(float_array(shape.workers * max_key_split_rows * shape.value_width)),
       row_max(float_array(std::max(shape.workers * max_key_split_rows, shape.tokens * shape.heads))),
       row_sum(float_array(std::max(shape.workers * max_key_split_rows, shape.tokens * shape.heads))),
+      position_logits(position_logits_array(shape)),
       expanded_keys(expanded(shape, shape.expanded_key)),
       expanded_values(expanded(shape, shape.expanded_value)),
+      position_logits_stride_(logits_stride(shape)),
       kernel_bytes_(kernel_bytes(shape)),
       rebuilt_bytes_(floats(cache::page_tokens * std::max(shape.nope_width, shape.expanded_value))),
       scratch_stride_(kernel_bytes_ + rebuilt_bytes_ + floats(cache::page_tokens * shape.latent_width)),

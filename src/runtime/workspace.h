@@ -35,6 +35,9 @@ struct WorkspaceShape {
     std::int64_t latent_width = 0;    ///< R
     std::int64_t expanded_key = 0;    ///< dn + dr
     std::int64_t expanded_value = 0;  ///< dv
+    std::int64_t position_width = 0;  ///< d where the model has a positional part, else 0
+    std::int64_t sink_tokens = 0;     ///< S
+    std::int64_t sink_width = 0;      ///< d where there are sinks, else 0
     std::int64_t pages = 0;           ///< of the whole cache
     core::DType kv_cache = core::DType::bf16;
 };
@@ -45,27 +48,36 @@ class Workspace {
 public:
     explicit Workspace(const WorkspaceShape& shape);
 
-    cache::ArenaArray<float> hidden;     // [tokens, E]: the residual stream
-    cache::ArenaArray<float> normed;     // [tokens, E]
-    cache::ArenaArray<float> projected;  // [tokens, outputs of attention_in]
-    cache::ArenaArray<float> nope;       // [G, tokens * group, dn]: un-rotated query parts
-    cache::ArenaArray<float> query;      // [streams, rows, key_width]
-    cache::ArenaArray<float> attended;   // [streams, rows, value_width]
-    cache::ArenaArray<float> grouped;    // [G, tokens * group, dv]
-    cache::ArenaArray<float> heads;      // [tokens, H dv]
-    cache::ArenaArray<float> gate;       // [tokens, intermediate]
-    cache::ArenaArray<float> up;         // [tokens, intermediate]
-    cache::ArenaArray<float> logits;     // [max_logit_rows, vocab]
+    cache::ArenaArray<float> hidden;          // [tokens, E]: the residual stream
+    cache::ArenaArray<float> normed;          // [tokens, E]
+    cache::ArenaArray<float> projected;       // [tokens, outputs of attention_in]
+    cache::ArenaArray<float> nope;            // [G, tokens * group, dn]: un-rotated query parts
+    cache::ArenaArray<float> query;           // [streams, rows, key_width]
+    cache::ArenaArray<float> position_query;  // [G, tokens * group, d]: what meets the position table
+    cache::ArenaArray<float> attended;        // [streams, rows, value_width]
+    cache::ArenaArray<float> grouped;         // [parts, G, tokens * group, dv]: two parts where there are sinks
+    cache::ArenaArray<float> sink_projected;  // [S, 2 G d]: keys and values
+    cache::ArenaArray<float> sink_query;      // [G, tokens * group, d]
+    cache::ArenaArray<float> part_max;        // [2, H tokens]: of the parts of `grouped`
+    cache::ArenaArray<float> part_sum;        // likewise
+    cache::ArenaArray<float> heads;           // [tokens, H dv]
+    cache::ArenaArray<float> gate;            // [tokens, intermediate]
+    cache::ArenaArray<float> up;              // [tokens, intermediate]
+    cache::ArenaArray<float> logits;          // [max_logit_rows, vocab]
 
     cache::ArenaArray<std::int64_t> visible;           // [H tokens]: keys that each query row sees
     cache::ArenaArray<kernels::KeyValueBlock> blocks;  // [streams, pages]
     cache::ArenaArray<float> partial;                  // [workers, max_key_split_rows, value_width]
     cache::ArenaArray<float> row_max;                  // [workers * max_key_split_rows or H tokens]
     cache::ArenaArray<float> row_sum;                  // likewise
+    /// [max_key_split_rows, or attention_task_rows of each worker, position_logits_stride()]
+    cache::ArenaArray<float> position_logits;
 
     cache::Arena expanded_keys;    // [context tokens, dn + dr] of one KV head, in the cache's type
     cache::Arena expanded_values;  // [context tokens, dv]
 
+    /// From one row of position_logits to the next: not a power of two, so that rows do not compete for cache sets.
+    std::int64_t position_logits_stride() const { return position_logits_stride_; }
     /// Scratch of the kernel that worker `worker` runs.
     void* kernel_scratch(int worker) const {
         return scratch_.data() + scratch_stride_ * static_cast<std::size_t>(worker);
@@ -76,9 +88,10 @@ public:
     float* latent_rows(int worker) const;
 
 private:
-    std::size_t kernel_bytes_ = 0;
-    std::size_t rebuilt_bytes_ = 0;
-    std::size_t scratch_stride_ = 0;
+    std::int64_t position_logits_stride_;
+    std::size_t kernel_bytes_;
+    std::size_t rebuilt_bytes_;
+    std::size_t scratch_stride_;
     cache::Arena scratch_;
 };
 

@@ -7,7 +7,8 @@
 namespace mha2mla::kernels {
 
 /// Scores are logarithms of base 2 inside: the query carries the factor.
-static inline float log2_scale(const AttentionParams& params) { return params.scale * 1.44269504f; }
+inline constexpr float log2_of_e = 1.44269504f;
+static inline float log2_scale(const AttentionParams& params) { return params.scale * log2_of_e; }
 
 /// A run of consecutive keys that lie in one cache block.
 struct KeyTile {
@@ -78,6 +79,12 @@ static inline RowBlock row_block(const AttentionParams& params, std::int64_t fir
     block.keys = scratch + block.parts.keys;
     block.values = scratch + block.parts.values;
     return block;
+}
+
+/// The caller's logits of a row of the block from a key on.
+static inline const float* logit_bias(const AttentionParams& params, const RowBlock& block, std::int64_t row,
+                                      std::int64_t key) {
+    return params.logit_bias + (block.first_row + row) * params.logit_bias_stride + key;
 }
 
 /// The tile after `tile`. Only the first rows have to wait for memory: the others find the keys in the cache.

@@ -69,6 +69,17 @@ void score_tile(const AttentionParams& params, const RowBlock& block, const KeyT
     }
 }
 
+/// Adds the caller's logits. Lanes without a row keep their zeros.
+template <class Simd, int RowVectors>
+void add_logit_bias(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
+    constexpr std::int64_t token_floats = RowVectors * Simd::lanes;
+    for (std::int64_t row = 0; row < block.rows; ++row) {
+        const float* bias = logit_bias(params, block, row, tile.first_key);
+        float* scores = block.scores + row;
+        for (std::int64_t t = 0; t < tile.tokens; ++t) scores[t * token_floats] += bias[t] * log2_of_e;
+    }
+}
+
 /// Scores of keys that a row does not see become -inf.
 template <class Simd, int RowVectors>
 void mask_scores(const RowBlock& block, const KeyTile& tile) {
@@ -190,6 +201,7 @@ struct RowsInLanes {
 
     static void find_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
         score_tile<Simd, Words, RowVectors>(params, block, tile);
+        if (params.logit_bias != nullptr) add_logit_bias<Simd, RowVectors>(params, block, tile);
         if (tile.first_key + tile.tokens > block.all_visible) mask_scores<Simd, RowVectors>(block, tile);
         softmax_tile<Simd, Words, RowVectors>(block, tile);
     }

@@ -23,6 +23,13 @@ void tile_product(const float* x, const PackedMatrix& weight, std::int64_t tile,
     }
 }
 
+// real + i imaginary becomes its product with a complex factor.
+void multiply(const float* factor, float& real, float& imaginary) {
+    const float product = real * factor[0] - imaginary * factor[1];
+    imaginary = real * factor[1] + imaginary * factor[0];
+    real = product;
+}
+
 }  // namespace
 
 void linear(const LinearParams& params) {
@@ -63,8 +70,11 @@ void rope(const RopeParams& params) {
                 const std::int64_t frequency = params.frequencies != nullptr ? params.frequencies[i] : i;
                 const float cosine = table[2 * frequency];
                 const float sine = table[2 * frequency + 1];
-                const float real = x[pair];
-                const float imaginary = x[pair + params.half];
+                float real = x[pair];
+                float imaginary = x[pair + params.half];
+                if (params.factors != nullptr) {
+                    multiply(params.factors + (head * params.pairs + i) * 2, real, imaginary);
+                }
                 y[i] = real * cosine - imaginary * sine;
                 y[i + params.pairs] = real * sine + imaginary * cosine;
             }
@@ -93,17 +103,19 @@ void store_rows(const StoreRowsParams& params) {
 }
 
 void merge(const MergeParams& params) {
+    const std::int64_t part_rows = params.part_rows == 0 ? params.rows : params.part_rows;
     for (std::int64_t row = 0; row < params.rows; ++row) {
         float max = -INFINITY;
-        for (std::int64_t p = 0; p < params.parts; ++p) max = std::fmax(max, params.max[p * params.rows + row]);
+        for (std::int64_t p = 0; p < params.parts; ++p) max = std::fmax(max, params.max[p * part_rows + row]);
         float total = 0;
         for (std::int64_t p = 0; p < params.parts; ++p) {
-            const std::int64_t at = p * params.rows + row;
+            const std::int64_t at = p * part_rows + row;
             if (params.max[at] > -INFINITY) total += params.sum[at] * std::exp(params.max[at] - max);
         }
+        if (params.log_sum != nullptr) params.log_sum[row] = max + std::log(total);
         float* out = params.out + row * params.out_stride;
         for (std::int64_t p = 0; p < params.parts; ++p) {
-            const std::int64_t at = p * params.rows + row;
+            const std::int64_t at = p * part_rows + row;
             // A part that saw no key has nothing to add; what its memory holds is not read.
             const bool seen = params.max[at] > -INFINITY;
             const float weight = seen ? std::exp(params.max[at] - max) / total : 0.0f;

@@ -44,6 +44,7 @@ void add_key(RowState& state, float score, const Element* value, std::int64_t wi
 template <typename Element>
 void attend_row(const AttentionParams& params, std::int64_t row) {
     const float* q = params.q + row * params.q_stride;
+    const float* bias = params.logit_bias == nullptr ? nullptr : params.logit_bias + row * params.logit_bias_stride;
     float* out = params.out + row * params.out_stride;
     std::fill_n(out, params.value_width, 0.0f);
     RowState state;
@@ -53,7 +54,8 @@ void attend_row(const AttentionParams& params, std::int64_t row) {
         const std::int64_t token = key % params.block_tokens;
         const char* keys = static_cast<const char*>(block.keys) + token * params.key_stride_bytes;
         const char* values = static_cast<const char*>(block.values) + token * params.value_stride_bytes;
-        const float score = params.scale * dot(q, reinterpret_cast<const Element*>(keys), params.key_width);
+        const float product = params.scale * dot(q, reinterpret_cast<const Element*>(keys), params.key_width);
+        const float score = bias == nullptr ? product : product + bias[key];
         add_key(state, score, reinterpret_cast<const Element*>(values), params.value_width, out);
     }
     params.max[row] = state.max;

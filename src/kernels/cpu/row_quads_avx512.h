@@ -42,6 +42,7 @@ struct RowQuads {
         const bool whole = tile.tokens % token_group == 0;
         const bool masked = !whole || tile.first_key + tile.tokens > block.all_visible;
         for (int quad = 0; quad < Quads; ++quad) {
+            if (params.logit_bias != nullptr) add_logit_bias(params, block, tile, quad);
             if (masked) mask_scores(block, tile, quad);
             softmax(block, tile, quad);
         }
@@ -117,6 +118,24 @@ private:
         const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
         const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
         return _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    }
+
+    // Adds the caller's logits. Rows of the quad that do not exist take those of the last.
+    static void add_logit_bias(const AttentionParams& params, const RowBlock& block, const KeyTile& tile, int quad) {
+        const float* bias[4];
+        for (int r = 0; r < 4; ++r) {
+            bias[r] = logit_bias(params, block, smaller(quad * 4 + r, block.rows - 1), tile.first_key);
+        }
+        for (std::int64_t t = 0; t < tile.tokens; t += 4) {
+            const auto mask = static_cast<__mmask8>((1 << smaller(tile.tokens - t, 4)) - 1);
+            const __m256 low =
+                _mm256_set_m128(_mm_maskz_loadu_ps(mask, bias[1] + t), _mm_maskz_loadu_ps(mask, bias[0] + t));
+            const __m256 high =
+                _mm256_set_m128(_mm_maskz_loadu_ps(mask, bias[3] + t), _mm_maskz_loadu_ps(mask, bias[2] + t));
+            const __m512 of_rows = _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+            float* scores = scores_of(block, t, quad);
+            Avx512::store(scores, Avx512::fma(of_rows, Avx512::set(log2_of_e), Avx512::load(scores)));
+        }
     }
 
     // Scores of keys that a row does not see, and those beyond the tile's end up to a whole group, become -inf.

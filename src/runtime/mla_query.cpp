@@ -1,0 +1,91 @@
+#include "runtime/attention.h"
+
+// The parts of the queries, each picked out of the one q of its head. Rows are ordered [G, tokens, group].
+
+namespace mha2mla::runtime {
+namespace {
+
+/// The pairs of a head, times their factors where there are any: first halves, then second halves.
+void pick_pairs(const float* head, std::int64_t half, const std::vector<std::int32_t>& pairs, const float* factors,
+                float* out) {
+    const std::size_t count = pairs.size();
+    for (std::size_t i = 0; i < count; ++i) {
+        const float real = head[pairs[i]];
+        const float imaginary = head[pairs[i] + half];
+        out[i] = factors == nullptr ? real : real * factors[2 * i] - imaginary * factors[2 * i + 1];
+        out[i + count] = factors == nullptr ? imaginary : real * factors[2 * i + 1] + imaginary * factors[2 * i];
+    }
+}
+
+/// The factors of a head, or null where all are 1.
+const float* factors_of(const std::vector<float>& factors, std::int64_t pairs, std::int64_t head) {
+    return factors.empty() ? nullptr : factors.data() + head * pairs * 2;
+}
+
+/// The rotation of the heads of KV head g in all tokens.
+kernels::RopeParams rotation(const AttentionInput& input, const RotatedPart& part, std::int64_t g,
+                             const Compute& compute) {
+    const AttentionShape& shape = input.shape;
+    const std::int64_t first_row = g * input.chunk.tokens * shape.group;
+    kernels::RopeParams params{
+        .x = compute.workspace.projected.data() + g * shape.group * shape.head_dim,
+        .x_row_stride = input.projected_width,
+        .x_head_stride = shape.head_dim,
+        .half = shape.head_dim / 2,
+        .y = part.out + first_row * part.out_stride,
+        .y_row_stride = shape.group * part.out_stride,
+        .y_head_stride = part.out_stride,
+        .rows = input.chunk.tokens,
+        .heads = shape.group,
+        .pairs = part.pairs,
+        .factors = part.factors == nullptr ? nullptr : factors_of(*part.factors, part.pairs, g * shape.group),
+        .table = input.rope.data(),
+        .table_pairs = input.rope.pairs(),
+        .first_position = input.chunk.first_position};
+    if (part.pairs_of_heads != nullptr) {
+        const auto& pairs = (*part.pairs_of_heads)[part.pairs_of_heads->size() == 1 ? 0 : static_cast<std::size_t>(g)];
+        params.source_pairs = params.frequencies = pairs.data();
+        if (part.pairs_of_heads->size() > 1) params.y += g * part.kv_head_columns;
+    }
+    return params;
+}
+
+}  // namespace
+
+void pick_unrotated_query(const AttentionInput& input, const MlaWeights& weights, float* out, std::int64_t out_stride,
+                          const Compute& compute) {
+    const AttentionShape& shape = input.shape;
+    const std::int64_t tokens = input.chunk.tokens;
+    const float* const q = compute.workspace.projected.data();
+    parallel_ranges(
+        compute.pool, tokens, tokens * shape.heads * shape.head_dim, [&](int, std::int64_t begin, std::int64_t end) {
+            for (std::int64_t head = 0; head < shape.heads; ++head) {
+                const std::int64_t g = head / shape.group;
+                const auto& pairs = weights.nope_pairs[static_cast<std::size_t>(g)];
+                const float* const factors = factors_of(weights.nope_factors, weights.qk_nope_head_dim / 2, head);
+                for (std::int64_t token = begin; token < end; ++token) {
+                    const std::int64_t row = (g * tokens + token) * shape.group + head % shape.group;
+                    pick_pairs(q + token * input.projected_width + head * shape.head_dim, shape.head_dim / 2, pairs,
+                               factors, out + row * out_stride);
+                }
+            }
+        });
+}
+
+void rotate_query(const AttentionInput& input, const RotatedPart& part, const Compute& compute) {
+    const AttentionShape& shape = input.shape;
+    const std::int64_t tokens = input.chunk.tokens;
+    parallel_ranges(compute.pool, tokens, tokens * shape.heads * part.pairs * 2,
+                    [&](int, std::int64_t begin, std::int64_t end) {
+                        for (std::int64_t g = 0; g < shape.kv_heads; ++g) {
+                            auto params = rotation(input, part, g, compute);
+                            params.x += begin * params.x_row_stride;
+                            params.y += begin * params.y_row_stride;
+                            params.first_position += begin;
+                            params.rows = end - begin;
+                            compute.kernels.rope(params);
+                        }
+                    });
+}
+
+}  // namespace mha2mla::runtime
