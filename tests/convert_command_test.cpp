@@ -50,13 +50,15 @@ TEST(ConvertCommand, ExactConversionGeneratesTheSameText) {
     for (const std::string form : {"absorbed", "expanded"}) EXPECT_EQ(tokens_of(target, form), expected) << form;
 }
 
-TEST(ConvertCommand, BothEnginesScoreAlike) {
+class ConvertedModel : public testing::TestWithParam<std::vector<std::string>> {};
+
+TEST_P(ConvertedModel, ScoresAlikeInBothEngines) {
     const TemporaryDirectory directory;
     const std::string target = directory / "mla";
-    ASSERT_EQ(run({"convert", model, target, "--select", "2-norm", "--calibration-windows", "2", "--calibration-window",
-                   "32"})
-                  .exit_code,
-              0);
+    std::vector<std::string> arguments{"convert", model, target, "--calibration-windows", "2", "--calibration-window",
+                                       "32"};
+    arguments.insert(arguments.end(), GetParam().begin(), GetParam().end());
+    ASSERT_EQ(run(arguments).exit_code, 0);
     const std::string text = std::string(MHA2MLA_FIXTURES) + "/models/tiny-text/config.json";
     const auto perplexity = [&](const std::string& engine) {
         return run({"eval", target, "--text", text, "--window", "64", "--engine", engine, "--weights", "f32",
@@ -66,6 +68,27 @@ TEST(ConvertCommand, BothEnginesScoreAlike) {
     };
     const double native = perplexity("native");
     EXPECT_NEAR(perplexity("workshop"), native, 1e-4 * native);
+}
+
+INSTANTIATE_TEST_SUITE_P(ConvertCommand, ConvertedModel,
+                         testing::Values(std::vector<std::string>{"--select", "2-norm"},
+                                         std::vector<std::string>{"--cache-ratio", "0.25"},
+                                         std::vector<std::string>{"--sinks", "0", "--no-mean-key", "--no-compensate"},
+                                         std::vector<std::string>{"--no-shared-rope", "--metric", "plain"},
+                                         std::vector<std::string>{"--rope-components", "0", "--sinks", "8"}));
+
+TEST(ConvertCommand, SavedStatisticsNeedNoTextAndServeOtherSizes) {
+    const TemporaryDirectory directory;
+    const std::string statistics = directory / "statistics";
+    ASSERT_EQ(run({"convert", model, directory / "a", "--cache-ratio", "0.25", "--statistics", statistics,
+                   "--calibration-windows", "2", "--calibration-window", "32"})
+                  .exit_code,
+              0);
+    const auto again = run({"convert", model, directory / "b", "--cache-ratio", "0.5", "--statistics", statistics,
+                            "--calibration", "no such text"});
+    EXPECT_EQ(again.exit_code, 0) << again.err;
+    const auto other_sinks = run({"convert", model, directory / "c", "--sinks", "0", "--statistics", statistics}).err;
+    EXPECT_THAT(other_sinks, testing::AllOf(HasSubstr("sinks"), HasSubstr("--statistics")));
 }
 
 TEST(ConvertCommand, DryRunPrintsThePlanAndWritesNothing) {
@@ -79,8 +102,8 @@ TEST(ConvertCommand, DryRunPrintsThePlanAndWritesNothing) {
 TEST(ConvertCommand, SameSeedSameBytes) {
     const TemporaryDirectory directory;
     for (const std::string name : {"a", "b"}) {
-        ASSERT_EQ(run({"convert", model, directory / name, "--select", "2-norm", "--calibration-windows", "2",
-                       "--calibration-window", "32", "--seed", "5"})
+        ASSERT_EQ(run({"convert", model, directory / name, "--calibration-windows", "2", "--calibration-window", "32",
+                       "--seed", "5"})
                       .exit_code,
                   0);
     }
@@ -95,8 +118,8 @@ TEST(ConvertCommand, ExistingTargetNeedsForce) {
     const auto refused = run({"convert", model, target, "--kv-rank", "8"});
     EXPECT_EQ(refused.exit_code, 1);
     EXPECT_THAT(refused.err, HasSubstr("--force"));
-    const auto refused_before_sampling = run({"convert", model, target, "--select", "2-norm"});
-    EXPECT_THAT(refused_before_sampling.err, testing::AllOf(HasSubstr("--force"), Not(HasSubstr("sampl"))));
+    const auto refused_before_reading = run({"convert", model, target, "--calibration", "no such text"});
+    EXPECT_THAT(refused_before_reading.err, HasSubstr("--force"));
     EXPECT_EQ(core::read_text(target + "/config.json"), before);
     EXPECT_EQ(run({"convert", model, target, "--kv-rank", "8", "--force"}).exit_code, 0);
     EXPECT_NE(core::read_text(target + "/config.json"), before);
@@ -113,7 +136,8 @@ TEST(ConvertCommand, InterruptionLeavesNothingBehind) {
     const auto source = default_model();
     if (!source) GTEST_SKIP() << "MHA2MLA_MODEL names no model: ./dev test sets it";
     const TemporaryDirectory directory;
-    const auto outcome = run_and_interrupt({"convert", *source, directory / "mla"}, directory.path());
+    const auto outcome =
+        run_and_interrupt({"convert", *source, directory / "mla", "--method", "mha2mla"}, directory.path());
     EXPECT_EQ(outcome.exit_code, 130) << outcome.err;
     EXPECT_TRUE(fs::is_empty(directory.path()));
 }
@@ -146,24 +170,42 @@ TEST_P(ConvertRefusalTest, NamesTheOptionAndItsRange) {
     EXPECT_TRUE(fs::is_empty(directory.path()));
 }
 
-INSTANTIATE_TEST_SUITE_P(ConvertCommand, ConvertRefusalTest,
-                         testing::Values(Refusal{"UnknownSelection", {"--select", "best"}, {"--select", "uniform"}},
-                                         Refusal{"SelectionOfTwoWords",
-                                                 {"--select", "uniform", "model", "--force"},
-                                                 {"--select", "uniform model", "before it"}},
-                                         Refusal{"TableWithoutFile", {"--select", "table"}, {"--select"}},
-                                         Refusal{"MissingTable", {"--select", "table", "no.pth"}, {"no.pth"}},
-                                         Refusal{"TooManyPairs", {"--rope-pairs", "9"}, {"--rope-pairs", "8"}},
-                                         Refusal{"UnevenUniform", {"--rope-pairs", "3"}, {"--rope-pairs"}},
-                                         Refusal{"RankTooLarge", {"--kv-rank", "4096"}, {"--kv-rank"}},
-                                         Refusal{"RatioTooSmall", {"--cache-ratio", "0.001"}, {"--cache-ratio"}},
-                                         Refusal{"UnknownDevice", {"--device", "abacus"}, {"abacus"}},
-                                         Refusal{"ShortCalibration",
-                                                 {"--select", "2-norm", "--calibration",
-                                                  fixture_model("tiny-text") + "/generation_config.json",
-                                                  "--calibration-window", "4096"},
-                                                 {"generation_config.json"}}),
-                         [](const auto& instance) { return instance.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    ConvertCommand, ConvertRefusalTest,
+    testing::Values(Refusal{"UnknownSelection", {"--select", "best"}, {"--select", "uniform"}},
+                    Refusal{"SelectionOfTwoWords",
+                            {"--select", "uniform", "model", "--force"},
+                            {"--select", "uniform model", "before it"}},
+                    Refusal{"OptionOfTheOtherMethod",
+                            {"--method", "lsq", "--rope-pairs", "2"},
+                            {"--rope-pairs", "--method mha2mla"}},
+                    Refusal{"OptionsOfBothMethods", {"--select", "high", "--sinks", "0"}, {"--sinks", "--method lsq"}},
+                    Refusal{"TooManySinks", {"--sinks", "65"}, {"--sinks", "64"}},
+                    Refusal{"SinksWithoutMeanKey", {"--no-mean-key"}, {"--sinks 0"}},
+                    Refusal{"TooManyComponents", {"--rope-components", "999"}, {"--rope-components"}},
+                    Refusal{"TableWithoutFile", {"--select", "table"}, {"--select"}},
+                    Refusal{"MissingTable", {"--select", "table", "no.pth"}, {"no.pth"}},
+                    Refusal{"TooManyPairs", {"--rope-pairs", "9"}, {"--rope-pairs", "8"}},
+                    Refusal{"UnevenUniform", {"--rope-pairs", "3"}, {"--rope-pairs"}},
+                    Refusal{"RankTooLarge", {"--kv-rank", "4096"}, {"--kv-rank"}},
+                    Refusal{"RatioTooSmall", {"--cache-ratio", "0.001"}, {"--cache-ratio"}},
+                    Refusal{"UnknownDevice", {"--device", "abacus"}, {"abacus"}}),
+    [](const auto& instance) { return instance.param.name; });
+
+TEST(ConvertCommand, CalibrationTextThatIsTooShortEmptyOrNoTextIsRefusedByName) {
+    const TemporaryDirectory directory;
+    const std::string text = directory / "text.txt";
+    for (const std::string contents : {"the cat", "", "\xff\xfe not UTF-8"}) {
+        std::ofstream(text) << contents;
+        const auto outcome = run({"convert", model, directory / "mla", "--calibration", text});
+        EXPECT_EQ(outcome.exit_code, 1) << contents;
+        EXPECT_THAT(outcome.err, HasSubstr("text.txt")) << contents;
+    }
+    const auto short_windows = run({"convert", model, directory / "mla", "--calibration-window", "8"});
+    EXPECT_EQ(short_windows.exit_code, 1);
+    EXPECT_THAT(short_windows.err, HasSubstr("--calibration-window"));
+    EXPECT_FALSE(fs::exists(directory / "mla"));
+}
 
 TEST(ConvertCommand, ReadOnlyParentIsOneSentence) {
     if (::geteuid() == 0) GTEST_SKIP() << "root may write anywhere";

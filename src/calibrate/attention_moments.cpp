@@ -211,6 +211,8 @@ AttentionMoments MomentSum::result() const {
 
 }  // namespace
 
+int shortest_window(const MomentOptions& options) { return std::max(options.sinks, options.first_query) + 2; }
+
 AttentionMoments measure_attention_moments(LayerWalk& walk, const MomentOptions& options, const std::stop_token& stop) {
     MomentSum sum(options);
     const auto add_to_mean = [&](model::DecoderLayerImpl&, const Tensor& x_BTE) { sum.add_to_mean(x_BTE[0]); };

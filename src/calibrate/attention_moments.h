@@ -37,6 +37,9 @@ struct MomentOptions {
     std::uint64_t seed = 0;    ///< of the draw
 };
 
+/// Tokens that a window must have for its queries to see keys that count.
+int shortest_window(const MomentOptions& options);
+
 /// The moments of the walk's next layer over all its windows; the walk steps over that layer. Throws Cancelled at a
 /// stop request.
 AttentionMoments measure_attention_moments(LayerWalk& walk, const MomentOptions& options, const std::stop_token& stop);

@@ -61,8 +61,8 @@ CalibrationText sampled(const checkpoint::Checkpoint& model, const CalibrationOp
 
 }  // namespace
 
-CalibrationText calibration_text(const checkpoint::Checkpoint& model, const CalibrationOptions& options,
-                                 Session& session) {
+CalibrationText calibration_text(const checkpoint::Checkpoint& model, CalibrationOptions options, Session& session) {
+    options.window = std::min(options.window, model.config().max_position_embeddings);
     return options.file.empty() ? sampled(model, options, session) : from_file(model, options);
 }
 

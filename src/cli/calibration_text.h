@@ -16,13 +16,12 @@ struct CalibrationText {
 
 struct CalibrationOptions {
     std::string file;  ///< empty: text that the source model itself writes
-    int windows = 8;
-    int window = 256;  ///< tokens
+    int windows = 16;
+    int window = 1024;  ///< tokens; no more than the model's context
 };
 
 /// Reads the file's first windows, or samples them from the model at temperature 1 with the session's seed, so that a
 /// conversion needs no data set.
-CalibrationText calibration_text(const checkpoint::Checkpoint& model, const CalibrationOptions& options,
-                                 Session& session);
+CalibrationText calibration_text(const checkpoint::Checkpoint& model, CalibrationOptions options, Session& session);
 
 }  // namespace mha2mla::cli

@@ -36,6 +36,18 @@ std::string name_of_model(const std::filesystem::path& source) {
     return (name.extension() == ".gguf" ? name.stem() : name).string();
 }
 
+/// The method and its choices in words.
+std::string method_in_words(const ConversionOptions& options) {
+    if (options.method == "lsq") {
+        return fmt::format(
+            "Method `lsq` (calibrated least squares): {} rotary components in one shared key, {} exact tokens",
+            *options.lsq.rope_components, options.lsq.sinks);
+    }
+    return fmt::format(
+        "Method `{}` (arXiv 2502.14837), selection `{}` with {} rotary pairs per KV head,\nfactorization `{}`",
+        options.method, name_of(options.selection), *options.rope_pairs, name_of(options.factorization));
+}
+
 }  // namespace
 
 core::OrderedJson conversion_record(const ConversionReport& report, const CalibrationTokens& calibration,
@@ -56,28 +68,26 @@ core::OrderedJson generation_config(const checkpoint::ModelConfig& config) {
 }
 
 std::string model_card(const ConversionReport& report, const std::filesystem::path& source) {
-    const auto& options = report.plan.options;
     const std::string name = name_of_model(source);
     return fmt::format(
         "---\n"
-        "base_model: {7}\n"
+        "base_model: {4}\n"
         "library_name: mha2mla\n"
         "pipeline_tag: text-generation\n"
         "tags:\n- mha2mla\n- mla\n- multi-head-latent-attention\n"
         "---\n\n"
         "# {0}, converted to multi-head latent attention\n\n"
         "The attention of `{0}` with a latent cache: {1:.2f} % of the source's elements per token\n"
-        "({2:.2f} % less). Method `{3}` (arXiv 2502.14837), selection `{4}` with {5} rotary pairs per KV head,\n"
-        "factorization `{6}`, no training yet: a converted model answers worse than its source until it is "
-        "fine-tuned.\n\n"
+        "({2:.2f} % less). {3},\n"
+        "no training yet: a converted model answers worse than its source until it is fine-tuned.\n\n"
         "Run it with mha2mla (DIRECTORY is this one):\n\n"
         "```\n"
         "mha2mla generate DIRECTORY -p \"The capital of France is\"\n"
         "mha2mla eval DIRECTORY --task perplexity --text FILE.txt\n"
         "```\n\n"
         "`conversion.json` holds the plan of every layer, what the factors kept, and the command.\n",
-        name, 100 * report.plan.cache_ratio(), 100 * (1 - report.plan.cache_ratio()), options.method,
-        name_of(options.selection), *options.rope_pairs, name_of(options.factorization), core::Json(name).dump());
+        name, 100 * report.plan.cache_ratio(), 100 * (1 - report.plan.cache_ratio()),
+        method_in_words(report.plan.options), core::Json(name).dump());
 }
 
 }  // namespace mha2mla::convert

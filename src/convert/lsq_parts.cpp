@@ -1,6 +1,7 @@
 #include "convert/lsq_parts.h"
 
 #include <algorithm>
+#include <array>
 #include <tuple>
 
 #include "core/error.h"
@@ -46,14 +47,15 @@ void add_candidates(const RotaryProblem& problem, std::int64_t pair, std::vector
     }
 }
 
-/// y = z x of complex numbers as real matrices: adds the 2 x 2 block of z at rows (row, row + rows), columns (column,
-/// column + columns).
-void add_complex(Tensor& matrix, std::int64_t row, std::int64_t rows, std::int64_t column, std::int64_t columns,
-                 c10::complex<double> z) {
-    matrix.index_put_({row, column}, z.real());
-    matrix.index_put_({row, column + columns}, -z.imag());
-    matrix.index_put_({row + rows, column}, z.imag());
-    matrix.index_put_({row + rows, column + columns}, z.real());
+/// Where the real and the imaginary part of a complex number stand in a vector.
+using Place = std::array<std::int64_t, 2>;
+
+/// y = z x of complex numbers, as a 2 x 2 block of a real matrix.
+void set_complex(Tensor& matrix, const Place& y, const Place& x, c10::complex<double> z) {
+    matrix.index_put_({y[0], x[0]}, z.real());
+    matrix.index_put_({y[0], x[1]}, -z.imag());
+    matrix.index_put_({y[1], x[0]}, z.imag());
+    matrix.index_put_({y[1], x[1]}, z.real());
 }
 
 /// Symmetric square root and its inverse of each block [G, d, d].
@@ -108,9 +110,10 @@ RotaryComponents choose_components(const RotaryProblem& problem, std::int64_t co
         kept.pairs.push_back(candidate.pair);
         for (std::int64_t g = 0; g < kv_heads; ++g) {
             const auto mix = candidate.mix_G[g].item<c10::complex<double>>();
-            const auto first = g * width + candidate.pair;
-            add_complex(kept.to_key, c, count, first, pairs, candidate.to_G[g].item<c10::complex<double>>());
-            add_complex(kept.from_key, first, pairs, c, count, mix);
+            const Place component{c, c + count};
+            const Place key{g * width + candidate.pair, g * width + pairs + candidate.pair};
+            set_complex(kept.to_key, component, key, candidate.to_G[g].item<c10::complex<double>>());
+            set_complex(kept.from_key, key, component, mix);
             kept.factor_HC2.slice(0, g * group, (g + 1) * group).select(1, c) =
                 torch::tensor({mix.real(), -mix.imag()}, torch::kFloat64);
         }

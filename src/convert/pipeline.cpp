@@ -100,6 +100,16 @@ private:
     std::optional<calibrate::StatisticsWriter> new_statistics_;
 };
 
+void check_windows(const std::vector<std::vector<int>>& windows, int shortest) {
+    for (const auto& window : windows) {
+        if (std::ssize(window) >= shortest) continue;
+        throw core::Error({.what = "a calibration window is too short",
+                           .expected = fmt::format("at least {} tokens", shortest),
+                           .got = fmt::to_string(window.size()),
+                           .where = "--calibration-window"});
+    }
+}
+
 calibrate::MomentOptions moment_options(const ConversionOptions& options) {
     return {.sinks = options.lsq.sinks, .centred_keys = options.lsq.mean_key};
 }
@@ -116,6 +126,7 @@ std::string Conversion::calibrate_with(const CalibrationTokens& calibration, con
                            .where = "--calibration",
                            .remedy = "pass a longer text"});
     }
+    if (method_.needs_moments) check_windows(calibration.windows, calibrate::shortest_window(moment_options(options)));
     model::ModelOptions walk;
     walk.device = device_;
     walk_.emplace(source_, calibration.windows, walk);
@@ -201,6 +212,11 @@ core::OrderedJson ConversionReport::to_json() const {
     for (const auto& layer : layers) fidelity.push_back(convert::to_json(layer));
     json["seconds"] = seconds;
     return json;
+}
+
+void check_request(const ConvertRequest& request) {
+    model::parse_device(request.device);
+    checkpoint::check_target(request.target, request.replace);
 }
 
 bool needs_calibration(const ConversionOptions& options, const ConvertRequest& request) {

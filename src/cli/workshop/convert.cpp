@@ -1,10 +1,10 @@
+#include <array>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <map>
 #include <memory>
 
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/writer.h"
 #include "cli/calibration_text.h"
 #include "cli/model_options.h"
 #include "cli/session.h"
@@ -48,6 +48,32 @@ void apply_selection(const std::vector<std::string>& words, convert::ConversionO
     if (takes_file) options.rank_table = words[1];
 }
 
+constexpr std::array published_options{"--select", "--factor", "--rope-pairs", "--split-full-rank"};
+constexpr std::array lsq_options{"--rope-components", "--compensate", "--shared-rope", "--mean-key",
+                                 "--sinks",           "--metric",     "--statistics"};
+
+/// The first of the options that was given, or null.
+template <std::size_t count>
+const char* first_given(const CLI::App& verb, const std::array<const char*, count>& options) {
+    for (const char* option : options) {
+        if (verb.get_option(option)->count() > 0) return option;
+    }
+    return nullptr;
+}
+
+/// lsq, or the method that the other options belong to.
+void choose_method(const CLI::App& verb, std::string& method) {
+    const char* const published = first_given(verb, published_options);
+    const char* const lsq = first_given(verb, lsq_options);
+    if (method.empty()) method = published != nullptr ? "mha2mla" : "lsq";
+    const char* const foreign = method == "lsq" ? published : lsq;
+    if (foreign == nullptr) return;
+    throw core::Error(
+        {.what = fmt::format("the method {} has no such option", method),
+         .where = foreign,
+         .remedy = fmt::format("leave it out, or pass --method {}", method == "lsq" ? "mha2mla" : "lsq")});
+}
+
 std::string plan_text(const convert::Plan& plan) {
     const auto& mla = plan.target.mla();
     const int before = plan.source.cached_elements(0);
@@ -80,7 +106,7 @@ void convert_model(ConvertCommand& command, Session& session) {
     const auto plan = convert::make_plan(source.config(), command.conversion);
     if (command.dry_run) return session.print(convert::plan_to_json(plan), plan_text(plan));
 
-    checkpoint::check_target(command.request.target, command.request.replace);
+    convert::check_request(command.request);
     convert::CalibrationTokens calibration;
     if (convert::needs_calibration(command.conversion, command.request)) {
         auto text = calibration_text(source, command.calibration, session);
@@ -95,9 +121,10 @@ void convert_model(ConvertCommand& command, Session& session) {
 
 void add_method_options(CLI::App& verb, ConvertCommand& command) {
     auto& options = command.conversion;
-    verb.add_option("--method", options.method, "mha2mla (arXiv 2502.14837) or lsq (calibrated least squares)")
-        ->check(CLI::IsMember({"mha2mla", "lsq"}))
-        ->capture_default_str();
+    options.method.clear();
+    verb.add_option("--method", options.method,
+                    "lsq (calibrated least squares; the default) or mha2mla (arXiv 2502.14837)")
+        ->check(CLI::IsMember({"lsq", "mha2mla"}));
     verb.add_option_function<std::vector<std::string>>(
             "--select", [&options](const auto& words) { apply_selection(words, options); },
             "Pairs that keep RoPE: high, low, uniform (default), 2-norm, or table FILE.pth")
@@ -108,8 +135,9 @@ void add_method_options(CLI::App& verb, ConvertCommand& command) {
         ->type_name("FACTOR");
     verb.add_option("--rope-pairs", options.rope_pairs,
                     "Pairs that keep RoPE per key/value head; default head_dim / 16");
-    auto* rank = verb.add_option("--kv-rank", options.kv_rank, "Latent width per key/value head; default head_dim / 2");
-    verb.add_option("--cache-ratio", options.cache_ratio, "Share of the source's cache to keep, for example 0.3125")
+    auto* rank = verb.add_option("--kv-rank", options.kv_rank, "Latent width per key/value head");
+    verb.add_option("--cache-ratio", options.cache_ratio,
+                    "Share of the source's cache to keep; default 0.5 (lsq) or 0.3125 (mha2mla)")
         ->excludes(rank);
     verb.add_flag("--split-full-rank", options.split_full_rank, "split-svd as in the reference code: twice the latent");
 }
@@ -130,7 +158,7 @@ void add_lsq_options(CLI::App& verb, convert::LsqOptions& options) {
 }
 
 void add_calibration_options(CLI::App& verb, CalibrationOptions& options) {
-    verb.add_option("--calibration", options.file, "Text for 2-norm; default: sampled from the source model");
+    verb.add_option("--calibration", options.file, "Text for lsq and 2-norm; default: sampled from the source model");
     verb.add_option("--calibration-windows", options.windows, "Number of windows")
         ->check(CLI::Range(1, 1 << 16))
         ->capture_default_str();
@@ -145,7 +173,8 @@ void add_convert(CLI::App& program, Session& session) {
     auto command = std::make_shared<ConvertCommand>();
     CLI::App* verb = add_verb(program, session, "convert", "Convert a model to multi-head latent attention",
                               "  mha2mla convert model.gguf converted\n"
-                              "  mha2mla convert llama/ converted --select 2-norm --cache-ratio 0.1875 --dry-run\n"
+                              "  mha2mla convert llama/ converted --cache-ratio 0.25 --calibration book.txt --dry-run\n"
+                              "  mha2mla convert llama/ converted --select 2-norm --cache-ratio 0.1875\n"
                               "  mha2mla convert llama/ converted --select table ranks.pth --kv-rank 16");
     verb->add_option("MODEL", command->source, "Source: directory or GGUF file")->required();
     verb->add_option("OUT", command->request.target, "Directory to write")->required();
@@ -159,7 +188,10 @@ void add_convert(CLI::App& program, Session& session) {
                      "lsq: directory that keeps the calibration; read where it exists, else written");
     verb->add_flag("--force", command->request.replace, "Replace OUT where it exists");
     verb->add_flag("--dry-run", command->dry_run, "Print the plan and what it would save; write nothing");
-    verb->callback([command, &session] { convert_model(*command, session); });
+    verb->callback([command, verb, &session] {
+        choose_method(*verb, command->conversion.method);
+        convert_model(*command, session);
+    });
 }
 
 }  // namespace mha2mla::cli
