@@ -65,5 +65,16 @@ TEST_F(DefaultModelConversion, JointSvdAt96LatentsHigh) {
     EXPECT_NEAR(perplexity(target, text, "native"), 5257, 0.1 * 5257);
 }
 
+/// Calibrated on eight windows of one book, on text of another domain, untrained: the published method is above 5,000.
+TEST_F(DefaultModelConversion, LsqAt120ElementsKeepsALanguageModel) {
+    const auto book = shared_file("text/pg-sherlock_holmes.txt");
+    if (!book) GTEST_SKIP() << "text/pg-sherlock_holmes.txt is not in MHA2MLA_DATA";
+    const std::string target =
+        converted({"--cache-ratio", "0.3125", "--calibration", *book, "--calibration-windows", "8"});
+    const double native = perplexity(target, text, "native");
+    EXPECT_LT(native, 90);
+    EXPECT_NEAR(perplexity(target, text, "workshop"), native, 0.01 * native);
+}
+
 }  // namespace
 }  // namespace mha2mla::tests

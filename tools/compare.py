@@ -12,8 +12,8 @@ import sys
 import textwrap
 from dataclasses import dataclass
 
-VERDICT = ("The published conversion without recovery training breaks so small a GQA model, as the perplexity and the "
-           "text above show: what is gained here is cache, not yet a usable model.")
+VERDICT = ("So small a cache breaks this model without recovery training, as the perplexity and the text above show: what "
+           "is gained here is cache, not yet a usable model.")
 BROKEN = 2  # times the source's perplexity: from here on the verdict is printed
 WIDTH = 100
 

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <fmt/format.h>
 
@@ -32,10 +33,17 @@ int cached_elements(const ModelConfig& source, const ConversionOptions& options)
     return static_cast<int>(std::lround(ratio * source_elements(source)));
 }
 
-/// What measured best on SmolLM2-135M by the share of the cache (docs/conversion.md).
+/// Rotary components in shares of a head's pairs, by the share of the cache: what measured best on SmolLM2-135M
+/// (docs/results). The less there is to cache, the more of it the latent deserves.
 int default_components(const ModelConfig& source, double ratio) {
-    const double share = ratio < 0.25 ? 1.0 / 32 : ratio < 0.4 ? 1.0 / 8 : ratio < 0.6 ? 1.0 / 2 : 1.0;
-    return std::max(1, static_cast<int>(std::lround(share * source.rope_pairs())));
+    struct Step {
+        double below;
+        double share;
+    };
+    constexpr std::array steps{Step{0.25, 0}, Step{0.36, 1.0 / 32}, Step{0.46, 1.0 / 4}, Step{0.58, 1.0 / 2}};
+    const auto* const step = std::find_if(steps.begin(), steps.end(), [&](const Step& s) { return ratio < s.below; });
+    const double share = step == steps.end() ? 1 : step->share;
+    return static_cast<int>(std::lround(share * source.rope_pairs()));
 }
 
 void check_options(const ModelConfig& source, const ConversionOptions& options) {
@@ -103,7 +111,7 @@ void lay_out_lsq(Plan& plan) {
     mla.positional_part = lsq.mean_key;
     mla.sink_tokens = lsq.sinks;
     mla.q_nope_factor = lsq.compensate;
-    mla.q_rope_factor = true;
+    mla.q_rope_factor = *lsq.rope_components > 0;
     mla.softmax_scale = 1 / std::sqrt(static_cast<double>(source.head_dim));
     mla.source_model_type = source.model_type;
     plan.target.attention = std::move(mla);

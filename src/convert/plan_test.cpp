@@ -153,5 +153,31 @@ TEST(Plan, RefusesNamingOptionAndRange) {
 
 TEST(Plan, RefusesAConvertedModel) { EXPECT_THROW(make_plan(make_plan(model_of(64), {}).target, {}), core::Error); }
 
+TEST(Plan, LsqDividesTheCacheBetweenLatentAndRotaryKey) {
+    struct Size {
+        double ratio;
+        int components;
+        int elements;
+    };
+    for (const auto& size : {Size{0.125, 0, 48}, Size{0.1875, 0, 72}, Size{0.3125, 1, 120}, Size{0.4167, 8, 160},
+                             Size{0.5, 16, 192}, Size{2.0 / 3, 32, 256}}) {
+        ConversionOptions options;
+        options.method = "lsq";
+        options.cache_ratio = size.ratio;
+        const auto plan = make_plan(model_of(64), options);
+        const auto& mla = plan.target.mla();
+        EXPECT_EQ(mla.qk_rope_head_dim[0], 2 * size.components) << size.ratio;
+        EXPECT_EQ(plan.target.cached_elements(0), size.elements) << size.ratio;
+        EXPECT_EQ(mla.qk_nope_head_dim[0], 64);
+        EXPECT_TRUE(plan.target.attention_bias);
+    }
+}
+
+TEST(Plan, LsqKeepsHalfTheCacheByDefault) {
+    ConversionOptions options;
+    options.method = "lsq";
+    EXPECT_DOUBLE_EQ(make_plan(model_of(64), options).cache_ratio(), 0.5);
+}
+
 }  // namespace
 }  // namespace mha2mla::convert
