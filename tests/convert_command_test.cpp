@@ -87,6 +87,8 @@ TEST(ConvertCommand, SavedStatisticsNeedNoTextAndServeOtherSizes) {
     const auto again = run({"convert", model, directory / "b", "--cache-ratio", "0.5", "--statistics", statistics,
                             "--calibration", "no such text"});
     EXPECT_EQ(again.exit_code, 0) << again.err;
+    const auto nowhere = run({"convert", model, directory / "c", "--statistics", directory / "no/such/place"}).err;
+    EXPECT_THAT(nowhere, HasSubstr("no such directory"));
     const auto other_sinks = run({"convert", model, directory / "c", "--sinks", "0", "--statistics", statistics}).err;
     EXPECT_THAT(other_sinks, testing::AllOf(HasSubstr("sinks"), HasSubstr("--statistics")));
 }

@@ -18,6 +18,7 @@ namespace fs = std::filesystem;
 using checkpoint::ModelConfig;
 using checkpoint::Shape;
 
+constexpr std::int64_t format_version = 1;  // raised when a moment is defined anew
 constexpr const char* document = "statistics.json";
 constexpr std::size_t max_document_bytes = std::size_t{1} << 20;
 
@@ -61,7 +62,8 @@ std::vector<checkpoint::TensorSpec> specs_of(const ModelConfig& config) {
 }
 
 core::OrderedJson to_json(const StatisticsOrigin& origin) {
-    return {{"model", origin.model},
+    return {{"format", format_version},
+            {"model", origin.model},
             {"text", origin.text},
             {"sinks", origin.options.sinks},
             {"queries", origin.options.queries},
@@ -124,6 +126,7 @@ Statistics::Statistics(const fs::path& path, const checkpoint::Checkpoint& model
     const auto file = (path / document).string();
     const auto json = core::parse_json(core::read_text(file, max_document_bytes), file);
     const core::JsonObject fields(json, file);
+    check_field(fields.integer("format", 0, INT32_MAX), format_version, "format", file);
     check_field(fields.string("model"), fingerprint_of(model), "model", file);
     check_field(fields.integer("sinks", 0, INT32_MAX), std::int64_t{options.sinks}, "sinks", file);
     check_field(fields.integer("queries", 0, INT32_MAX), std::int64_t{options.queries}, "queries", file);

@@ -217,6 +217,8 @@ core::OrderedJson ConversionReport::to_json() const {
 void check_request(const ConvertRequest& request) {
     model::parse_device(request.device);
     checkpoint::check_target(request.target, request.replace);
+    if (request.statistics.empty() || std::filesystem::exists(request.statistics)) return;
+    checkpoint::check_target(request.statistics, false);
 }
 
 bool needs_calibration(const ConversionOptions& options, const ConvertRequest& request) {

@@ -37,7 +37,8 @@ struct ConversionReport {
     core::OrderedJson to_json() const;
 };
 
-/// Throws Error where the target cannot be written or the device cannot be used: to be asked before long work.
+/// Throws Error where the target or new statistics cannot be written or the device cannot be used: to be asked before
+/// long work.
 void check_request(const ConvertRequest& request);
 
 /// True when the conversion needs calibration tokens (2-norm selection; the method lsq, unless statistics exist).
