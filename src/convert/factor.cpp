@@ -40,6 +40,17 @@ Factors identity_factors(const torch::Tensor& keys, const torch::Tensor& values)
     return side_by_side(exact(keys), exact(values));
 }
 
+torch::Tensor interleave_heads(const torch::Tensor& keys, const torch::Tensor& values, std::int64_t kv_heads) {
+    return torch::cat({keys.unflatten(0, {kv_heads, -1}), values.unflatten(0, {kv_heads, -1})}, 1).flatten(0, 1);
+}
+
+torch::Tensor output_of_constant(const torch::Tensor& output_weight, const torch::Tensor& value,
+                                 std::int64_t kv_heads) {
+    const auto group = output_weight.size(1) / value.size(0);
+    const auto of_query_heads = value.view({kv_heads, -1}).repeat_interleave(group, 0);
+    return output_weight.mv(of_query_heads.flatten());
+}
+
 double kept_energy(const torch::Tensor& weight, const torch::Tensor& approximation) {
     const double total = weight.square().sum().to(torch::kFloat64).item<double>();
     if (total == 0) return 1;

@@ -23,6 +23,12 @@ Factors split_svd(const torch::Tensor& keys, const torch::Tensor& values, const 
 /// The rows themselves as latent: exact, R = K + V.
 Factors identity_factors(const torch::Tensor& keys, const torch::Tensor& values);
 
+/// kv_b_proj of the key and value rows, all heads' one after the other: per KV head its keys, then its values.
+torch::Tensor interleave_heads(const torch::Tensor& keys, const torch::Tensor& values, std::int64_t kv_heads);
+
+/// What a constant [G d] in the values adds to the layer's output: attention weights sum to 1. [E]
+torch::Tensor output_of_constant(const torch::Tensor& output_weight, const torch::Tensor& value, std::int64_t kv_heads);
+
 /// 1 - ||W - approximation||² / ||W||²; 1 where W is empty or zero.
 double kept_energy(const torch::Tensor& weight, const torch::Tensor& approximation);
 

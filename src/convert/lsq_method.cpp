@@ -111,21 +111,6 @@ void add_down(ConvertedAttention& out, const LayerTask& task, const Layer& layer
         torch::cat({-factors.down.mv(layer.mean), rotary.to_key.mv(constant)});
 }
 
-/// kv_b: per KV head its key rows, then its value rows.
-Tensor up(const WeightedFactors& factors, std::int64_t kv_heads) {
-    const auto per_head = [&](const Tensor& rows) { return rows.unflatten(0, {kv_heads, -1}); };
-    return torch::cat({per_head(factors.key_up), per_head(factors.value_up)}, 1).flatten(0, 1);
-}
-
-/// o_proj takes the mean of the values as a bias: attention weights sum to 1.
-Tensor output_bias(const LayerTask& task, const Layer& layer) {
-    const auto& config = task.plan.source;
-    const auto mean_Hd =
-        layer.mean_value.view({config.num_key_value_heads, -1}).repeat_interleave(config.group_size(), 0);
-    return bias_or_zero(task.source.o_bias, config.hidden_size) +
-           layer.output_HEd.bmm(mean_Hd.unsqueeze(2)).squeeze(2).sum(0);
-}
-
 void add_exact_parts(ConvertedAttention& out, const LayerTask& task, const Layer& layer) {
     const auto& lsq = task.plan.options.lsq;
     if (lsq.mean_key) out.tensors["self_attn.k_mean"] = layer.mean_key.view({task.plan.source.num_key_value_heads, -1});
@@ -140,6 +125,7 @@ void add_exact_parts(ConvertedAttention& out, const LayerTask& task, const Layer
 
 ConvertedAttention convert_lsq(const LayerTask& task) {
     const auto& lsq = task.plan.options.lsq;
+    const std::int64_t kv_heads = task.plan.source.num_key_value_heads;
     const Layer layer = prepare(task);
     const auto compensation = compensate(task.moments->pairs, lsq.compensate);
     const auto rotary = choose_components(rotary_problem(task, layer, compensation), *lsq.rope_components);
@@ -151,9 +137,11 @@ ConvertedAttention convert_lsq(const LayerTask& task) {
     out.tensors["self_attn.q_proj.weight"] = task.source.q_weight;
     out.tensors["self_attn.q_proj.bias"] = bias_or_zero(task.source.q_bias, task.source.q_weight.size(0));
     add_down(out, task, layer, factors, rotary);
-    out.tensors["self_attn.kv_b_proj.weight"] = up(factors, task.plan.source.num_key_value_heads);
+    out.tensors["self_attn.kv_b_proj.weight"] = interleave_heads(factors.key_up, factors.value_up, kv_heads);
     out.tensors["self_attn.o_proj.weight"] = task.source.o_weight;
-    out.tensors["self_attn.o_proj.bias"] = output_bias(task, layer);
+    out.tensors["self_attn.o_proj.bias"] =
+        bias_or_zero(task.source.o_bias, task.plan.source.hidden_size) +
+        output_of_constant(precise(task.source.o_weight), layer.mean_value, kv_heads);
     if (lsq.compensate) out.tensors["self_attn.q_nope_factor"] = compensation.factor_HP2;
     if (*lsq.rope_components > 0) out.tensors["self_attn.q_rope_factor"] = rotary.factor_HC2;
     add_exact_parts(out, task, layer);

@@ -13,11 +13,6 @@ using checkpoint::ModelConfig;
 
 constexpr double default_cache_ratio = 0.5;
 
-[[noreturn]] void reject(const char* option, const std::string& what, const std::string& expected,
-                         const std::string& got) {
-    throw core::Error({.what = what, .expected = expected, .got = got, .where = option});
-}
-
 int source_elements(const ModelConfig& source) { return 2 * source.num_key_value_heads * source.head_dim; }
 
 /// What keys and values can fill at most: the rank of [W_k; W_v].

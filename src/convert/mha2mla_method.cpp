@@ -47,24 +47,11 @@ Factors factorize(const torch::Tensor& keys, const torch::Tensor& values, const 
     return joint_svd(keys, values, plan.target.mla().kv_lora_rank.at(static_cast<std::size_t>(layer)));
 }
 
-/// kv_b_proj: per KV head its key rows, then its value rows.
-torch::Tensor interleave_heads(const Factors& factors, std::int64_t kv_heads) {
-    const auto rank = factors.down_RE.size(0);
-    const auto per_head = [&](const torch::Tensor& up) { return up.reshape({kv_heads, up.size(0) / kv_heads, rank}); };
-    return torch::cat({per_head(factors.key_up_KR), per_head(factors.value_up_VR)}, 1).flatten(0, 1);
-}
-
-/// o_proj.bias + sum over query heads of W_o,h b_v of their KV head.
-torch::Tensor output_bias(const SourceAttention& source, const checkpoint::ModelConfig& config) {
-    const auto value_bias_Gd = source.v_bias.view({config.num_key_value_heads, config.head_dim});
-    const auto value_bias_Hd = value_bias_Gd.repeat_interleave(config.group_size(), 0);
-    return source.o_bias + torch::mv(source.o_weight, value_bias_Hd.flatten());
-}
-
 }  // namespace
 
 ConvertedAttention convert_mha2mla(const LayerTask& task) {
     const auto& [source, plan, layer, moments] = task;
+    const std::int64_t kv_heads = plan.source.num_key_value_heads;
     const KeyRows rows = key_rows(plan, layer, source.k_weight.device());
     const auto plain_keys = source.k_weight.index_select(0, rows.plain);
     const Factors factors = factorize(plain_keys, source.v_weight, plan, layer);
@@ -74,14 +61,14 @@ ConvertedAttention convert_mha2mla(const LayerTask& task) {
     tensors["self_attn.q_proj.weight"] = source.q_weight;
     tensors["self_attn.kv_a_proj_with_mqa.weight"] =
         torch::cat({factors.down_RE, source.k_weight.index_select(0, rows.rotary)});
-    tensors["self_attn.kv_b_proj.weight"] = interleave_heads(factors, plan.source.num_key_value_heads);
+    tensors["self_attn.kv_b_proj.weight"] = interleave_heads(factors.key_up_KR, factors.value_up_VR, kv_heads);
     tensors["self_attn.o_proj.weight"] = source.o_weight;
     if (plan.source.attention_bias) {
         const auto latent_bias = source.k_bias.new_zeros({factors.down_RE.size(0)});
         tensors["self_attn.q_proj.bias"] = source.q_bias;
         tensors["self_attn.kv_a_proj_with_mqa.bias"] =
             torch::cat({latent_bias, source.k_bias.index_select(0, rows.rotary)});
-        tensors["self_attn.o_proj.bias"] = output_bias(source, plan.source);
+        tensors["self_attn.o_proj.bias"] = source.o_bias + output_of_constant(source.o_weight, source.v_bias, kv_heads);
     }
     out.fidelity.key_energy = kept_energy(plain_keys, factors.key_up_KR.mm(factors.down_RE));
     out.fidelity.value_energy = kept_energy(source.v_weight, factors.value_up_VR.mm(factors.down_RE));

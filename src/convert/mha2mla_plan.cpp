@@ -41,11 +41,6 @@ int largest_kv_rank(const ModelConfig& source, const ConversionOptions& options)
     return (widths.key_rank + widths.value_rank) / heads;
 }
 
-[[noreturn]] void reject(const char* option, const std::string& what, const std::string& expected,
-                         const std::string& got) {
-    throw core::Error({.what = what, .expected = expected, .got = got, .where = option});
-}
-
 void check_combination(const ConversionOptions& options) {
     const bool sized = options.kv_rank || options.cache_ratio;
     if (options.kv_rank && options.cache_ratio) {

@@ -64,6 +64,10 @@ Plan make_plan(const ModelConfig& source, const ConversionOptions& options) {
     return plan;
 }
 
+void reject(const char* option, const std::string& what, const std::string& expected, const std::string& got) {
+    throw core::Error({.what = what, .expected = expected, .got = got, .where = option});
+}
+
 core::OrderedJson plan_to_json(const Plan& plan) {
     const auto& options = plan.options;
     core::OrderedJson json{{"method", options.method}};

@@ -55,6 +55,10 @@ struct Plan {
 /// Checks the options against the model and lays out the target. Throws Error naming the option and its valid range.
 Plan make_plan(const checkpoint::ModelConfig& source, const ConversionOptions& options);
 
+/// Throws the Error of an option that this model or another option does not allow.
+[[noreturn]] void reject(const char* option, const std::string& what, const std::string& expected,
+                         const std::string& got);
+
 core::OrderedJson plan_to_json(const Plan& plan);
 
 /// How the latent of a layer divides between keys and values under split SVD. A side that has fewer dims than its half

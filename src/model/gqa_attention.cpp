@@ -1,6 +1,4 @@
 #include <cmath>
-#include <numeric>
-#include <vector>
 
 #include "model/attention.h"
 #include "model/rotary.h"
@@ -29,10 +27,7 @@ GqaAttentionImpl::GqaAttentionImpl(const Weights& weights, const checkpoint::Mod
     v_proj_ = register_module("v_proj", Linear(weights.under("v_proj"), to_keys));
     o_proj_ = register_module(
         "o_proj", Linear(weights.under("o_proj"), LinearShape{query_width, config.hidden_size, config.attention_bias}));
-
-    std::vector<int> all(static_cast<std::size_t>(config.rope_pairs()));
-    std::iota(all.begin(), all.end(), 0);
-    frequencies_ = register_buffer("frequencies", pair_frequencies(config, {all}, weights.options()));
+    frequencies_ = register_buffer("frequencies", all_frequencies(config, weights.options()));
 }
 
 torch::Tensor GqaAttentionImpl::heads(const torch::Tensor& x) const {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
 #include <vector>
 
 #include "core/error.h"
@@ -89,9 +88,7 @@ void MlaAttentionImpl::pick_dims(const checkpoint::ModelConfig& config, int laye
     rope_dims_ = register_buffer("rope_dims", torch::tensor(rope, torch::kInt64).to(options.device));
     query_frequencies_ = register_buffer("query_frequencies", pair_frequencies(config, query_pairs, options));
     key_frequencies_ = register_buffer("key_frequencies", pair_frequencies(config, rope_pairs, options));
-    std::vector<int> all(static_cast<std::size_t>(config.rope_pairs()));
-    std::iota(all.begin(), all.end(), 0);
-    all_frequencies_ = register_buffer("all_frequencies", pair_frequencies(config, {all}, options));
+    all_frequencies_ = register_buffer("all_frequencies", all_frequencies(config, options));
 }
 
 MlaAttentionImpl::Projected MlaAttentionImpl::project(const torch::Tensor& x_BTE) {

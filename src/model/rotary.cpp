@@ -1,6 +1,7 @@
 #include "model/rotary.h"
 
 #include <cstdint>
+#include <numeric>
 
 #include "core/error.h"
 
@@ -17,6 +18,12 @@ torch::Tensor pair_frequencies(const checkpoint::ModelConfig& config, const std:
     const auto heads = static_cast<std::int64_t>(pairs.size());
     const auto width = static_cast<std::int64_t>(pairs.front().size());
     return torch::tensor(chosen, torch::kFloat64).view({heads, width}).to(options.device, precise_type(options.dtype));
+}
+
+torch::Tensor all_frequencies(const checkpoint::ModelConfig& config, const ModelOptions& options) {
+    std::vector<int> all(static_cast<std::size_t>(config.rope_pairs()));
+    std::iota(all.begin(), all.end(), 0);
+    return pair_frequencies(config, {all}, options);
 }
 
 torch::Tensor rotate_pairs(const torch::Tensor& x, const torch::Tensor& frequencies) {

@@ -12,6 +12,9 @@ namespace mha2mla::model {
 torch::Tensor pair_frequencies(const checkpoint::ModelConfig& config, const std::vector<std::vector<int>>& pairs,
                                const ModelOptions& options);
 
+/// Frequencies of all pairs of a head: [1, P].
+torch::Tensor all_frequencies(const checkpoint::ModelConfig& config, const ModelOptions& options);
+
 /// Turns pair i of token t by t * frequency. `x` [batch, tokens, heads, 2p] is half-split: pair i is (x[i], x[i + p]).
 /// `frequencies` [heads or 1, p]. Returns x's type; angles and products are computed in the frequencies' type.
 /// Source: RoFormer (arXiv 2104.09864) section 3.2.
