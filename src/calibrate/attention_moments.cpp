@@ -3,31 +3,26 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <random>
 #include <vector>
-
-#include "core/error.h"
-#include "core/progress.h"
 
 namespace mha2mla::calibrate {
 namespace {
 
 using torch::Tensor;
 
+/// Sums in fp64, in place: an [E, E] sum of a wide model takes 134 MB.
 void add_to(Tensor& sum, const Tensor& value) {
-    const auto precise = value.to(torch::kCPU, torch::kFloat64);
-    sum = sum.defined() ? sum + precise : precise;
+    if (!sum.defined()) sum = torch::zeros(value.sizes(), torch::kFloat64);
+    sum.add_(value.to(torch::kCPU));
 }
 
-model::GqaAttentionImpl& source_attention(model::DecoderLayerImpl& layer) {
-    auto* attention = dynamic_cast<model::GqaAttentionImpl*>(&layer.attention());
-    core::invariant(attention != nullptr, "moments are taken from a source model");
-    return *attention;
-}
-
-/// `count` of the positions [first, tokens), ascending; the same in every run.
-Tensor draw_queries(std::int64_t tokens, const MomentOptions& options, std::mt19937_64& random) {
+/// Some of the positions [first_query, tokens), ascending; the same for a window in every run.
+Tensor draw_queries(std::int64_t tokens, const MomentOptions& options, std::uint64_t window) {
+    constexpr std::uint64_t most_windows = std::uint64_t{1} << 20;
+    std::mt19937_64 random(options.seed * most_windows + window);
     std::vector<std::int64_t> positions(
         static_cast<std::size_t>(std::max<std::int64_t>(tokens - options.first_query, 1)));
     std::iota(positions.begin(), positions.end(), std::min<std::int64_t>(options.first_query, tokens - 1));
@@ -62,7 +57,7 @@ Tensor attention_rows(const Window& window) {
 /// Sums of one layer over windows.
 class MomentSum {
 public:
-    explicit MomentSum(const MomentOptions& options) : options_(options), random_(options.seed) {}
+    explicit MomentSum(const MomentOptions& options) : options_(options) {}
 
     void add_to_mean(const Tensor& x_TE) {
         const auto kept = x_TE.slice(0, options_.sinks);
@@ -70,7 +65,8 @@ public:
         tokens_ += kept.size(0);
     }
     void add(model::GqaAttentionImpl& attention, const Tensor& x_BTE);
-    AttentionMoments result() const;
+    /// To be asked once: the sums become the result.
+    AttentionMoments result();
 
 private:
     Tensor mean() const { return mean_ / static_cast<double>(std::max<std::int64_t>(tokens_, 1)); }
@@ -80,9 +76,9 @@ private:
     void add_pairs(const Window& window, const Tensor& mean_key_Gd);
 
     MomentOptions options_;
-    std::mt19937_64 random_;
-    std::int64_t tokens_ = 0;   // of the mean
-    std::int64_t queries_ = 0;  // drawn so far
+    std::uint64_t windows_ = 0;  // seen so far
+    std::int64_t tokens_ = 0;    // of the mean
+    std::int64_t queries_ = 0;   // drawn so far
     Tensor mean_, token_, value_, attended_, gram_, cost_;
     std::array<Tensor, 6> pairs_;
 };
@@ -97,7 +93,7 @@ Window MomentSum::window(model::GqaAttentionImpl& attention, const Tensor& x_BTE
     window.v_TGd = attention.values(x_BTE)[0].to(torch::kFloat32);
     window.q_rotated_THd = attention.rotate(q)[0].to(torch::kFloat32);
     window.k_rotated_TGd = attention.rotate(k)[0].to(torch::kFloat32);
-    window.queries = draw_queries(x_BTE.size(1), options_, random_).to(x_BTE.device());
+    window.queries = draw_queries(x_BTE.size(1), options_, windows_++).to(x_BTE.device());
     window.full_p_HMT = attention_rows(window);
     window.p_HMT = window.full_p_HMT.clone();
     window.p_HMT.slice(2, 0, options_.sinks).zero_();
@@ -147,11 +143,11 @@ Tensor pair_features(const Tensor& k_Td, const Tensor& k_rotated_Td) {
         1);
 }
 
-/// The six moments of one head from the averaged features [M, 14, P], with q = x + iy and its rotated form u + iv.
-std::array<Tensor, 6> pair_sums(const Tensor& averages, const Tensor& q_Md, const Tensor& q_rotated_Md) {
+/// The six moments of N queries from their averaged features [N, 14, P], with q = x + iy and its rotated form u + iv.
+std::array<Tensor, 6> pair_moments(const Tensor& averages, const Tensor& q_Nd, const Tensor& q_rotated_Nd) {
     const auto f = averages.unbind(1);
-    const auto q = q_Md.chunk(2, 1);
-    const auto turned = q_rotated_Md.chunk(2, 1);
+    const auto q = q_Nd.chunk(2, 1);
+    const auto turned = q_rotated_Nd.chunk(2, 1);
     const auto &x = q[0], &y = q[1], &u = turned[0], &v = turned[1];
     const auto a = x * f[0] + y * f[1];
     const auto b = x * f[1] - y * f[0];
@@ -165,20 +161,24 @@ std::array<Tensor, 6> pair_sums(const Tensor& averages, const Tensor& q_Md, cons
     return {aa - a * a, ab - a * b, bb - b * b, ta - t * a, tb - t * b, tt - t * t};
 }
 
+/// The features depend on the KV head alone: its query heads share them, and one product.
 void MomentSum::add_pairs(const Window& window, const Tensor& mean_key_Gd) {
-    const auto heads = window.p_HMT.size(0);
     const auto kv_heads = window.k_TGd.size(1);
-    std::array<std::vector<Tensor>, 6> sums;
-    for (std::int64_t head = 0; head < heads; ++head) {
-        const auto g = head / (heads / kv_heads);
+    const auto group = window.p_HMT.size(0) / kv_heads;
+    std::array<std::vector<Tensor>, 6> sums;  // [group, P] a KV head
+    for (std::int64_t g = 0; g < kv_heads; ++g) {
         const auto features =
             pair_features(window.k_TGd.select(1, g) - mean_key_Gd[g], window.k_rotated_TGd.select(1, g));
-        const auto averages = window.p_HMT[head].mm(features.flatten(1)).unflatten(1, {features.size(1), -1});
-        const auto pick = [&](const Tensor& x) { return x.select(1, head).index_select(0, window.queries); };
-        const auto parts = pair_sums(averages, pick(window.q_THd), pick(window.q_rotated_THd));
-        for (std::size_t i = 0; i < parts.size(); ++i) sums[i].push_back(parts[i].sum(0));
+        const auto p_NT = window.p_HMT.slice(0, g * group, (g + 1) * group).flatten(0, 1);  // N = group x M
+        const auto averages = p_NT.mm(features.flatten(1)).unflatten(1, {features.size(1), -1});
+        const auto pick = [&](const Tensor& x_THd) {
+            const auto heads = x_THd.slice(1, g * group, (g + 1) * group);
+            return heads.index_select(0, window.queries).transpose(0, 1).flatten(0, 1);
+        };
+        const auto parts = pair_moments(averages, pick(window.q_THd), pick(window.q_rotated_THd));
+        for (std::size_t i = 0; i < parts.size(); ++i) sums[i].push_back(parts[i].unflatten(0, {group, -1}).sum(1));
     }
-    for (std::size_t i = 0; i < sums.size(); ++i) add_to(pairs_[i], torch::stack(sums[i]));
+    for (std::size_t i = 0; i < sums.size(); ++i) add_to(pairs_[i], torch::cat(sums[i]));
 }
 
 void MomentSum::add(model::GqaAttentionImpl& attention, const Tensor& x_BTE) {
@@ -197,15 +197,15 @@ void MomentSum::add(model::GqaAttentionImpl& attention, const Tensor& x_BTE) {
     queries_ += window.queries.size(0);
 }
 
-AttentionMoments MomentSum::result() const {
+AttentionMoments MomentSum::result() {
     const auto queries = static_cast<double>(queries_);
-    const auto pair = [&](std::size_t i) { return pairs_[i] / queries; };
+    const auto pair = [&](std::size_t i) { return pairs_[i].div_(queries); };
     return {.input_mean = mean(),
-            .token_covariance = token_ / static_cast<double>(tokens_),
-            .value_covariance = value_ / queries,
-            .key_covariance = (attended_ - value_) / queries,
-            .query_gram = gram_ / queries,
-            .logit_cost = cost_ / queries,
+            .token_covariance = token_.div_(static_cast<double>(tokens_)),
+            .value_covariance = value_.div_(queries),
+            .key_covariance = attended_.div_(queries).sub_(value_),
+            .query_gram = gram_.div_(queries),
+            .logit_cost = cost_.div_(queries),
             .pairs = {.aa = pair(0), .ab = pair(1), .bb = pair(2), .ta = pair(3), .tb = pair(4), .tt = pair(5)}};
 }
 
@@ -215,12 +215,9 @@ int shortest_window(const MomentOptions& options) { return std::max(options.sink
 
 AttentionMoments measure_attention_moments(LayerWalk& walk, const MomentOptions& options, const std::stop_token& stop) {
     MomentSum sum(options);
-    const auto add_to_mean = [&](model::DecoderLayerImpl&, const Tensor& x_BTE) { sum.add_to_mean(x_BTE[0]); };
-    const auto add = [&](model::DecoderLayerImpl& layer, const Tensor& x_BTE) {
-        core::throw_if_stopped(stop);
-        sum.add(source_attention(layer), x_BTE);
-    };
-    walk.step({add_to_mean, add});
+    const auto add_to_mean = [&](model::GqaAttentionImpl&, const Tensor& x_BTE) { sum.add_to_mean(x_BTE[0]); };
+    const auto add = [&](model::GqaAttentionImpl& attention, const Tensor& x_BTE) { sum.add(attention, x_BTE); };
+    walk.step({add_to_mean, add}, stop);
     return sum.result();
 }
 

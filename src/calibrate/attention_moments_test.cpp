@@ -4,10 +4,8 @@
 #include <complex>
 #include <filesystem>
 #include <gtest/gtest.h>
-#include <unistd.h>
 #include <vector>
 
-#include "calibrate/statistics.h"
 #include "core/error.h"
 #include "core/progress.h"
 
@@ -34,7 +32,7 @@ class Oracle {
 public:
     Oracle(const Checkpoint& source, bool centred_keys) : config_(source.config()), centred_(centred_keys) {
         LayerWalk walk(source, windows, model::ModelOptions{});
-        walk.step({[&](model::DecoderLayerImpl&, const torch::Tensor& x) { inputs_.push_back(rows_of(x[0])); }});
+        walk.step({[&](model::GqaAttentionImpl&, const torch::Tensor& x) { inputs_.push_back(rows_of(x[0])); }});
         width_ = config_.head_dim;
         heads_ = config_.num_attention_heads;
         group_ = config_.group_size();
@@ -277,45 +275,6 @@ TEST(AttentionMoments, StopWhenAskedTo) {
     std::stop_source stop;
     stop.request_stop();
     EXPECT_THROW(measure_attention_moments(walk, options_of_test(), stop.get_token()), core::Cancelled);
-}
-
-class StatisticsTest : public testing::Test {
-protected:
-    void SetUp() override {
-        directory_ = fs::temp_directory_path() / ("mha2mla-statistics-" + std::to_string(::getpid()));
-        fs::remove_all(directory_);
-    }
-    void TearDown() override { fs::remove_all(directory_); }
-
-    void save(const Checkpoint& source) const {
-        LayerWalk walk(source, windows, model::ModelOptions{});
-        StatisticsWriter writer(directory_, source.config(), {fingerprint_of(source), "a text", options_of_test()});
-        for (int layer = 0; layer < source.config().num_hidden_layers; ++layer) {
-            writer.add(layer, measure_attention_moments(walk, options_of_test(), {}));
-        }
-        writer.finish();
-    }
-
-    fs::path directory_;
-};
-
-TEST_F(StatisticsTest, ComeBackAsTheyWere) {
-    const auto source = Checkpoint::open(models / "tiny-gqa");
-    save(source);
-    const Statistics saved(directory_, source, options_of_test());
-    EXPECT_EQ(saved.text(), "a text");
-    const auto expected = measure(source, options_of_test());
-    EXPECT_TRUE(torch::allclose(saved.layer(0).key_covariance, expected.key_covariance, 1e-6, 1e-12));
-    EXPECT_TRUE(torch::allclose(saved.layer(0).pairs.tb, expected.pairs.tb, 1e-6, 1e-12));
-    EXPECT_FALSE(torch::allclose(saved.layer(1).pairs.tb, expected.pairs.tb, 1e-6, 1e-12));
-}
-
-TEST_F(StatisticsTest, ServeNoOtherModelAndNoOtherOptions) {
-    save(Checkpoint::open(models / "tiny-gqa"));
-    const auto other = Checkpoint::open(models / "tiny-mha");
-    EXPECT_THROW(Statistics(directory_, other, options_of_test()), core::Error);
-    const auto source = Checkpoint::open(models / "tiny-gqa");
-    EXPECT_THROW(Statistics(directory_, source, options_of_test(false)), core::Error);
 }
 
 }  // namespace

@@ -2,8 +2,11 @@
 
 #include <span>
 #include <string>
+#include <utility>
 
 #include "core/error.h"
+#include "core/progress.h"
+#include "model/decoder_layer.h"
 
 namespace mha2mla::calibrate {
 namespace {
@@ -32,19 +35,29 @@ torch::Tensor embed(const checkpoint::Checkpoint& source, const std::vector<int>
 }  // namespace
 
 LayerWalk::LayerWalk(const checkpoint::Checkpoint& source, const std::vector<std::vector<int>>& windows,
-                     const model::ModelOptions& options)
-    : source_(source), options_(options) {
-    for (const auto& tokens : windows) hidden_.push_back(embed(source, tokens).to(options.dtype));
+                     const model::ModelOptions& options, const RestOptions& rest)
+    : source_(source), options_(options), hidden_(rest) {
+    for (const auto& tokens : windows) hidden_.append(embed(source, tokens));
 }
 
-void LayerWalk::step(std::initializer_list<Visitor> visitors) {
+LayerWalk::LayerWalk(const checkpoint::Checkpoint& source, int next_layer, HiddenStates hidden,
+                     const model::ModelOptions& options)
+    : source_(source), options_(options), hidden_(std::move(hidden)), next_layer_(next_layer) {}
+
+void LayerWalk::step(std::initializer_list<Visitor> visitors, const std::stop_token& stop) {
     core::invariant(next_layer_ < source_.config().num_hidden_layers, "a walk ends at the last layer");
     const torch::NoGradGuard no_gradients;
     auto layer = model::load_layer(source_, next_layer_++, options_);
+    auto* attention = dynamic_cast<model::GqaAttentionImpl*>(&layer->attention());
+    core::invariant(attention != nullptr, "a walk goes through a source model");
+    const auto input = [&](std::size_t window) {
+        core::throw_if_stopped(stop);
+        return hidden_.get(window).to(options_.device, options_.dtype);
+    };
     for (const auto& visit : visitors) {
-        for (const auto& hidden : hidden_) visit(*layer, layer->attention_input(hidden.to(options_.device)));
+        for (std::size_t i = 0; i < hidden_.windows(); ++i) visit(*attention, layer->attention_input(input(i)));
     }
-    for (auto& hidden : hidden_) hidden = layer(hidden.to(options_.device)).to(torch::kCPU);
+    for (std::size_t i = 0; i < hidden_.windows(); ++i) hidden_.replace(i, layer(input(i)));
 }
 
 }  // namespace mha2mla::calibrate

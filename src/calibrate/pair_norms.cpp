@@ -1,7 +1,6 @@
 #include "calibrate/pair_norms.h"
 
 #include "core/error.h"
-#include "core/progress.h"
 
 namespace mha2mla::calibrate {
 namespace {
@@ -32,13 +31,10 @@ PairNorms PairNormSum::mean() const {
 
 PairNorms measure_pair_norms(LayerWalk& walk, const std::stop_token& stop) {
     PairNormSum sum;
-    const auto add = [&](model::DecoderLayerImpl& layer, const torch::Tensor& x_BTE) {
-        core::throw_if_stopped(stop);
-        auto* attention = dynamic_cast<model::GqaAttentionImpl*>(&layer.attention());
-        core::invariant(attention != nullptr, "pair norms are taken from a source model");
-        sum.add(attention->queries(x_BTE), attention->keys(x_BTE));
+    const auto add = [&](model::GqaAttentionImpl& attention, const torch::Tensor& x_BTE) {
+        sum.add(attention.queries(x_BTE), attention.keys(x_BTE));
     };
-    walk.step({add});
+    walk.step({add}, stop);
     return sum.mean();
 }
 

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/progress.h"
+#include "model/decoder_layer.h"
 #include "model/weights.h"
 
 namespace mha2mla::calibrate {
@@ -86,16 +87,18 @@ TEST(LayerWalk, CarriesTheHiddenStatesFromLayerToLayer) {
     const torch::NoGradGuard no_gradients;
     const model::ModelOptions options;
     LayerWalk walk(source, {windows[0]}, options);
-    walk.step({[](model::DecoderLayerImpl&, const torch::Tensor&) {}});
+    walk.step({[](model::GqaAttentionImpl&, const torch::Tensor&) {}});
     torch::Tensor seen;
-    walk.step({[&](model::DecoderLayerImpl&, const torch::Tensor& x) { seen = x; }});
+    walk.step({[&](model::GqaAttentionImpl&, const torch::Tensor& x) { seen = x; }});
 
     const auto& config = source.config();
     const auto table = model::read_tensor(source, "model.embed_tokens.weight", {config.vocab_size, config.hidden_size});
     const auto ids = torch::tensor({5, 17, 99, 3}, torch::kInt64).unsqueeze(0);
     auto first = model::load_layer(source, 0, options);
     auto second = model::load_layer(source, 1, options);
-    EXPECT_TRUE(torch::allclose(seen, second->attention_input(first(torch::embedding(table, ids))), 1e-5, 1e-6));
+    const auto rested = [](const torch::Tensor& x) { return x.to(torch::kBFloat16).to(torch::kFloat32); };
+    const auto expected = second->attention_input(rested(first(rested(torch::embedding(table, ids)))));
+    EXPECT_TRUE(torch::allclose(seen, expected, 1e-5, 1e-6));
 }
 
 TEST(LayerWalk, RefusesTokensOutsideTheVocabularyAndEmptyWindows) {

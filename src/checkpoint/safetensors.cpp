@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/memory.h"
 
 namespace mha2mla::checkpoint {
 namespace fs = std::filesystem;
@@ -15,6 +16,7 @@ namespace {
 
 constexpr const char* single_file = "model.safetensors";
 constexpr const char* index_file = "model.safetensors.index.json";
+constexpr std::size_t released_bytes = std::size_t{1} << 20;  // smaller reads are not worth a system call
 
 /// Converts `out.size()` stored numbers. False where one is infinite or not a number.
 template <typename Stored>
@@ -147,7 +149,10 @@ void SafetensorsSource::read_rows(std::string_view name, std::int64_t first_row,
     const std::int64_t width = total_rows == 0 ? 0 : element_count(entry.shape) / total_rows;
     core::invariant(out.size() == static_cast<std::size_t>(rows * width), "the destination holds the rows asked for");
     const auto offset = static_cast<std::size_t>(first_row * width) * core::size_of(entry.type);
-    if (!convert(entry.type, files_[file].bytes().data() + entry.begin + offset, out)) {
+    const auto bytes = files_[file].bytes().subspan(entry.begin + offset, out.size() * core::size_of(entry.type));
+    const bool finite = convert(entry.type, bytes.data(), out);
+    if (bytes.size() >= released_bytes) core::release_pages(bytes);
+    if (!finite) {
         throw core::Error({.what = fmt::format("tensor '{}' holds values that are not finite", name),
                            .where = files_[file].path().string(),
                            .remedy = "the weights are damaged: fetch them again"});

@@ -29,6 +29,7 @@ int run(int argc, char** argv) {
     program.set_version_flag("--version", version_text());
     program.footer("mha2mla VERB --help describes a verb and shows examples.");
     add_inspect(program, session);
+    add_calibrate(program, session);
     add_convert(program, session);
     add_generate(program, session);
     add_eval(program, session);

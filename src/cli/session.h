@@ -48,6 +48,7 @@ private:
 
 /// Each adds one verb to the program; the verb runs when its name was given.
 void add_inspect(CLI::App& program, Session& session);
+void add_calibrate(CLI::App& program, Session& session);
 void add_convert(CLI::App& program, Session& session);
 void add_generate(CLI::App& program, Session& session);
 void add_eval(CLI::App& program, Session& session);

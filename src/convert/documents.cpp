@@ -1,31 +1,13 @@
 #include "convert/documents.h"
 
-#include <cstdint>
 #include <fmt/format.h>
 
 namespace mha2mla::convert {
 namespace {
 
-/// FNV-1a over the windows' lengths and tokens: equal calibrations have equal fingerprints on every machine.
-std::string fingerprint(const std::vector<std::vector<int>>& windows) {
-    std::uint64_t hash = 0xcbf29ce484222325u;
-    const auto add = [&hash](std::uint64_t value) {
-        for (int byte = 0; byte < 8; ++byte) hash = (hash ^ ((value >> (8 * byte)) & 0xffu)) * 0x100000001b3u;
-    };
-    for (const auto& window : windows) {
-        add(window.size());
-        for (const int token : window) add(static_cast<std::uint64_t>(token));
-    }
-    return fmt::format("{:016x}", hash);
-}
-
-core::OrderedJson to_json(const CalibrationTokens& calibration) {
-    std::size_t tokens = 0;
-    for (const auto& window : calibration.windows) tokens += window.size();
-    return {{"origin", calibration.origin},
-            {"windows", calibration.windows.size()},
-            {"tokens", tokens},
-            {"fingerprint", fingerprint(calibration.windows)}};
+core::OrderedJson to_json(const calibrate::TokensRecord& text) {
+    return {
+        {"origin", text.origin}, {"windows", text.windows}, {"tokens", text.tokens}, {"fingerprint", text.fingerprint}};
 }
 
 /// The last named part of the path, without the suffix of a file: a published card says nothing of the machine's
@@ -50,10 +32,9 @@ std::string method_in_words(const ConversionOptions& options) {
 
 }  // namespace
 
-core::OrderedJson conversion_record(const ConversionReport& report, const CalibrationTokens& calibration,
-                                    const ConvertRequest& request) {
+core::OrderedJson conversion_record(const ConversionReport& report, const ConvertRequest& request) {
     core::OrderedJson record = report.to_json();
-    record["calibration"] = calibration.origin.empty() ? core::OrderedJson(nullptr) : to_json(calibration);
+    record["calibration"] = report.text ? to_json(*report.text) : core::OrderedJson(nullptr);
     record["version"] = request.version;
     record["command"] = request.command;
     record["dtype"] = core::name_of(request.dtype);

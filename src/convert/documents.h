@@ -9,8 +9,7 @@
 namespace mha2mla::convert {
 
 /// conversion.json: how this checkpoint came about (the plan, fidelity, calibration, program and command).
-core::OrderedJson conversion_record(const ConversionReport& report, const CalibrationTokens& calibration,
-                                    const ConvertRequest& request);
+core::OrderedJson conversion_record(const ConversionReport& report, const ConvertRequest& request);
 
 /// generation_config.json for a source that has none: its special tokens.
 core::OrderedJson generation_config(const checkpoint::ModelConfig& config);

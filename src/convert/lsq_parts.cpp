@@ -71,6 +71,35 @@ Tensor times_blocks(const Tensor& blocks_Gdd, const Tensor& matrix) {
     return blocks_Gdd.bmm(matrix.unflatten(0, {blocks_Gdd.size(0), blocks_Gdd.size(1)})).flatten(0, 1);
 }
 
+/// The eigenvectors of M X Mᵀ, M [rows, E], with the `rank` largest energies, as columns, and the share of the others.
+struct Leading {
+    Tensor vectors;
+    double lost = 0;
+};
+
+double share_of_others(const Tensor& ascending, std::int64_t rank) {
+    const auto others = ascending.slice(0, 0, ascending.size(0) - rank);
+    return (others.sum() / ascending.sum().clamp_min(1e-300)).item<double>();
+}
+
+Leading leading_of_rows(const Tensor& stack, const Tensor& covariance, std::int64_t rank) {
+    const auto [energies, vectors] = torch::linalg_eigh(stack.mm(covariance).mm(stack.t()));
+    return {vectors.slice(1, vectors.size(1) - rank).flip(1), share_of_others(energies, rank)};  // eigh sorts upwards
+}
+
+/// The same where M has more rows than columns (multi-head attention: 2 G d > E): with A = M X^1/2 and AᵀA v = e v, the
+/// vectors are A v / sqrt(e). Those without energy are zero: they add nothing to the factors.
+Leading leading_of_columns(const Tensor& stack, const Tensor& covariance, std::int64_t rank) {
+    constexpr double floor = 1e-14;  // of the largest energy: rounding
+    const auto [sizes, axes] = torch::linalg_eigh(covariance);
+    const auto root = stack.mm(axes * sizes.clamp_min(0).sqrt());
+    const auto [energies, vectors] = torch::linalg_eigh(root.t().mm(root));
+    const auto kept = energies.slice(0, energies.size(0) - rank).flip(0);
+    const auto scale =
+        torch::where(kept > floor * energies.max(), kept.clamp_min(1e-300).rsqrt(), torch::zeros_like(kept));
+    return {root.mm(vectors.slice(1, vectors.size(1) - rank).flip(1)) * scale, share_of_others(energies, rank)};
+}
+
 }  // namespace
 
 Compensation compensate(const calibrate::PairMoments& moments, bool solve) {
@@ -125,15 +154,14 @@ WeightedFactors factorize(const WeightedProblem& problem, std::int64_t rank) {
     const auto [key_root, key_inverse] = roots(problem.key_metric_Gdd);
     const auto [value_root, value_inverse] = roots(problem.value_metric_Gdd);
     const auto stack = torch::cat({times_blocks(key_root, problem.keys), times_blocks(value_root, problem.values)});
-    const auto [energies, vectors] = torch::linalg_eigh(stack.mm(problem.input_covariance).mm(stack.t()));
-    const auto leading = vectors.slice(1, vectors.size(1) - rank).flip(1);  // eigh sorts upwards
+    const bool wide = stack.size(0) <= stack.size(1);
+    const auto [leading, lost] = wide ? leading_of_rows(stack, problem.input_covariance, rank)
+                                      : leading_of_columns(stack, problem.input_covariance, rank);
     const auto key_rows = problem.keys.size(0);
-    return {
-        .down = leading.t().mm(stack),
-        .key_up = times_blocks(key_inverse, leading.slice(0, 0, key_rows)),
-        .value_up = times_blocks(value_inverse, leading.slice(0, key_rows)),
-        .lost =
-            (energies.slice(0, 0, energies.size(0) - rank).sum() / energies.sum().clamp_min(1e-300)).item<double>()};
+    return {.down = leading.t().mm(stack),
+            .key_up = times_blocks(key_inverse, leading.slice(0, 0, key_rows)),
+            .value_up = times_blocks(value_inverse, leading.slice(0, key_rows)),
+            .lost = lost};
 }
 
 }  // namespace mha2mla::convert

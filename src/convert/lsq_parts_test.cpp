@@ -144,6 +144,37 @@ TEST(WeightedFactors, AreExactAtFullRank) {
     EXPECT_NEAR(factors.lost, 0, 1e-9);
 }
 
+/// Inputs that no weight sees change nothing, but make the problem one of more columns than rows: it is then decomposed
+/// by rows.
+TEST(WeightedFactors, AreTheSameByRowsAndByColumns) {
+    torch::manual_seed(6);
+    const auto by_columns = weighted_problem();
+    auto by_rows = by_columns;
+    const auto unseen = torch::zeros({6, 13}, torch::kFloat64);
+    by_rows.keys = torch::cat({by_rows.keys, unseen}, 1);
+    by_rows.values = torch::cat({by_rows.values, unseen}, 1);
+    by_rows.input_covariance = torch::block_diag({by_columns.input_covariance, positive({13, 13})});
+    for (const std::int64_t rank : {1, 3, 7}) {
+        const auto a = factorize(by_columns, rank);
+        const auto b = factorize(by_rows, rank);
+        EXPECT_NEAR(a.lost, b.lost, 1e-12) << rank;
+        EXPECT_LT(difference(a.key_up.mm(a.down), b.key_up.mm(b.down).slice(1, 0, 7)), 1e-9) << rank;
+        EXPECT_LT(difference(a.value_up.mm(a.down), b.value_up.mm(b.down).slice(1, 0, 7)), 1e-9) << rank;
+    }
+}
+
+/// A stack of rank 3 asked for 5: what has no energy adds nothing.
+TEST(WeightedFactors, OfADependentStackAreFinite) {
+    torch::manual_seed(7);
+    auto problem = weighted_problem();
+    const auto few = random({3, 7});
+    problem.keys = random({6, 3}).mm(few);
+    problem.values = random({6, 3}).mm(few);
+    const auto factors = factorize(problem, 5);
+    EXPECT_LT(difference(factors.key_up.mm(factors.down), problem.keys), 1e-6);
+    EXPECT_LT(difference(factors.value_up.mm(factors.down), problem.values), 1e-6);
+}
+
 TEST(WeightedFactors, AreTheBestOfTheirRank) {
     torch::manual_seed(5);
     const auto problem = weighted_problem();

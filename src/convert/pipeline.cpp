@@ -10,12 +10,14 @@
 #include <utility>
 
 #include "calibrate/attention_moments.h"
+#include "calibrate/calibration.h"
 #include "calibrate/pair_norms.h"
 #include "calibrate/statistics.h"
 #include "checkpoint/writer.h"
 #include "convert/documents.h"
 #include "convert/select.h"
 #include "core/error.h"
+#include "core/memory.h"
 #include "model/weights.h"
 
 namespace mha2mla::convert {
@@ -23,6 +25,9 @@ namespace {
 
 using checkpoint::Checkpoint;
 using checkpoint::TensorSpec;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 SourceAttention load_attention(const Checkpoint& source, int layer, torch::Device device) {
     const auto& config = source.config();
@@ -73,20 +78,20 @@ public:
         : source_(source),
           device_(model::parse_device(request.device)),
           method_(find_method(plan.options.method)),
-          report_{.plan = plan, .layers = {}, .seconds = 0},
+          report_{.plan = plan, .layers = {}, .text = {}, .layer_seconds = {}},
           writer_(request.target, checkpoint::expected_tensors(plan.target),
                   checkpoint::WriterOptions{.dtype = request.dtype, .replace = request.replace}) {}
 
-    /// Opens saved statistics, or prepares to measure. Returns where the statistics' text came from.
-    std::string calibrate_with(const CalibrationTokens& calibration, const ConvertRequest& request);
+    /// Opens saved statistics, or prepares to measure.
+    void calibrate_with(const CalibrationTokens& calibration, const ConvertRequest& request);
     calibrate::AttentionMoments moments_of(int layer, const std::stop_token& stop);
     LayerFidelity convert_layer(int layer, const std::stop_token& stop);
     void copy_shared_tensors(const std::stop_token& stop);
-    void write_documents(const CalibrationTokens& calibration, const ConvertRequest& request);
+    void write_documents(const ConvertRequest& request);
     ConversionReport& report() { return report_; }
     void finish() {
         writer_.finish();
-        if (new_statistics_) new_statistics_->finish();
+        if (calibration_) calibration_->finish();
     }
 
 private:
@@ -95,57 +100,41 @@ private:
     const Method& method_;
     ConversionReport report_;
     checkpoint::CheckpointWriter writer_;
-    std::optional<calibrate::LayerWalk> walk_;
+    std::optional<calibrate::LayerWalk> walk_;  // of 2-norm selection
     std::optional<calibrate::Statistics> statistics_;
-    std::optional<calibrate::StatisticsWriter> new_statistics_;
+    std::optional<calibrate::Calibration> calibration_;
 };
-
-void check_windows(const std::vector<std::vector<int>>& windows, int shortest) {
-    for (const auto& window : windows) {
-        if (std::ssize(window) >= shortest) continue;
-        throw core::Error({.what = "a calibration window is too short",
-                           .expected = fmt::format("at least {} tokens", shortest),
-                           .got = fmt::to_string(window.size()),
-                           .where = "--calibration-window"});
-    }
-}
 
 calibrate::MomentOptions moment_options(const ConversionOptions& options) {
     return {.sinks = options.lsq.sinks, .centred_keys = options.lsq.mean_key};
 }
 
-std::string Conversion::calibrate_with(const CalibrationTokens& calibration, const ConvertRequest& request) {
-    const auto& options = report_.plan.options;
-    if (!needs_calibration(options, request)) {
-        if (!method_.needs_moments) return "";
-        statistics_.emplace(request.statistics, source_, moment_options(options));
-        return statistics_->text();
+void Conversion::calibrate_with(const CalibrationTokens& calibration, const ConvertRequest& request) {
+    const auto moments = moment_options(report_.plan.options);
+    if (!needs_calibration(report_.plan.options, request)) {
+        if (!method_.needs_moments) return;
+        statistics_.emplace(request.statistics, source_, moments);
+        report_.text = statistics_->text();
+        return;
     }
-    if (calibration.windows.empty()) {
-        throw core::Error({.what = "the conversion needs calibration text, and there is none",
-                           .where = "--calibration",
-                           .remedy = "pass a longer text"});
+    report_.text = calibrate::record_of(calibration);
+    const calibrate::RestOptions rest{.memory_bytes = request.memory_bytes,
+                                      .spill_directory = std::filesystem::absolute(request.target).parent_path()};
+    if (method_.needs_moments) {
+        calibration_.emplace(
+            source_, calibration,
+            calibrate::CalibrationOptions{
+                .moments = moments, .device = device_, .rest = rest, .statistics = request.statistics});
+    } else {
+        calibrate::check_windows(calibration, 1);
+        model::ModelOptions walk;
+        walk.device = device_;
+        walk_.emplace(source_, calibration.windows, walk, rest);
     }
-    if (method_.needs_moments) check_windows(calibration.windows, calibrate::shortest_window(moment_options(options)));
-    model::ModelOptions walk;
-    walk.device = device_;
-    walk_.emplace(source_, calibration.windows, walk);
-    if (!request.statistics.empty() && method_.needs_moments) {
-        new_statistics_.emplace(request.statistics, source_.config(),
-                                calibrate::StatisticsOrigin{.model = calibrate::fingerprint_of(source_),
-                                                            .text = calibration.origin,
-                                                            .options = moment_options(options)});
-    }
-    return calibration.origin;
 }
 
 calibrate::AttentionMoments Conversion::moments_of(int layer, const std::stop_token& stop) {
-    if (statistics_) return statistics_->layer(layer);
-    auto options = moment_options(report_.plan.options);
-    options.seed = static_cast<std::uint64_t>(layer);
-    const auto moments = calibrate::measure_attention_moments(*walk_, options, stop);
-    if (new_statistics_) new_statistics_->add(layer, moments);
-    return moments;
+    return statistics_ ? statistics_->layer(layer) : calibration_->next(stop);
 }
 
 LayerFidelity Conversion::convert_layer(int layer, const std::stop_token& stop) {
@@ -189,12 +178,12 @@ void Conversion::copy_shared_tensors(const std::stop_token& stop) {
     }
 }
 
-void Conversion::write_documents(const CalibrationTokens& calibration, const ConvertRequest& request) {
+void Conversion::write_documents(const ConvertRequest& request) {
     auto files = source_.tokenizer_files();
     const auto& target = report_.plan.target;
     files.try_emplace("generation_config.json", generation_config(target).dump(2) + "\n");
     files["config.json"] = checkpoint::config_to_json(target, source_.source_config()).dump(2) + "\n";
-    files["conversion.json"] = conversion_record(report_, calibration, request).dump(2) + "\n";
+    files["conversion.json"] = conversion_record(report_, request).dump(2) + "\n";
     files["README.md"] = model_card(report_, source_.path());
     for (const auto& [name, contents] : files) writer_.add_file(name, contents);
 }
@@ -211,6 +200,8 @@ core::OrderedJson ConversionReport::to_json() const {
     auto& fidelity = json["fidelity"] = core::OrderedJson::array();
     for (const auto& layer : layers) fidelity.push_back(convert::to_json(layer));
     json["seconds"] = seconds;
+    json["layer_seconds"] = layer_seconds;
+    json["peak_memory_bytes"] = peak_memory_bytes;
     return json;
 }
 
@@ -228,23 +219,25 @@ bool needs_calibration(const ConversionOptions& options, const ConvertRequest& r
 
 ConversionReport convert(const Checkpoint& source, const Plan& plan, const CalibrationTokens& calibration,
                          const ConvertRequest& request, core::Progress& progress, const std::stop_token& stop) {
-    const auto started = std::chrono::steady_clock::now();
+    const auto started = Clock::now();
     const torch::NoGradGuard no_gradients;
     Conversion conversion(source, plan, request);
-    auto used = calibration;
-    used.origin = conversion.calibrate_with(calibration, request);
+    conversion.calibrate_with(calibration, request);
     conversion.copy_shared_tensors(stop);
     progress.begin("converting", plan.target.num_hidden_layers);
     for (int layer = 0; layer < plan.target.num_hidden_layers; ++layer) {
         core::throw_if_stopped(stop);
+        const auto layer_started = Clock::now();
         const LayerFidelity kept = conversion.convert_layer(layer, stop);
+        conversion.report().layer_seconds.push_back(seconds_since(layer_started));
         progress.update(layer + 1, fmt::format("layer {}: keeps {:.0f} % of keys, {:.0f} % of values", layer,
                                                100 * kept.key_energy, 100 * kept.value_energy));
     }
     progress.end();
     core::throw_if_stopped(stop);
-    conversion.report().seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-    conversion.write_documents(used, request);
+    conversion.report().seconds = seconds_since(started);
+    conversion.report().peak_memory_bytes = core::peak_memory_bytes();
+    conversion.write_documents(request);
     conversion.finish();
     return conversion.report();
 }

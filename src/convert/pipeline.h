@@ -1,10 +1,14 @@
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
+#include <limits>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <vector>
 
+#include "calibrate/tokens.h"
 #include "checkpoint/checkpoint.h"
 #include "convert/method.h"
 #include "convert/plan.h"
@@ -13,11 +17,7 @@
 
 namespace mha2mla::convert {
 
-/// Token windows that calibration runs through the model, and a word on where they came from.
-struct CalibrationTokens {
-    std::vector<std::vector<int>> windows;
-    std::string origin;  ///< "sampled from the source model, seed 0" or a file name
-};
+using calibrate::CalibrationTokens;
 
 struct ConvertRequest {
     std::filesystem::path target;
@@ -26,6 +26,8 @@ struct ConvertRequest {
     std::string device = "cpu";
     /// Moments of a calibration: read where the directory exists, else measured and saved there; empty: neither.
     std::filesystem::path statistics;
+    /// Hidden states of the calibration beyond it rest on disk, beside the target.
+    std::size_t memory_bytes = std::numeric_limits<std::size_t>::max();
     std::string command;  ///< recorded in conversion.json
     std::string version;  ///< of this program, recorded in conversion.json
 };
@@ -33,7 +35,10 @@ struct ConvertRequest {
 struct ConversionReport {
     Plan plan;  ///< complete, with the pairs of every layer
     std::vector<LayerFidelity> layers;
+    std::optional<calibrate::TokensRecord> text;  ///< that it was calibrated on
     double seconds = 0;
+    std::vector<double> layer_seconds;  ///< calibration and factors of each layer
+    std::size_t peak_memory_bytes = 0;  ///< of the process, mapped files included
     core::OrderedJson to_json() const;
 };
 

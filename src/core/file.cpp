@@ -30,6 +30,16 @@ void sync_path(const fs::path& path) {
     if (result != 0) fail(path, "cannot flush to disk");
 }
 
+void write_all(int descriptor, std::size_t offset, std::span<const std::byte> bytes, const fs::path& where) {
+    while (!bytes.empty()) {
+        const ssize_t written = ::pwrite(descriptor, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+        if (written < 0 && errno == EINTR) continue;
+        if (written <= 0) fail(where, "cannot write", "check the free space and the permissions");
+        bytes = bytes.subspan(static_cast<std::size_t>(written));
+        offset += static_cast<std::size_t>(written);
+    }
+}
+
 fs::path absolute_target(fs::path target) {
     target = fs::absolute(target).lexically_normal();
     return target.has_filename() ? target : target.parent_path();
@@ -100,13 +110,7 @@ OutputFile& OutputFile::operator=(OutputFile&& other) noexcept {
 }
 
 void OutputFile::write_at(std::size_t offset, std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-        const ssize_t written = ::pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-        if (written < 0 && errno == EINTR) continue;
-        if (written <= 0) fail(path_, "cannot write", "check the free space and the permissions");
-        bytes = bytes.subspan(static_cast<std::size_t>(written));
-        offset += static_cast<std::size_t>(written);
-    }
+    write_all(descriptor_, offset, bytes, path_);
 }
 
 void OutputFile::sync_and_close() {
@@ -114,10 +118,55 @@ void OutputFile::sync_and_close() {
     if (::close(std::exchange(descriptor_, -1)) != 0) fail(path_, "cannot close", "check the free space");
 }
 
+ScratchFile::ScratchFile(const fs::path& directory) : directory_(directory) {
+    std::string name = (directory / "mha2mla-scratch-XXXXXX").string();
+    descriptor_ = ::mkostemp(name.data(), O_CLOEXEC);
+    if (descriptor_ < 0) fail(directory, "cannot create a temporary file here", "choose a writable place");
+    ::unlink(name.c_str());
+}
+
+ScratchFile::~ScratchFile() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+ScratchFile::ScratchFile(ScratchFile&& other) noexcept
+    : directory_(std::move(other.directory_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+ScratchFile& ScratchFile::operator=(ScratchFile&& other) noexcept {
+    std::swap(directory_, other.directory_);
+    std::swap(descriptor_, other.descriptor_);
+    return *this;
+}
+
+void ScratchFile::write_at(std::size_t offset, std::span<const std::byte> bytes) {
+    write_all(descriptor_, offset, bytes, directory_);
+}
+
+void ScratchFile::read_at(std::size_t offset, std::span<std::byte> out) const {
+    while (!out.empty()) {
+        const ssize_t got = ::pread(descriptor_, out.data(), out.size(), static_cast<off_t>(offset));
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) fail(directory_, "cannot read a temporary file");
+        invariant(got > 0, "only written bytes are read");
+        out = out.subspan(static_cast<std::size_t>(got));
+        offset += static_cast<std::size_t>(got);
+    }
+}
+
 void write_text(const fs::path& path, std::string_view text) {
     OutputFile file(path);
     file.write_at(0, std::as_bytes(std::span(text)));
     file.sync_and_close();
+}
+
+void move_into_place(const fs::path& directory, const fs::path& target) {
+    const auto place = absolute_target(target);
+    sync_path(directory);
+    if (fs::exists(place)) throw Error({.what = "already exists", .where = place.string()});
+    if (::rename(directory.c_str(), place.c_str()) != 0) {
+        fail(place, "cannot move the finished directory into place");
+    }
+    sync_path(place.parent_path());
 }
 
 StagedDirectory::StagedDirectory(fs::path target, bool replace) : target_(absolute_target(std::move(target))) {

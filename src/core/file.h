@@ -45,8 +45,29 @@ private:
     int descriptor_ = -1;
 };
 
+/// A file without a name, for what memory does not hold: it vanishes with the object, or with the process. Every call
+/// throws Error (full disk, no permission) naming the directory.
+class ScratchFile {
+public:
+    explicit ScratchFile(const std::filesystem::path& directory);
+    ~ScratchFile();
+    ScratchFile(ScratchFile&& other) noexcept;
+    ScratchFile& operator=(ScratchFile&& other) noexcept;
+
+    void write_at(std::size_t offset, std::span<const std::byte> bytes);
+    /// Reads bytes that were written.
+    void read_at(std::size_t offset, std::span<std::byte> out) const;
+
+private:
+    std::filesystem::path directory_;
+    int descriptor_ = -1;
+};
+
 /// Writes the text to a new file and flushes it to the disk.
 void write_text(const std::filesystem::path& path, std::string_view text);
+
+/// Renames a directory to `target`, which does not exist yet, and flushes both names to the disk. Throws Error.
+void move_into_place(const std::filesystem::path& directory, const std::filesystem::path& target);
 
 /// A directory that appears at `target` complete or not at all: filled under a temporary name beside it, then renamed.
 /// Destroyed without commit(), it removes what it wrote and leaves the target untouched.

@@ -119,6 +119,29 @@ TEST_F(FileTest, StagedDirectoryReplacesOnlyWhenAsked) {
     EXPECT_EQ(read_text(root_ / "out" / "new"), "2");
 }
 
+TEST_F(FileTest, ScratchFileHasNoNameAndGivesBackWhatItGot) {
+    ScratchFile file(root_);
+    EXPECT_THAT(names(), IsEmpty());
+    const std::string text = "0123456789";
+    file.write_at(5, std::as_bytes(std::span(text)));
+    file.write_at(7, std::as_bytes(std::span(text).first(2)));
+    std::string got(10, '?');
+    file.read_at(5, std::as_writable_bytes(std::span(got)));
+    EXPECT_EQ(got, "0101456789");
+    EXPECT_THROW(file.read_at(6, std::as_writable_bytes(std::span(got))), std::logic_error);
+    EXPECT_THAT(error_of([&] { ScratchFile(root_ / "no"); }), HasSubstr("no: cannot create a temporary file here"));
+}
+
+TEST_F(FileTest, MovesADirectoryIntoPlaceAndReplacesNothing) {
+    fs::create_directory(root_ / "work");
+    write_text(root_ / "work" / "a", "1");
+    move_into_place(root_ / "work", root_ / "out/");
+    EXPECT_THAT(names(), ElementsAre("out"));
+    fs::create_directory(root_ / "work");
+    EXPECT_THAT(error_of([&] { move_into_place(root_ / "work", root_ / "out"); }), HasSubstr("already exists"));
+    EXPECT_EQ(read_text(root_ / "out" / "a"), "1");
+}
+
 TEST_F(FileTest, StagedDirectoryNeedsItsParent) {
     EXPECT_THAT(error_of([&] { StagedDirectory(root_ / "no" / "out", false); }),
                 HasSubstr("no such directory; create it first"));

@@ -10,6 +10,12 @@ namespace {
                        .remedy = "build without --runtime-only (-DMHA2MLA_WORKSHOP=ON)"});
 }
 
+void add_missing(CLI::App& program, Session& session, const std::string& name) {
+    CLI::App* verb = add_verb(program, session, name, "Not in this build", "  needs a build with the workshop");
+    verb->allow_extras();
+    verb->callback([name] { refuse(name); });
+}
+
 }  // namespace
 
 bool has_workshop() { return false; }
@@ -18,11 +24,8 @@ eval::WindowScorer module_scorer(const checkpoint::Checkpoint&, core::DType, con
     refuse("eval --engine workshop");
 }
 
-void add_convert(CLI::App& program, Session& session) {
-    CLI::App* verb = add_verb(program, session, "convert", "Convert a model (not in this build)",
-                              "  needs a build with the workshop");
-    verb->allow_extras();
-    verb->callback([] { refuse("convert"); });
-}
+void add_calibrate(CLI::App& program, Session& session) { add_missing(program, session, "calibrate"); }
+
+void add_convert(CLI::App& program, Session& session) { add_missing(program, session, "convert"); }
 
 }  // namespace mha2mla::cli

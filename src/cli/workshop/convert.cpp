@@ -5,10 +5,10 @@
 #include <memory>
 
 #include "checkpoint/checkpoint.h"
-#include "cli/calibration_text.h"
 #include "cli/model_options.h"
 #include "cli/session.h"
 #include "cli/version.h"
+#include "cli/workshop/calibration_text.h"
 #include "convert/pipeline.h"
 #include "core/error.h"
 
@@ -19,7 +19,7 @@ struct ConvertCommand {
     std::string source;
     convert::ConversionOptions conversion;
     convert::ConvertRequest request;
-    CalibrationOptions calibration;
+    CalibrationTextOptions calibration;
     bool dry_run = false;
 };
 
@@ -96,9 +96,9 @@ std::string report_text(const convert::ConversionReport& report, const std::file
     }
     return fmt::format(
         "{}: KV cache {:.2f} % less; the factors keep {:.1f} % of the energy of the un-rotated keys' weights and "
-        "{:.1f} % of the values' ({})\n",
+        "{:.1f} % of the values' ({}, at most {:.2f} GB of memory)\n",
         target.string(), 100 * (1 - report.plan.cache_ratio()), 100 * keys, 100 * values,
-        core::format_duration(report.seconds));
+        core::format_duration(report.seconds), static_cast<double>(report.peak_memory_bytes) / 1e9);
 }
 
 void convert_model(ConvertCommand& command, Session& session) {
@@ -107,10 +107,9 @@ void convert_model(ConvertCommand& command, Session& session) {
     if (command.dry_run) return session.print(convert::plan_to_json(plan), plan_text(plan));
 
     convert::check_request(command.request);
-    convert::CalibrationTokens calibration;
+    calibrate::CalibrationTokens calibration;
     if (convert::needs_calibration(command.conversion, command.request)) {
-        auto text = calibration_text(source, command.calibration, session);
-        calibration = {.windows = std::move(text.windows), .origin = std::move(text.origin)};
+        calibration = calibration_text(source, command.calibration, command.request.statistics, session);
     }
     command.request.version = version();
     command.request.command = session.command();
@@ -157,16 +156,6 @@ void add_lsq_options(CLI::App& verb, convert::LsqOptions& options) {
         ->group("lsq");
 }
 
-void add_calibration_options(CLI::App& verb, CalibrationOptions& options) {
-    verb.add_option("--calibration", options.file, "Text for lsq and 2-norm; default: sampled from the source model");
-    verb.add_option("--calibration-windows", options.windows, "Number of windows")
-        ->check(CLI::Range(1, 1 << 16))
-        ->capture_default_str();
-    verb.add_option("--calibration-window", options.window, "Tokens of a window")
-        ->check(CLI::Range(2, 1 << 16))
-        ->capture_default_str();
-}
-
 }  // namespace
 
 void add_convert(CLI::App& program, Session& session) {
@@ -181,6 +170,7 @@ void add_convert(CLI::App& program, Session& session) {
     add_method_options(*verb, *command);
     add_lsq_options(*verb, command->conversion.lsq);
     add_calibration_options(*verb, command->calibration);
+    add_memory_option(*verb, command->request.memory_bytes);
     add_dtype_option(*verb, "--dtype", command->request.dtype, "Weights on disk");
     verb->add_option("--device", command->request.device, "Where to compute, as LibTorch spells it")
         ->capture_default_str();
@@ -190,7 +180,12 @@ void add_convert(CLI::App& program, Session& session) {
     verb->add_flag("--dry-run", command->dry_run, "Print the plan and what it would save; write nothing");
     verb->callback([command, verb, &session] {
         choose_method(*verb, command->conversion.method);
-        convert_model(*command, session);
+        try {
+            convert_model(*command, session);
+        } catch (const core::Cancelled&) {
+            note_interruption(command->request.statistics, session);
+            throw;
+        }
     });
 }
 

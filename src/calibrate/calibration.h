@@ -1,0 +1,46 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <stop_token>
+#include <torch/torch.h>
+
+#include "calibrate/attention_moments.h"
+#include "calibrate/hidden_states.h"
+#include "calibrate/layer_walk.h"
+#include "calibrate/statistics_writer.h"
+#include "calibrate/tokens.h"
+#include "checkpoint/checkpoint.h"
+
+namespace mha2mla::calibrate {
+
+struct CalibrationOptions {
+    MomentOptions moments = {};  ///< the seed is the layer's number
+    torch::Device device = torch::kCPU;
+    RestOptions rest = {};
+    std::filesystem::path statistics = {};  ///< directory that keeps the moments and what is needed to go on; or empty
+};
+
+/// Measures the attention moments of a source model, layer by layer. Memory holds one layer's weights, its moments, and
+/// what RestOptions allows of the hidden states.
+class Calibration {
+public:
+    /// Goes on where an interrupted run with the same statistics directory stopped. Throws Error where the text is of
+    /// no use or the directory is not writable or not of this calibration. `source` must outlive it.
+    Calibration(const checkpoint::Checkpoint& source, const CalibrationTokens& text, const CalibrationOptions& options);
+
+    /// The moments of the next layer, measured or from the interrupted run. Throws Cancelled.
+    AttentionMoments next(const std::stop_token& stop);
+    int layers_from_before() const { return layers_from_before_; }
+    /// After the last layer: the statistics appear under their name.
+    void finish();
+
+private:
+    CalibrationOptions options_;
+    std::optional<StatisticsWriter> writer_;
+    std::optional<LayerWalk> walk_;  // none where every layer is there already
+    int layers_from_before_ = 0;
+    int layer_ = 0;
+};
+
+}  // namespace mha2mla::calibrate

@@ -1,0 +1,183 @@
+#include "calibrate/calibration.h"
+
+#include <algorithm>
+#include <fstream>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <map>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/file.h"
+#include "core/progress.h"
+
+namespace mha2mla::calibrate {
+namespace {
+
+namespace fs = std::filesystem;
+using checkpoint::Checkpoint;
+using testing::HasSubstr;
+
+const CalibrationTokens text{
+    {{5, 17, 99, 3, 44, 81, 7, 12, 60, 33}, {64, 2, 2, 120, 31, 8, 90, 15, 77}, {9, 8, 7, 6, 5, 4, 3, 2}}, "a text"};
+
+Checkpoint fixture(const std::string& name) { return Checkpoint::open(fs::path(MHA2MLA_FIXTURES) / "models" / name); }
+
+/// Every file below a directory, by name.
+std::map<std::string, std::string> contents_of(const fs::path& directory) {
+    std::map<std::string, std::string> contents;
+    for (const auto& entry : fs::recursive_directory_iterator(directory)) {
+        if (!entry.is_regular_file()) continue;
+        contents[fs::relative(entry.path(), directory).string()] = core::read_text(entry.path());
+    }
+    return contents;
+}
+
+class CalibrationTest : public testing::Test {
+protected:
+    void SetUp() override {
+        const auto* test = testing::UnitTest::GetInstance()->current_test_info();
+        root_ = fs::path(testing::TempDir()) / (std::string("mha2mla_calibration_") + test->name());
+        fs::remove_all(root_);
+        fs::create_directory(root_);
+    }
+    void TearDown() override { fs::remove_all(root_); }
+
+    CalibrationOptions options(const std::string& name, std::size_t memory_bytes = std::size_t{1} << 30) const {
+        return {.moments = {.sinks = 2, .queries = 3, .first_query = 3},
+                .rest = {.memory_bytes = memory_bytes, .spill_directory = root_},
+                .statistics = root_ / name};
+    }
+    static void finish(Calibration& calibration, const Checkpoint& source, int first_layer = 0) {
+        for (int layer = first_layer; layer < source.config().num_hidden_layers; ++layer) calibration.next({});
+        calibration.finish();
+    }
+    std::string error_of(const Checkpoint& source, const CalibrationTokens& tokens,
+                         const CalibrationOptions& options) const {
+        try {
+            const Calibration calibration(source, tokens, options);
+        } catch (const core::Error& error) {
+            return error.what();
+        }
+        return "no error";
+    }
+
+    fs::path root_;
+    const Checkpoint source_ = fixture("tiny-gqa");
+};
+
+TEST_F(CalibrationTest, IsTheMomentsOfOneLayerAfterTheOther) {
+    Calibration calibration(source_, text, {.moments = {.sinks = 2, .queries = 3, .first_query = 3}});
+    LayerWalk walk(source_, text.windows, model::ModelOptions{});
+    for (int layer = 0; layer < source_.config().num_hidden_layers; ++layer) {
+        const MomentOptions expected{
+            .sinks = 2, .queries = 3, .first_query = 3, .seed = static_cast<std::uint64_t>(layer)};
+        EXPECT_TRUE(torch::equal(calibration.next({}).key_covariance,
+                                 measure_attention_moments(walk, expected, {}).key_covariance));
+    }
+}
+
+TEST_F(CalibrationTest, SavedStatisticsAreWhatTheConversionSaw) {
+    Calibration calibration(source_, text, options("statistics"));
+    std::vector<AttentionMoments> measured;
+    for (int layer = 0; layer < 2; ++layer) measured.push_back(calibration.next({}));
+    calibration.finish();
+    const Statistics saved(root_ / "statistics", source_, options("").moments);
+    EXPECT_EQ(saved.text(), record_of(text));
+    EXPECT_EQ(saved.text().tokens, 27);
+    for (int layer = 0; layer < 2; ++layer) {
+        const auto moments = saved.layer(layer);
+        EXPECT_TRUE(torch::equal(moments.key_covariance, measured[static_cast<std::size_t>(layer)].key_covariance));
+        EXPECT_TRUE(torch::equal(moments.pairs.tb, measured[static_cast<std::size_t>(layer)].pairs.tb));
+    }
+    EXPECT_FALSE(torch::equal(saved.layer(0).pairs.tb, saved.layer(1).pairs.tb));
+}
+
+TEST_F(CalibrationTest, ServesNoOtherModelAndNoOtherOptions) {
+    Calibration calibration(source_, text, options("statistics"));
+    finish(calibration, source_);
+    auto moments = options("").moments;
+    EXPECT_THROW(Statistics(root_ / "statistics", fixture("tiny-mha"), moments), core::Error);
+    moments.sinks = 1;
+    EXPECT_THROW(Statistics(root_ / "statistics", source_, moments), core::Error);
+}
+
+TEST_F(CalibrationTest, MemoryChangesNoBit) {
+    Calibration all(source_, text, options("memory"));
+    finish(all, source_);
+    Calibration none(source_, text, options("disk", 0));
+    finish(none, source_);
+    EXPECT_EQ(contents_of(root_ / "memory"), contents_of(root_ / "disk"));
+}
+
+/// Stopped in the second layer of two: the first is there, and the result is the same to the bit.
+TEST_F(CalibrationTest, GoesOnWhereItWasInterrupted) {
+    Calibration whole(source_, text, options("whole"));
+    finish(whole, source_);
+    {
+        Calibration interrupted(source_, text, options("resumed"));
+        interrupted.next({});
+        std::stop_source stop;
+        stop.request_stop();
+        EXPECT_THROW(interrupted.next(stop.get_token()), core::Cancelled);
+    }
+    EXPECT_FALSE(fs::exists(root_ / "resumed"));
+    EXPECT_TRUE(fs::exists(root_ / "resumed.partial"));
+    Calibration resumed(source_, text, options("resumed", 0));
+    EXPECT_EQ(resumed.layers_from_before(), 1);
+    finish(resumed, source_);
+    EXPECT_FALSE(fs::exists(root_ / "resumed.partial"));
+    const auto contents = contents_of(root_ / "resumed");
+    EXPECT_EQ(contents.size(), 4u);  // two layers, the origin, the windows
+    EXPECT_EQ(contents, contents_of(root_ / "whole"));
+}
+
+TEST_F(CalibrationTest, AnInterruptedOneKeepsItsText) {
+    EXPECT_FALSE(interrupted_text(""));
+    EXPECT_FALSE(interrupted_text(root_ / "statistics"));
+    Calibration interrupted(source_, text, options("statistics"));
+    interrupted.next({});
+    const auto kept = interrupted_text(root_ / "statistics");
+    ASSERT_TRUE(kept);
+    EXPECT_EQ(kept->windows, text.windows);
+    EXPECT_EQ(kept->origin, text.origin);
+}
+
+TEST_F(CalibrationTest, RefusesToGoOnWithAnotherTextModelOrOptions) {
+    {
+        Calibration interrupted(source_, text, options("statistics"));
+        interrupted.next({});
+    }
+    auto other = text;
+    other.windows[1][3] += 1;
+    EXPECT_THAT(error_of(source_, other, options("statistics")),
+                testing::AllOf(HasSubstr("another text"), HasSubstr("remove"), HasSubstr("statistics.partial")));
+    EXPECT_THAT(error_of(fixture("tiny-mha"), text, options("statistics")), HasSubstr("'model' differs"));
+    auto sinks = options("statistics");
+    sinks.moments.sinks = 1;
+    EXPECT_THAT(error_of(source_, text, sinks), HasSubstr("'sinks' differs"));
+    EXPECT_EQ(error_of(source_, text, options("statistics")), "no error");
+}
+
+TEST_F(CalibrationTest, RefusesToGoOnFromDamagedFiles) {
+    const auto partial = root_ / "statistics.partial";
+    for (const std::string name : {"hidden-001/model.safetensors", "layer-000/model.safetensors", "statistics.json"}) {
+        {
+            Calibration interrupted(source_, text, options("statistics"));
+            interrupted.next({});
+        }
+        fs::resize_file(partial / name, fs::file_size(partial / name) - 4);
+        EXPECT_THAT(error_of(source_, text, options("statistics")),
+                    testing::AllOf(HasSubstr(fs::path(name).filename().string()), HasSubstr("remove")));
+        fs::remove_all(partial);
+    }
+}
+
+TEST_F(CalibrationTest, RefusesTextThatIsOfNoUse) {
+    EXPECT_THAT(error_of(source_, {}, options("statistics")), HasSubstr("no text"));
+    EXPECT_THAT(error_of(source_, {{{1, 2, 3}}, "short"}, options("statistics")), HasSubstr("at least 5 tokens"));
+    EXPECT_THAT(error_of(source_, {{{1, 2, 3, 4, 5, 128}}, "foreign"}, options("statistics")), HasSubstr("vocabulary"));
+}
+
+}  // namespace
+}  // namespace mha2mla::calibrate

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <vector>
+
+#include "calibrate/hidden_states.h"
+#include "calibrate/statistics.h"
+#include "checkpoint/model_config.h"
+
+namespace mha2mla::calibrate {
+
+/// TARGET.partial: where statistics lie until they are complete.
+std::filesystem::path partial_path(const std::filesystem::path& target);
+
+/// The text of a calibration into `target` that was interrupted, where there is one.
+std::optional<CalibrationTokens> interrupted_text(const std::filesystem::path& target);
+
+/// Saves a calibration layer by layer in TARGET.partial, which becomes TARGET when it is complete. What an interrupted
+/// run left there, the finished layers and the hidden states after the last of them, is gone on with.
+class StatisticsWriter {
+public:
+    /// Throws Error where TARGET.partial is damaged or belongs to another calibration.
+    StatisticsWriter(const std::filesystem::path& target, const checkpoint::ModelConfig& config,
+                     const StatisticsOrigin& origin, const std::vector<std::vector<int>>& windows);
+
+    /// How many layers are finished, from the first on.
+    int layers() const { return layers_; }
+    AttentionMoments layer(int layer) const;
+    /// The inputs of the first layer that is not finished, where there are finished ones.
+    HiddenStates hidden(const RestOptions& rest) const;
+    /// Saves the next layer and the inputs of the one after it.
+    void add(const AttentionMoments& moments, const HiddenStates& next_inputs);
+    /// Moves the complete statistics to the target.
+    void finish();
+
+private:
+    void create() const;
+    void check();
+
+    std::filesystem::path target_;
+    std::filesystem::path partial_;
+    checkpoint::ModelConfig config_;
+    StatisticsOrigin origin_;
+    std::vector<std::vector<int>> windows_;
+    int layers_ = 0;
+};
+
+}  // namespace mha2mla::calibrate

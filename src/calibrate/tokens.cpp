@@ -1,0 +1,37 @@
+#include "calibrate/tokens.h"
+
+#include <fmt/format.h>
+
+#include "core/error.h"
+#include "core/fingerprint.h"
+
+namespace mha2mla::calibrate {
+
+TokensRecord record_of(const CalibrationTokens& tokens) {
+    TokensRecord record{.origin = tokens.origin, .windows = std::ssize(tokens.windows), .tokens = 0, .fingerprint = {}};
+    core::Fingerprint fingerprint;
+    for (const auto& window : tokens.windows) {
+        record.tokens += std::ssize(window);
+        fingerprint.add(std::uint64_t{window.size()});
+        for (const int token : window) fingerprint.add(static_cast<std::uint64_t>(token));
+    }
+    record.fingerprint = fingerprint.hex();
+    return record;
+}
+
+void check_windows(const CalibrationTokens& tokens, int shortest) {
+    if (tokens.windows.empty()) {
+        throw core::Error({.what = "there is no text to calibrate on",
+                           .where = "--calibration",
+                           .remedy = "pass a longer text, or none to let the model write one"});
+    }
+    for (const auto& window : tokens.windows) {
+        if (std::ssize(window) >= shortest) continue;
+        throw core::Error({.what = "a calibration window is too short",
+                           .expected = fmt::format("at least {} tokens", shortest),
+                           .got = fmt::to_string(window.size()),
+                           .where = "--calibration-window"});
+    }
+}
+
+}  // namespace mha2mla::calibrate

@@ -1,0 +1,98 @@
+#include <chrono>
+#include <fmt/format.h>
+#include <memory>
+#include <numeric>
+
+#include "calibrate/calibration.h"
+#include "checkpoint/writer.h"
+#include "cli/session.h"
+#include "cli/workshop/calibration_text.h"
+#include "core/error.h"
+#include "core/memory.h"
+#include "core/progress.h"
+#include "model/options.h"
+
+namespace mha2mla::cli {
+namespace {
+
+struct CalibrateCommand {
+    std::string source;
+    CalibrationTextOptions text;
+    calibrate::CalibrationOptions calibration;
+    std::string device = "cpu";
+};
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+/// The seconds of each layer.
+std::vector<double> measure_layers(calibrate::Calibration& calibration, int layers, Session& session) {
+    std::vector<double> seconds;
+    session.progress().begin("calibrating", layers);
+    for (int layer = 0; layer < layers; ++layer) {
+        const auto started = Clock::now();
+        calibration.next(session.stop());
+        seconds.push_back(seconds_since(started));
+        session.progress().update(layer + 1, "");
+    }
+    session.progress().end();
+    return seconds;
+}
+
+void print_report(const calibrate::TokensRecord& text, const std::vector<double>& layer_seconds,
+                  const CalibrateCommand& command, const Session& session) {
+    const double seconds = std::accumulate(layer_seconds.begin(), layer_seconds.end(), 0.0);
+    const std::size_t peak = core::peak_memory_bytes();
+    session.print({{"text", {{"origin", text.origin}, {"windows", text.windows}, {"tokens", text.tokens}}},
+                   {"seconds", seconds},
+                   {"layer_seconds", layer_seconds},
+                   {"peak_memory_bytes", peak}},
+                  fmt::format("{}: statistics of {} layers from {} tokens of {} ({}, at most {:.2f} GB of memory)\n",
+                              command.calibration.statistics.string(), layer_seconds.size(), text.tokens, text.origin,
+                              core::format_duration(seconds), static_cast<double>(peak) / 1e9));
+}
+
+void calibrate_model(CalibrateCommand& command, Session& session) {
+    auto& options = command.calibration;
+    const auto source = checkpoint::Checkpoint::open(command.source);
+    options.device = model::parse_device(command.device);
+    checkpoint::check_target(options.statistics, false);
+    options.rest.spill_directory = std::filesystem::absolute(options.statistics).parent_path();
+    const auto text = calibration_text(source, command.text, options.statistics, session);
+    calibrate::Calibration calibration(source, text, options);
+    const auto seconds = measure_layers(calibration, source.config().num_hidden_layers, session);
+    calibration.finish();
+    print_report(calibrate::record_of(text), seconds, command, session);
+}
+
+}  // namespace
+
+void add_calibrate(CLI::App& program, Session& session) {
+    auto command = std::make_shared<CalibrateCommand>();
+    CLI::App* verb = add_verb(program, session, "calibrate", "Measure what conversions of a model need to know",
+                              "  mha2mla calibrate model.gguf statistics\n"
+                              "  mha2mla calibrate llama/ statistics --calibration books.txt,code.jsonl --memory 2G\n"
+                              "  mha2mla convert llama/ converted --statistics statistics --cache-ratio 0.25");
+    verb->add_option("MODEL", command->source, "Source: directory or GGUF file")->required();
+    verb->add_option("DIRECTORY", command->calibration.statistics, "Directory to write, for convert --statistics")
+        ->required();
+    add_calibration_options(*verb, command->text);
+    add_memory_option(*verb, command->calibration.rest.memory_bytes);
+    verb->add_option("--sinks", command->calibration.moments.sinks, "First tokens that stay exact, as in convert")
+        ->check(CLI::Range(0, 64))
+        ->capture_default_str();
+    verb->add_flag("--mean-key,!--no-mean-key", command->calibration.moments.centred_keys,
+                   "The keys' mean keeps its RoPE, as in convert");
+    verb->add_option("--device", command->device, "Where to compute, as LibTorch spells it")->capture_default_str();
+    verb->callback([command, &session] {
+        try {
+            calibrate_model(*command, session);
+        } catch (const core::Cancelled&) {
+            note_interruption(command->calibration.statistics, session);
+            throw;
+        }
+    });
+}
+
+}  // namespace mha2mla::cli

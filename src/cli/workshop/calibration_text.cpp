@@ -1,0 +1,144 @@
+#include "cli/workshop/calibration_text.h"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "calibrate/statistics_writer.h"
+#include "cli/model_options.h"
+#include "core/error.h"
+#include "core/memory.h"
+#include "data/mixture.h"
+#include "data/windows.h"
+#include "runtime/generate.h"
+
+namespace mha2mla::cli {
+namespace {
+
+using calibrate::CalibrationTokens;
+
+/// The documents of all files, read before any is tokenized: a bad line in the last one shows at once.
+std::vector<std::vector<std::string>> read_files(const std::vector<std::string>& files) {
+    std::vector<std::vector<std::string>> documents;
+    for (const auto& file : files) {
+        documents.push_back(data::read_documents(file));
+        const auto& texts = documents.back();
+        if (std::any_of(texts.begin(), texts.end(), [](const auto& text) { return !text.empty(); })) continue;
+        throw core::Error({.what = "the calibration text is empty", .where = file});
+    }
+    return documents;
+}
+
+/// Documents one after the other, with the model's end-of-text token between them.
+std::vector<int> joined(const std::vector<std::string>& documents, const tokenizer::Tokenizer& words,
+                        const checkpoint::ModelConfig& config) {
+    std::vector<int> tokens;
+    for (const auto& document : documents) {
+        if (!tokens.empty() && !config.eos_token_ids.empty()) tokens.push_back(config.eos_token_ids.front());
+        const auto ids = words.encode(document, false);
+        tokens.insert(tokens.end(), ids.begin(), ids.end());
+    }
+    return tokens;
+}
+
+CalibrationTokens from_files(const checkpoint::Checkpoint& model, const CalibrationTextOptions& options,
+                             std::uint64_t seed) {
+    const auto documents = read_files(options.files);
+    const auto words = load_tokenizer(model);
+    std::vector<data::TokenStream> texts;
+    for (std::size_t i = 0; i < documents.size(); ++i) {
+        texts.push_back({options.files[i], joined(documents[i], *words, model.config())});
+    }
+    return {.windows = data::mix_windows(texts, {.windows = options.windows, .window = options.window, .seed = seed}),
+            .origin = fmt::format("{}", fmt::join(options.files, ", "))};
+}
+
+/// The token that texts start with: BOS, else the end-of-text token that separates documents.
+int first_token(const checkpoint::ModelConfig& config) {
+    if (config.bos_token_id) return *config.bos_token_id;
+    return config.eos_token_ids.empty() ? 0 : config.eos_token_ids.front();
+}
+
+std::string sampled_origin(const CalibrationTextOptions& options, std::uint64_t seed) {
+    return fmt::format("sampled from the source model, seed {}, {} windows of {} tokens", seed, options.windows,
+                       options.window);
+}
+
+CalibrationTokens sampled(const checkpoint::Checkpoint& model, const CalibrationTextOptions& options,
+                          Session& session) {
+    const auto decoder = load_decoder(model, {.context_tokens = options.window}, session);
+    const std::uint64_t seed = session.options().seed;
+    CalibrationTokens result{.windows = {}, .origin = sampled_origin(options, seed)};
+    session.progress().begin("sampling calibration text", static_cast<std::int64_t>(options.windows) * options.window);
+    for (int index = 0; index < options.windows; ++index) {
+        std::vector<int> tokens{first_token(model.config())};
+        runtime::GenerateOptions generate{
+            .sampling = {.temperature = 1, .seed = seed + static_cast<std::uint64_t>(index)},
+            .max_tokens = options.window - 1,
+            .stop_tokens = {}};
+        auto sequence = decoder->new_sequence();
+        const std::vector<int> prompt = tokens;
+        runtime::generate(
+            *decoder, sequence, prompt, generate,
+            [&](int token) {
+                tokens.push_back(token);
+                session.progress().update(static_cast<std::int64_t>(index) * options.window + std::ssize(tokens), "");
+            },
+            session.stop());
+        core::throw_if_stopped(session.stop());
+        result.windows.push_back(std::move(tokens));
+    }
+    session.progress().end();
+    return result;
+}
+
+}  // namespace
+
+void add_calibration_options(CLI::App& verb, CalibrationTextOptions& options) {
+    verb.add_option("--calibration", options.files,
+                    "Texts, evenly mixed: a.txt,b.jsonl (field \"text\"); default: sampled from the source model")
+        ->delimiter(',')
+        ->allow_extra_args(false)
+        ->type_name("FILES");
+    verb.add_option("--calibration-windows", options.windows, "Number of windows")
+        ->check(CLI::Range(1, 1 << 16))
+        ->capture_default_str();
+    verb.add_option("--calibration-window", options.window, "Tokens of a window")
+        ->check(CLI::Range(2, 1 << 16))
+        ->capture_default_str();
+}
+
+void add_memory_option(CLI::App& verb, std::size_t& bytes) {
+    constexpr std::size_t share = 4;
+    bytes = core::physical_memory_bytes() / share;
+    verb.add_option(
+            "--memory", bytes,
+            "What calibration may keep of its text's states in memory (512M, 4G); the rest goes to disk, beside "
+            "what is written. Default: a quarter of the machine's")
+        ->transform(CLI::AsSizeValue(false))
+        ->type_name("SIZE");
+}
+
+CalibrationTokens calibration_text(const checkpoint::Checkpoint& model, CalibrationTextOptions options,
+                                   const std::filesystem::path& statistics, Session& session) {
+    options.window = std::min(options.window, model.config().max_position_embeddings);
+    const auto seed = session.options().seed;
+    if (!options.files.empty()) return from_files(model, options, seed);
+    const auto before = calibrate::interrupted_text(statistics);
+    if (!before) return sampled(model, options, session);
+    if (before->origin == sampled_origin(options, seed)) return *before;
+    throw core::Error({.what = "an interrupted calibration on another text is here",
+                       .expected = sampled_origin(options, seed),
+                       .got = before->origin,
+                       .where = calibrate::partial_path(statistics).string(),
+                       .remedy = "remove it, name another --statistics, or ask for the text it began with"});
+}
+
+void note_interruption(const std::filesystem::path& statistics, const Session& session) {
+    if (statistics.empty()) return;
+    const auto partial = calibrate::partial_path(statistics).string();
+    if (!std::filesystem::exists(partial)) return;
+    session.note(fmt::format("\nfinished layers are kept in {}: the same command goes on from there", partial));
+}
+
+}  // namespace mha2mla::cli

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstddef>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "calibrate/tokens.h"
+#include "checkpoint/checkpoint.h"
+#include "cli/session.h"
+
+namespace mha2mla::cli {
+
+/// What to calibrate on, as the user says it.
+struct CalibrationTextOptions {
+    std::vector<std::string> files;  ///< none: text that the source model itself writes
+    int windows = 16;
+    int window = 1024;  ///< tokens; no more than the model's context
+};
+
+/// --calibration, --calibration-windows, --calibration-window.
+void add_calibration_options(CLI::App& verb, CalibrationTextOptions& options);
+
+/// --memory SIZE: bytes, or with a suffix K, M, G; default a quarter of the machine's.
+void add_memory_option(CLI::App& verb, std::size_t& bytes);
+
+/// Windows of the files, evenly mixed, or, so that a conversion needs no data set, of text sampled from the model with
+/// the session's seed. Where a calibration into `statistics` was interrupted, the text that it had sampled is taken
+/// from there. Throws Error naming file and line before anything long.
+calibrate::CalibrationTokens calibration_text(const checkpoint::Checkpoint& model, CalibrationTextOptions options,
+                                              const std::filesystem::path& statistics, Session& session);
+
+/// A remark, after a stop request, on what of a calibration is kept.
+void note_interruption(const std::filesystem::path& statistics, const Session& session);
+
+}  // namespace mha2mla::cli

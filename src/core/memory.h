@@ -1,0 +1,18 @@
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+namespace mha2mla::core {
+
+/// Bytes of memory that this machine has.
+std::size_t physical_memory_bytes();
+
+/// The most bytes that this process held in memory at once so far, pages of mapped files included.
+std::size_t peak_memory_bytes();
+
+/// Gives the pages of a mapped file back to the system, which reads them again where they are asked for: a model that
+/// is read layer by layer then takes the memory of a layer. Whole pages within the range only.
+void release_pages(std::span<const std::byte> mapped);
+
+}  // namespace mha2mla::core

@@ -1,0 +1,53 @@
+#include "core/memory.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fmt/format.h>
+#include <fstream>
+#include <gtest/gtest.h>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "core/file.h"
+
+namespace mha2mla::core {
+namespace {
+
+TEST(Memory, ThePeakFollowsWhatIsUsedAndStaysBelowWhatThereIs) {
+    const std::size_t before = peak_memory_bytes();
+    constexpr std::size_t size = std::size_t{256} << 20;
+    const std::vector<char> block(size, 1);
+    EXPECT_EQ(block.back(), 1);
+    EXPECT_GE(peak_memory_bytes(), size);
+    EXPECT_GE(peak_memory_bytes(), before);
+    EXPECT_LT(peak_memory_bytes(), physical_memory_bytes());
+}
+
+/// Pages of the mapping that this process holds.
+std::size_t resident_bytes(std::span<const std::byte> mapped) {
+    const std::string smaps = [] {
+        std::ifstream file("/proc/self/smaps");
+        return std::string(std::istreambuf_iterator<char>(file), {});
+    }();
+    const auto range = fmt::format("{:x}-", reinterpret_cast<std::uintptr_t>(mapped.data()));
+    const auto place = smaps.find("\nRss:", smaps.find("\n" + range));
+    return std::stoull(smaps.substr(place + 5)) * 1024;
+}
+
+TEST(Memory, ReleasedPagesAreNotHeldAndReadAgain) {
+    const auto path = std::filesystem::path(testing::TempDir()) / "mha2mla_core_memory";
+    constexpr std::size_t size = std::size_t{4} << 20;
+    write_text(path, std::string(size, 'x'));
+    const MappedFile file(path);
+    const auto count = [&] { return std::count(file.bytes().begin(), file.bytes().end(), std::byte{'x'}); };
+    EXPECT_EQ(count(), size);
+    EXPECT_EQ(resident_bytes(file.bytes()), size);
+    release_pages(file.bytes().subspan(1));  // all but the first page, of which one byte is outside
+    EXPECT_LE(resident_bytes(file.bytes()), 1u << 16);
+    EXPECT_EQ(count(), size);
+    std::filesystem::remove(path);
+}
+
+}  // namespace
+}  // namespace mha2mla::core
