@@ -181,6 +181,23 @@ TEST(TransmlaPlan, RefusesNamingOptionAndRange) {
     }
 }
 
+/// d = 64, G = 3: the rotary key takes 4 / 9 of the cache at most.
+TEST(TransmlaPlan, DividesTheCacheBetweenLatentAndRotaryKey) {
+    auto config = fixture("tiny-gqa").config();
+    config.head_dim = 64;
+    config.num_key_value_heads = config.num_attention_heads = 3;
+    for (const auto& [elements, components] : {std::pair{48, 8}, std::pair{72, 16}, std::pair{120, 16},
+                                               std::pair{160, 32}, std::pair{192, 32}, std::pair{256, 32}}) {
+        ConversionOptions options;
+        options.method = "transmla";
+        options.cache_ratio = elements / 384.0;
+        const auto plan = make_plan(config, options);
+        EXPECT_EQ(*plan.options.transmla.rope_components, components) << elements;
+        EXPECT_EQ(plan.target.cached_elements(0), elements);
+        EXPECT_EQ(plan_to_json(plan)["freqfold"], "auto");
+    }
+}
+
 torch::Tensor matrix(const core::Json& rows) {
     std::vector<torch::Tensor> tensors;
     for (const auto& row : rows) tensors.push_back(torch::tensor(row.get<std::vector<double>>(), torch::kFloat64));
