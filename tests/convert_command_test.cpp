@@ -75,7 +75,10 @@ INSTANTIATE_TEST_SUITE_P(ConvertCommand, ConvertedModel,
                                          std::vector<std::string>{"--cache-ratio", "0.25"},
                                          std::vector<std::string>{"--sinks", "0", "--no-mean-key", "--no-compensate"},
                                          std::vector<std::string>{"--no-shared-rope", "--metric", "plain"},
-                                         std::vector<std::string>{"--rope-components", "0", "--sinks", "8"}));
+                                         std::vector<std::string>{"--rope-components", "0", "--sinks", "8"},
+                                         std::vector<std::string>{"--method", "transmla"},
+                                         std::vector<std::string>{"--freqfold", "4", "--rope-components", "2",
+                                                                  "--method", "transmla", "--balance-kv", "0.5"}));
 
 TEST(ConvertCommand, SavedStatisticsNeedNoTextAndServeOtherSizes) {
     const TemporaryDirectory directory;
