@@ -75,7 +75,10 @@ INSTANTIATE_TEST_SUITE_P(ConvertCommand, ConvertedModel,
                                          std::vector<std::string>{"--cache-ratio", "0.25"},
                                          std::vector<std::string>{"--sinks", "0", "--no-mean-key", "--no-compensate"},
                                          std::vector<std::string>{"--no-shared-rope", "--metric", "plain"},
-                                         std::vector<std::string>{"--rope-components", "0", "--sinks", "8"}));
+                                         std::vector<std::string>{"--rope-components", "0", "--sinks", "8"},
+                                         std::vector<std::string>{"--method", "transmla"},
+                                         std::vector<std::string>{"--freqfold", "4", "--rope-components", "2",
+                                                                  "--method", "transmla", "--balance-kv", "0.5"}));
 
 TEST(ConvertCommand, SavedStatisticsNeedNoTextAndServeOtherSizes) {
     const TemporaryDirectory directory;
@@ -185,6 +188,17 @@ INSTANTIATE_TEST_SUITE_P(
                     Refusal{"TooManySinks", {"--sinks", "65"}, {"--sinks", "64"}},
                     Refusal{"SinksWithoutMeanKey", {"--no-mean-key"}, {"--sinks 0"}},
                     Refusal{"TooManyComponents", {"--rope-components", "999"}, {"--rope-components"}},
+                    Refusal{"OptionOfOneSharedKeyMethod",
+                            {"--rope-components", "4", "--freqfold", "2", "--sinks", "0"},
+                            {"the method transmla has no such option", "--sinks", "--method lsq"}},
+                    Refusal{"FreqfoldThatIsNoNumber", {"--freqfold", "2x"}, {"--freqfold", "auto", "2x"}},
+                    Refusal{"FreqfoldThatDoesNotFit",
+                            {"--method", "transmla", "--rope-components", "2", "--freqfold", "2"},
+                            {"--freqfold", "multiple of 4"}},
+                    Refusal{"NoBalance", {"--balance-kv", "0"}, {"--balance-kv", "above 0"}},
+                    Refusal{"NothingToHoldOut",
+                            {"--method", "transmla", "--calibration-windows", "1", "--calibration-window", "32"},
+                            {"--calibration", "--freqfold"}},
                     Refusal{"TableWithoutFile", {"--select", "table"}, {"--select"}},
                     Refusal{"MissingTable", {"--select", "table", "no.pth"}, {"no.pth"}},
                     Refusal{"TooManyPairs", {"--rope-pairs", "9"}, {"--rope-pairs", "8"}},

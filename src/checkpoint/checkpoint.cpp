@@ -70,14 +70,15 @@ std::map<std::string, std::string> read_tokenizer_files(const fs::path& director
     return files;
 }
 
-/// The factors of the query say by being there that they are a part of the model.
-void find_query_factors(const TensorSource& tensors, ModelConfig& config) {
+/// The optional parts of the query say by being there that they are a part of the model.
+void find_query_parts(const TensorSource& tensors, ModelConfig& config) {
     auto* const mla = std::get_if<MlaConfig>(&config.attention);
     if (mla == nullptr) return;
     for (int layer = 0; layer < config.num_hidden_layers; ++layer) {
         const auto has = [&](const char* name) { return tensors.shape_of(layer_tensor(layer, name)).has_value(); };
         mla->q_nope_factor |= has("self_attn.q_nope_factor");
         mla->q_rope_factor |= has("self_attn.q_rope_factor");
+        mla->q_rope_proj |= has("self_attn.q_rope_proj.weight");
     }
 }
 
@@ -129,7 +130,7 @@ Checkpoint Checkpoint::open_directory(const fs::path& path) {
     checkpoint.tokenizer_files_ = read_tokenizer_files(path);
     add_generation_eos(checkpoint.tokenizer_files_, path, checkpoint.config_);
     checkpoint.tensors_ = std::make_shared<SafetensorsSource>(path);
-    find_query_factors(*checkpoint.tensors_, checkpoint.config_);
+    find_query_parts(*checkpoint.tensors_, checkpoint.config_);
     check_tensors(checkpoint.config_, *checkpoint.tensors_, path.string());
     return checkpoint;
 }

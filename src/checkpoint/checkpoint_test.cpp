@@ -101,6 +101,11 @@ TEST(Checkpoint, HoldsTheTensorsAgainstTheConfig) {
          "",
          {{attention + "q_rope_factor", {4, 2, 2}}},
          "tensor 'model.layers.1.self_attn.q_rope_factor' is missing, expected shape [4, 1, 2]"},
+        {tiny_mla_config(),
+         "",
+         {{attention + "q_rope_proj.weight", {16, 11}}},
+         "tensor 'model.layers.0.self_attn.q_rope_proj.weight' has the wrong shape, expected [16, 12], got [16, 11]"},
+        {tiny_mla_config(), "", {{attention + "q_rope_proj.bias", {16}}}, "q_rope_proj.bias' has no place"},
         {tiny_mla_config(), "", {{attention + "k_mean", {2, 8}}}, "k_mean' has no place"},
         {tiny_mla_config(), "", {{attention + "k_proj.weight", {16, 12}}}, "k_proj.weight' has no place"},
     };

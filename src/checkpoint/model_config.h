@@ -43,6 +43,7 @@ struct MlaConfig {
     int sink_tokens = 0;           ///< so many first tokens keep full keys and values; needs the positional part
     bool q_nope_factor = false;    ///< the tensor is there (not a field of config.json)
     bool q_rope_factor = false;    ///< likewise
+    bool q_rope_proj = false;      ///< likewise: the rotary query has rows of its own
     double softmax_scale = 0;      ///< 1/sqrt(head_dim)
     std::string source_model_type;
 

@@ -46,6 +46,9 @@ void add_optional_parts(LayerList& list, const ModelConfig& config, const MlaCon
     const std::int64_t rope_pairs = mla.qk_rope_head_dim[l] / 2;
     if (mla.q_nope_factor && nope_pairs > 0) list.add("self_attn.q_nope_factor", {heads, nope_pairs, 2});
     if (mla.q_rope_factor && rope_pairs > 0) list.add("self_attn.q_rope_factor", {heads, rope_pairs, 2});
+    if (mla.q_rope_proj && rope_pairs > 0) {
+        list.linear("self_attn.q_rope_proj", heads * 2 * rope_pairs, config.hidden_size, config.attention_bias);
+    }
     if (mla.positional_part) list.add("self_attn.k_mean", {config.num_key_value_heads, config.head_dim});
     if (mla.sink_tokens > 0) add_key_value(list, config, GqaConfig{}, layer);
 }

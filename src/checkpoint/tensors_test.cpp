@@ -70,9 +70,11 @@ TEST(ExpectedTensors, OfMlaWithEveryOptionalPart) {
         lines(tensors),
         IsSupersetOf({"model.layers.0.self_attn.q_nope_factor [4, 2, 2]",
                       "model.layers.0.self_attn.q_rope_factor [4, 2, 2]", "model.layers.0.self_attn.k_mean [2, 8]",
+                      "model.layers.0.self_attn.q_rope_proj.weight [16, 12]",
+                      "model.layers.0.self_attn.q_rope_proj.bias [16]",
                       "model.layers.0.self_attn.k_proj.weight [16, 12]", "model.layers.0.self_attn.k_proj.bias [16]",
                       "model.layers.0.self_attn.v_proj.weight [16, 12]", "model.layers.0.self_attn.v_proj.bias [16]"}));
-    EXPECT_EQ(tensors.size(), 12u + 7u);
+    EXPECT_EQ(tensors.size(), 12u + 9u);
 }
 
 TEST(Shape, CountsElementsWithoutOverflow) {

@@ -73,12 +73,12 @@ inline ModelConfig tiny_mla_config() {
     return config;
 }
 
-/// Every optional part of the format: factors of the query, the positional part and exact sinks.
+/// Every optional part of the format: factors and rotary rows of the query, the positional part and exact sinks.
 inline ModelConfig exact_mla_config() {
     auto config = tiny_mla_config();
     config.attention_bias = true;
     auto& mla = std::get<MlaConfig>(config.attention);
-    mla.positional_part = mla.q_nope_factor = mla.q_rope_factor = true;
+    mla.positional_part = mla.q_nope_factor = mla.q_rope_factor = mla.q_rope_proj = true;
     mla.sink_tokens = 4;
     return config;
 }

@@ -50,6 +50,7 @@ core::OrderedJson mla_json(const checkpoint::MlaConfig& mla) {
             {"rope_pairs", mla.rope_pairs},
             {"q_nope_factor", mla.q_nope_factor},
             {"q_rope_factor", mla.q_rope_factor},
+            {"q_rope_proj", mla.q_rope_proj},
             {"positional_part", mla.positional_part},
             {"sink_tokens", mla.sink_tokens},
             {"source_model_type", mla.source_model_type}};

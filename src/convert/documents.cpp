@@ -25,6 +25,10 @@ std::string method_in_words(const ConversionOptions& options) {
             "Method `lsq` (calibrated least squares): {} rotary components in one shared key, {} exact tokens",
             *options.lsq.rope_components, options.lsq.sinks);
     }
+    if (options.method == "transmla") {
+        return fmt::format("Method `transmla` (arXiv 2502.07864): {} rotary pairs in one shared key, FreqFold {}",
+                           *options.transmla.rope_components, *options.transmla.freqfold);
+    }
     return fmt::format(
         "Method `{}` (arXiv 2502.14837), selection `{}` with {} rotary pairs per KV head,\nfactorization `{}`",
         options.method, name_of(options.selection), *options.rope_pairs, name_of(options.factorization));

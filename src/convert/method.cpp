@@ -4,6 +4,7 @@
 
 #include "convert/lsq_method.h"
 #include "convert/mha2mla_method.h"
+#include "convert/transmla_method.h"
 #include "core/error.h"
 
 namespace mha2mla::convert {
@@ -11,7 +12,8 @@ namespace {
 
 /// The one list of methods.
 constexpr std::array methods{Method{"mha2mla", false, lay_out_mha2mla, options_of_mha2mla, convert_mha2mla},
-                             Method{"lsq", true, lay_out_lsq, options_of_lsq, convert_lsq}};
+                             Method{"lsq", true, lay_out_lsq, options_of_lsq, convert_lsq},
+                             Method{"transmla", true, lay_out_transmla, options_of_transmla, convert_transmla}};
 
 }  // namespace
 

@@ -6,6 +6,7 @@
 #include <torch/torch.h>
 
 #include "calibrate/attention_moments.h"
+#include "checkpoint/checkpoint.h"
 #include "convert/plan.h"
 #include "convert/select.h"
 
@@ -19,6 +20,8 @@ struct SourceAttention {
     torch::Tensor v_weight, v_bias;  ///< [G d, E], [G d]
     torch::Tensor o_weight, o_bias;  ///< [E, H d], [E]
 };
+
+SourceAttention load_attention(const checkpoint::Checkpoint& source, int layer, torch::Device device);
 
 /// How much of a layer survived the factorization.
 struct LayerFidelity {

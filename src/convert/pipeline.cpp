@@ -15,10 +15,11 @@
 #include "calibrate/statistics.h"
 #include "checkpoint/writer.h"
 #include "convert/documents.h"
+#include "convert/freqfold.h"
 #include "convert/select.h"
 #include "core/error.h"
 #include "core/memory.h"
-#include "model/weights.h"
+#include "model/options.h"
 
 namespace mha2mla::convert {
 namespace {
@@ -28,27 +29,6 @@ using checkpoint::TensorSpec;
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-SourceAttention load_attention(const Checkpoint& source, int layer, torch::Device device) {
-    const auto& config = source.config();
-    model::ModelOptions options;
-    options.device = device;
-    const auto weights = model::Weights(source, options).under("model.layers." + std::to_string(layer) + ".self_attn");
-    const std::int64_t hidden = config.hidden_size;
-    const std::int64_t query = std::int64_t{config.num_attention_heads} * config.head_dim;
-    const std::int64_t key = std::int64_t{config.num_key_value_heads} * config.head_dim;
-    const auto bias = [&](const char* name, std::int64_t size) {
-        return config.attention_bias ? weights.load(name, {size}) : torch::Tensor();
-    };
-    return {.q_weight = weights.load("q_proj.weight", {query, hidden}),
-            .q_bias = bias("q_proj.bias", query),
-            .k_weight = weights.load("k_proj.weight", {key, hidden}),
-            .k_bias = bias("k_proj.bias", key),
-            .v_weight = weights.load("v_proj.weight", {key, hidden}),
-            .v_bias = bias("v_proj.bias", key),
-            .o_weight = weights.load("o_proj.weight", {hidden, query}),
-            .o_bias = bias("o_proj.bias", hidden)};
-}
 
 /// Copies a tensor some rows at a time: embeddings can be larger than a layer.
 void copy_tensor(const Checkpoint& source, checkpoint::CheckpointWriter& writer, const TensorSpec& spec) {
@@ -85,6 +65,8 @@ public:
     /// Opens saved statistics, or prepares to measure.
     void calibrate_with(const CalibrationTokens& calibration, const ConvertRequest& request);
     calibrate::AttentionMoments moments_of(int layer, const std::stop_token& stop);
+    void choose_freqfold(const std::vector<std::vector<int>>& held_out, core::Progress& progress,
+                         const std::stop_token& stop);
     LayerFidelity convert_layer(int layer, const std::stop_token& stop);
     void copy_shared_tensors(const std::stop_token& stop);
     void write_documents(const ConvertRequest& request);
@@ -109,9 +91,15 @@ calibrate::MomentOptions moment_options(const ConversionOptions& options) {
     return {.sinks = options.lsq.sinks, .centred_keys = options.lsq.mean_key};
 }
 
+/// The method asks for statistics that are nowhere on disk: text has to walk through the source.
+bool measures(const ConversionOptions& options, const ConvertRequest& request) {
+    if (!find_method(options.method).needs_moments) return options.selection == Selection::two_norm;
+    return request.statistics.empty() || !std::filesystem::exists(request.statistics);
+}
+
 void Conversion::calibrate_with(const CalibrationTokens& calibration, const ConvertRequest& request) {
     const auto moments = moment_options(report_.plan.options);
-    if (!needs_calibration(report_.plan.options, request)) {
+    if (!measures(report_.plan.options, request)) {
         if (!method_.needs_moments) return;
         statistics_.emplace(request.statistics, source_, moments);
         report_.text = statistics_->text();
@@ -135,6 +123,16 @@ void Conversion::calibrate_with(const CalibrationTokens& calibration, const Conv
 
 calibrate::AttentionMoments Conversion::moments_of(int layer, const std::stop_token& stop) {
     return statistics_ ? statistics_->layer(layer) : calibration_->next(stop);
+}
+
+/// Uses up the calibration: it has to be begun again.
+void Conversion::choose_freqfold(const std::vector<std::vector<int>>& held_out, core::Progress& progress,
+                                 const std::stop_token& stop) {
+    const auto moments = [&](int layer) { return moments_of(layer, stop); };
+    const FreqfoldTrial trial{source_, report_.plan, held_out, moments, device_};
+    report_.plan.options.transmla.freqfold = best_freqfold(trial, progress, stop);
+    if (calibration_) calibration_->finish();
+    calibration_.reset();
 }
 
 LayerFidelity Conversion::convert_layer(int layer, const std::stop_token& stop) {
@@ -213,8 +211,7 @@ void check_request(const ConvertRequest& request) {
 }
 
 bool needs_calibration(const ConversionOptions& options, const ConvertRequest& request) {
-    if (!find_method(options.method).needs_moments) return options.selection == Selection::two_norm;
-    return request.statistics.empty() || !std::filesystem::exists(request.statistics);
+    return measures(options, request) || chooses_freqfold(options);
 }
 
 ConversionReport convert(const Checkpoint& source, const Plan& plan, const CalibrationTokens& calibration,
@@ -222,7 +219,14 @@ ConversionReport convert(const Checkpoint& source, const Plan& plan, const Calib
     const auto started = Clock::now();
     const torch::NoGradGuard no_gradients;
     Conversion conversion(source, plan, request);
-    conversion.calibrate_with(calibration, request);
+    auto used = calibration;
+    if (chooses_freqfold(plan.options)) {
+        const auto held_out = hold_out(used.windows);
+        if (!measures(plan.options, request)) used.windows.clear();
+        conversion.calibrate_with(used, request);
+        conversion.choose_freqfold(held_out, progress, stop);
+    }
+    conversion.calibrate_with(used, request);
     conversion.copy_shared_tensors(stop);
     progress.begin("converting", plan.target.num_hidden_layers);
     for (int layer = 0; layer < plan.target.num_hidden_layers; ++layer) {

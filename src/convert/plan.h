@@ -30,9 +30,17 @@ struct LsqOptions {
     int sinks = 4;            ///< first tokens that stay exact; needs mean_key
 };
 
+/// Choices of the method transmla (docs/conversion.md).
+struct TransmlaOptions {
+    std::optional<int> rope_components;  ///< rotary pairs of the one shared key; default by the size of the cache
+    std::optional<int> freqfold;  ///< adjacent frequencies that count as one; default: what reads held-out text best
+    double balance_kv = 1;        ///< mean norm of the keys before the latent is chosen, in those of the values
+};
+
 struct ConversionOptions {
     std::string method = "mha2mla";
     LsqOptions lsq;
+    TransmlaOptions transmla;
     Selection selection = Selection::uniform;
     Factorization factorization = Factorization::joint_svd;
     std::optional<int> rope_pairs;  ///< r per KV head; default head_dim / 16, the paper's

@@ -62,6 +62,10 @@ void MlaAttentionImpl::load_optional_parts(const Weights& weights, const checkpo
         q_rope_factor_ =
             register_parameter("q_rope_factor", weights.load("q_rope_factor", {shape_.heads, shape_.rope / 2, 2}));
     }
+    if (mla.q_rope_proj && shape_.rope > 0) {
+        const LinearShape rotary{config.hidden_size, shape_.heads * shape_.rope, config.attention_bias};
+        q_rope_proj_ = register_module("q_rope_proj", Linear(weights.under("q_rope_proj"), rotary));
+    }
     if (mla.positional_part) k_mean_ = register_parameter("k_mean", weights.load("k_mean", {shape_.kv_heads, width}));
     if (mla.sink_tokens == 0) return;
     sinks_ = mla.sink_tokens;
@@ -91,19 +95,24 @@ void MlaAttentionImpl::pick_dims(const checkpoint::ModelConfig& config, int laye
     all_frequencies_ = register_buffer("all_frequencies", all_frequencies(config, options));
 }
 
+/// [batch, tokens, H, dr], rotated: rows of its own, or picked out of q.
+torch::Tensor MlaAttentionImpl::rotary_query(const torch::Tensor& x_BTE, const torch::Tensor& q_BTQ) {
+    const auto rows = q_rope_proj_.is_empty() ? q_BTQ.index_select(2, rope_dims_) : q_rope_proj_(x_BTE);
+    const auto q_rope = rows.view({x_BTE.size(0), x_BTE.size(1), shape_.heads, shape_.rope});
+    return rotate_pairs(q_rope_factor_.defined() ? scale_pairs(q_rope, q_rope_factor_) : q_rope, query_frequencies_);
+}
+
 MlaAttentionImpl::Projected MlaAttentionImpl::project(const torch::Tensor& x_BTE) {
     const auto batch = x_BTE.size(0);
     const auto tokens = x_BTE.size(1);
     const auto q = q_proj_(x_BTE);
     auto q_nope = q.index_select(2, nope_dims_).view({batch, tokens, shape_.heads, shape_.nope});
-    auto q_rope = q.index_select(2, rope_dims_).view({batch, tokens, shape_.heads, shape_.rope});
     if (q_nope_factor_.defined()) q_nope = scale_pairs(q_nope, q_nope_factor_);
-    if (q_rope_factor_.defined()) q_rope = scale_pairs(q_rope, q_rope_factor_);
     const auto compressed = kv_a_proj_with_mqa_(x_BTE).split({shape_.rank, shape_.rope_keys * shape_.rope}, 2);
     const auto k_rope =
         rotate_pairs(compressed[1].view({batch, tokens, shape_.rope_keys, shape_.rope}), key_frequencies_);
     Projected parts{.q_nope_BTHn = q_nope,
-                    .q_rope_BTHr = rotate_pairs(q_rope, query_frequencies_),
+                    .q_rope_BTHr = rotary_query(x_BTE, q),
                     .latent_BTR = compressed[0],
                     .k_rope_BTGr = k_rope.expand({batch, tokens, shape_.kv_heads, shape_.rope}),
                     .q_full_BTHd = {},

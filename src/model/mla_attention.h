@@ -21,8 +21,9 @@ struct MlaShape {
 };
 
 /// Multi-head latent attention (arXiv 2405.04434 section 2.1) with the generalisations of docs/checkpoint.md:
-/// logits = (q_nope · k_nope + q_rope · k_rope + q_pos · tau) softmax_scale, every part made from one query. The first
-/// sink_tokens keys are exact instead: RoPE(q) · RoPE(k) of the source, with the source's values.
+/// logits = (q_nope · k_nope + q_rope · k_rope + q_pos · tau) softmax_scale, every part made from one query, or q_rope
+/// from rows of its own. The first sink_tokens keys are exact instead: RoPE(q) · RoPE(k) of the source, with the
+/// source's values.
 class MlaAttentionImpl : public Attention {
 public:
     MlaAttentionImpl(const Weights& weights, const checkpoint::ModelConfig& config, int layer);
@@ -42,6 +43,7 @@ private:
         torch::Tensor v_sink_BSGv;
     };
     Projected project(const torch::Tensor& x_BTE);
+    torch::Tensor rotary_query(const torch::Tensor& x_BTE, const torch::Tensor& q_BTQ);
     void add_positional_part(Projected& parts, const torch::Tensor& q_BTHd) const;
     void add_sinks(Projected& parts, const torch::Tensor& x_BTE, const torch::Tensor& q_BTHd);
     torch::Tensor universal_rows(std::int64_t tokens) const;
@@ -67,7 +69,8 @@ private:
     Linear kv_a_proj_with_mqa_ = nullptr;
     Linear kv_b_proj_ = nullptr;
     Linear o_proj_ = nullptr;
-    Linear k_proj_ = nullptr;  // of the sinks
+    Linear q_rope_proj_ = nullptr;  // of the rotary query, where it has rows of its own
+    Linear k_proj_ = nullptr;       // of the sinks
     Linear v_proj_ = nullptr;
 };
 TORCH_MODULE(MlaAttention);

@@ -95,6 +95,10 @@ std::vector<Case> cases() {
     biased.attention_bias = true;
     auto factors = one_layer(8, {{1, 1, 4}}, NopePairs::all);
     factors.q_nope_factor = factors.q_rope_factor = true;
+    auto own_rows = one_layer(8, {{2, 2, 5, 0}}, NopePairs::all);
+    own_rows.q_rope_proj = true;
+    auto rows_and_factors = per_head;
+    rows_and_factors.q_rope_proj = rows_and_factors.q_rope_factor = true;
     auto positional = per_head;
     positional.positional_part = true;
     auto exact = factors;
@@ -108,6 +112,8 @@ std::vector<Case> cases() {
         return config;
     };
     return {{"factors of the query", config_with(factors)},
+            {"a rotary query of its own", with_bias(own_rows)},
+            {"the same with factors", config_with(rows_and_factors)},
             {"positional part", config_with(positional)},
             {"every part and four sinks", with_bias(exact)},
             {"nothing but sinks", with_bias(only_sinks)},
@@ -157,6 +163,7 @@ public:
         nope_factor_ = weights.values("q_nope_factor");
         rope_factor_ = weights.values("q_rope_factor");
         k_mean_ = weights.values("k_mean");
+        if (mla_.q_rope_proj) own_q_rope_ = project("q_rope_proj", x, shape_.heads * shape_.rope);
         if (mla_.sink_tokens > 0) {
             sink_keys_ = project("k_proj", x, shape_.kv_heads * 12);
             sink_values_ = project("v_proj", x, shape_.kv_heads * 12);
@@ -170,6 +177,12 @@ private:
     Complex query(std::int64_t t, std::int64_t head, int pair) const {
         const auto row = (t * shape_.heads + head) * 12;
         return {q_[index(row + pair)], q_[index(row + 6 + pair)]};
+    }
+    /// Component j of the rotary query: a row of its own, or the query's pair.
+    Complex rotary_query(std::int64_t t, std::int64_t head, std::int64_t j, int pair) const {
+        const auto row = (t * shape_.heads + head) * shape_.rope;
+        if (own_q_rope_.empty()) return query(t, head, pair);
+        return {own_q_rope_[index(row + j)], own_q_rope_[index(row + shape_.rope / 2 + j)]};
     }
     /// Item `index` of a tensor of complex pairs [.., 2] as a factor; 1 where the model has no such tensor.
     static Complex factor(const std::vector<double>& values, std::int64_t item) {
@@ -209,7 +222,7 @@ private:
         for (std::int64_t j = 0; j < shape_.rope / 2; ++j) {
             const int pair = mla_.rope_pairs[index(layer_)][index(key_head)][index(j)];
             const Complex key(a_[index(row_a + j)], a_[index(row_a + shape_.rope / 2 + j)]);
-            const Complex scaled = query(t, head, pair) * factor(rope_factor_, head * shape_.rope / 2 + j);
+            const Complex scaled = rotary_query(t, head, j, pair) * factor(rope_factor_, head * shape_.rope / 2 + j);
             sum += (std::conj(scaled) * key * turn(pair, s - t)).real();
         }
         return sum * mla_.softmax_scale;
@@ -241,7 +254,8 @@ private:
     MlaShape shape_;
     std::int64_t width_a_ = 0;
     std::vector<double> frequencies_, q_, a_, b_, output_;
-    std::vector<double> nope_factor_, rope_factor_, k_mean_, sink_keys_, sink_values_;  // empty where absent
+    std::vector<double> nope_factor_, rope_factor_, own_q_rope_, k_mean_, sink_keys_,
+        sink_values_;  // empty where absent
 };
 
 double max_difference(const torch::Tensor& a, const torch::Tensor& b) { return (a - b).abs().max().item<double>(); }

@@ -38,6 +38,7 @@ struct RotatedPart {
     const std::vector<float>* factors = nullptr;                             // [H, pairs, 2]; null or empty: 1
     float* out = nullptr;
     std::int64_t out_stride = 0;
+    std::int64_t own_column = 0;       // of Workspace::projected: rows of its own [H, 2 pairs]; 0: picked out of q
     std::int64_t kv_head_columns = 0;  // with pairs of their own, KV heads write so many columns apart
 };
 

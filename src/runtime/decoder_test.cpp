@@ -54,6 +54,7 @@ MlaChoice everything() {
             .pairs = {5, 0},
             .repeats = true,
             .factors = true,
+            .own_rope_query = true,
             .positional_part = true,
             .sink_tokens = 4};
 }
@@ -132,6 +133,8 @@ INSTANTIATE_TEST_SUITE_P(
                     MlaChoice{.name = "own_keys_all_pairs", .nope_pairs = NopePairs::all, .biases = true},
                     MlaChoice{.name = "factors", .nope_pairs = NopePairs::all, .factors = true},
                     MlaChoice{.name = "factors_of_what_is_unrotated", .pairs = {0, 5}, .factors = true},
+                    MlaChoice{.name = "own_rotary_query", .shared_rope_key = true, .own_rope_query = true},
+                    MlaChoice{.name = "own_rotary_query_and_keys", .biases = true, .own_rope_query = true},
                     MlaChoice{.name = "positional_part", .positional_part = true},
                     MlaChoice{.name = "sinks", .positional_part = true, .sink_tokens = 4},
                     MlaChoice{.name = "a_page_of_sinks", .positional_part = true, .sink_tokens = 64}, everything(),

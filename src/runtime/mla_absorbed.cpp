@@ -28,6 +28,7 @@ void rotate_rotary_queries(const AttentionInput& input, const MlaWeights& weight
                   .factors = &weights.rope_factors,
                   .out = rotary,
                   .out_stride = row_width,
+                  .own_column = weights.rope_query_column,
                   .kv_head_columns = dr},
                  compute);
 }

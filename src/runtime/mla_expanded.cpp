@@ -144,7 +144,8 @@ void attend_expanded(const AttentionInput& input, const MlaWeights& weights, con
                   .pairs_of_heads = &weights.rope_pairs,
                   .factors = &weights.rope_factors,
                   .out = workspace.query.data() + weights.qk_nope_head_dim,
-                  .out_stride = key_width},
+                  .out_stride = key_width,
+                  .own_column = weights.rope_query_column},
                  compute);
     for (std::size_t g = 0; g < weights.value_up.size(); ++g) {
         attend_head({.input = input,

@@ -1,6 +1,7 @@
 #include "runtime/attention.h"
 
-// The parts of the queries, each picked out of the one q of its head. Rows are ordered [G, tokens, group].
+// The parts of the queries, each picked out of the one q of its head or, for the rotary part, rows of its own. Rows are
+// ordered [G, tokens, group].
 
 namespace mha2mla::runtime {
 namespace {
@@ -27,11 +28,13 @@ kernels::RopeParams rotation(const AttentionInput& input, const RotatedPart& par
                              const Compute& compute) {
     const AttentionShape& shape = input.shape;
     const std::int64_t first_row = g * input.chunk.tokens * shape.group;
+    const bool own = part.own_column > 0;
+    const std::int64_t width = own ? 2 * part.pairs : shape.head_dim;
     kernels::RopeParams params{
-        .x = compute.workspace.projected.data() + g * shape.group * shape.head_dim,
+        .x = compute.workspace.projected.data() + part.own_column + g * shape.group * width,
         .x_row_stride = input.projected_width,
-        .x_head_stride = shape.head_dim,
-        .half = shape.head_dim / 2,
+        .x_head_stride = width,
+        .half = width / 2,
         .y = part.out + first_row * part.out_stride,
         .y_row_stride = shape.group * part.out_stride,
         .y_head_stride = part.out_stride,
@@ -44,7 +47,8 @@ kernels::RopeParams rotation(const AttentionInput& input, const RotatedPart& par
         .first_position = input.chunk.first_position};
     if (part.pairs_of_heads != nullptr) {
         const auto& pairs = (*part.pairs_of_heads)[part.pairs_of_heads->size() == 1 ? 0 : static_cast<std::size_t>(g)];
-        params.source_pairs = params.frequencies = pairs.data();
+        params.frequencies = pairs.data();
+        params.source_pairs = own ? nullptr : pairs.data();
         if (part.pairs_of_heads->size() > 1) params.y += g * part.kv_head_columns;
     }
     return params;

@@ -32,6 +32,7 @@ struct MlaChoice {
     bool biases = false;
     bool repeats = false;  // a pair occurs twice in a rotary key head
     bool factors = false;  // of both query parts
+    bool own_rope_query = false;
     bool positional_part = false;
     int sink_tokens = 0;
 

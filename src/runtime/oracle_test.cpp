@@ -233,11 +233,15 @@ private:
         const Factors nope_factors = factors(name(layer, "q_nope_factor"), dn / 2, h);
         const Factors rope_factors = factors(name(layer, "q_rope_factor"), dr / 2, h);
         const Rows b = linear(name(layer, "kv_b_proj"), config_.num_key_value_heads * head_rows, latent);
+        const bool own_rope = mla.q_rope_proj && dr > 0;
+        const Rows q_rope = own_rope ? linear(name(layer, "q_rope_proj"), config_.num_attention_heads * dr, x) : Rows{};
         Parts head;
         for (std::size_t t = 0; t < x.size(); ++t) {
             const Vector own = slice(q[t], h * d, d);
-            head.query.push_back(
-                joined(rotated(own, nope, still, 0, nope_factors), rotated(own, rope, rope, t, rope_factors)));
+            const Vector rotary = own_rope
+                                      ? rotated(slice(q_rope[t], h * dr, dr), count_up(dr / 2), rope, t, rope_factors)
+                                      : rotated(own, rope, rope, t, rope_factors);
+            head.query.push_back(joined(rotated(own, nope, still, 0, nope_factors), rotary));
             head.key.push_back(joined(slice(b[t], g * head_rows, dn),
                                       rotated(slice(a[t], rank + k * dr, dr), count_up(dr / 2), rope, t)));
             head.value.push_back(slice(b[t], g * head_rows + dn, mla.v_head_dim));
@@ -297,6 +301,7 @@ ModelConfig tiny_mla_config(const MlaChoice& choice) {
     config.mlp_bias = choice.biases;
     MlaConfig mla;
     mla.q_nope_factor = mla.q_rope_factor = choice.factors;
+    mla.q_rope_proj = choice.own_rope_query;
     mla.positional_part = choice.positional_part;
     mla.sink_tokens = choice.sink_tokens;
     mla.kv_lora_rank = choice.ranks;

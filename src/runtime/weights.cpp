@@ -72,6 +72,13 @@ std::vector<Projection> key_value_projections(const ModelConfig& config, int lay
             {checkpoint::layer_tensor(layer, "self_attn.v_proj"), width}};
 }
 
+/// Where the rotary query's own rows start, after q and kv_a; 0 where it has none.
+std::int64_t rope_query_column(const ModelConfig& config, int layer) {
+    const MlaConfig& mla = config.mla();
+    if (!mla.q_rope_proj || mla.qk_rope_head_dim[static_cast<std::size_t>(layer)] == 0) return 0;
+    return std::int64_t{config.num_attention_heads} * config.head_dim + mla.cached_elements(layer);
+}
+
 MlaWeights load_mla(const checkpoint::Checkpoint& model, int layer, const WeightLoader& loader) {
     const ModelConfig& config = model.config();
     const MlaConfig& mla = config.mla();
@@ -80,6 +87,7 @@ MlaWeights load_mla(const checkpoint::Checkpoint& model, int layer, const Weight
     MlaWeights weights{.kv_lora_rank = shape.rank,
                        .qk_nope_head_dim = shape.dn,
                        .qk_rope_head_dim = mla.qk_rope_head_dim[l],
+                       .rope_query_column = rope_query_column(config, layer),
                        .key_up = {},
                        .query_absorb = {},
                        .value_up = {},
@@ -114,6 +122,10 @@ std::vector<Projection> attention_inputs(const ModelConfig& config, int layer) {
     std::vector<Projection> inputs{{name("self_attn.q_proj"), query}};
     if (config.is_mla()) {
         inputs.push_back({name("self_attn.kv_a_proj_with_mqa"), config.mla().cached_elements(layer)});
+        if (rope_query_column(config, layer) > 0) {
+            const int width = config.mla().qk_rope_head_dim[static_cast<std::size_t>(layer)];
+            inputs.push_back({name("self_attn.q_rope_proj"), std::int64_t{config.num_attention_heads} * width});
+        }
     } else {
         for (auto& projection : key_value_projections(config, layer)) inputs.push_back(std::move(projection));
     }

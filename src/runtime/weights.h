@@ -23,6 +23,7 @@ struct MlaWeights {
     std::int64_t kv_lora_rank = 0;                      // R
     std::int64_t qk_nope_head_dim = 0;                  // dn
     std::int64_t qk_rope_head_dim = 0;                  // dr
+    std::int64_t rope_query_column = 0;                 // of the rotary query's own rows in attention_in; 0: none
     std::vector<Matrix> key_up;                         // W_uk of each KV head [dn, R]: rebuilds keys; empty if dn = 0
     std::vector<Matrix> query_absorb;                   // its transpose [R, dn]: folds queries into latent space
     std::vector<Matrix> value_up;                       // W_uv of each KV head [dv, R]
@@ -39,7 +40,7 @@ struct LayerWeights {
     std::vector<float> input_norm;           // [E]
     std::vector<float> post_attention_norm;  // [E]
     /// All projections of the attention's input as one matrix. GQA: q [H d], k [G d], v [G d]; MLA: q [H d],
-    /// kv_a [R + K dr].
+    /// kv_a [R + K dr], and where the rotary query has rows of its own, those [H dr].
     Linear attention_in;
     Linear attention_out;  // o_proj [E, H dv]
     Linear gate;

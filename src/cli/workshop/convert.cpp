@@ -1,8 +1,12 @@
+#include <algorithm>
 #include <array>
+#include <charconv>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <map>
 #include <memory>
+#include <optional>
+#include <string_view>
 
 #include "checkpoint/checkpoint.h"
 #include "cli/model_options.h"
@@ -48,30 +52,48 @@ void apply_selection(const std::vector<std::string>& words, convert::ConversionO
     if (takes_file) options.rank_table = words[1];
 }
 
-constexpr std::array published_options{"--select", "--factor", "--rope-pairs", "--split-full-rank"};
-constexpr std::array lsq_options{"--rope-components", "--compensate", "--shared-rope", "--mean-key",
-                                 "--sinks",           "--metric",     "--statistics"};
-
-/// The first of the options that was given, or null.
-template <std::size_t count>
-const char* first_given(const CLI::App& verb, const std::array<const char*, count>& options) {
-    for (const char* option : options) {
-        if (verb.get_option(option)->count() > 0) return option;
-    }
-    return nullptr;
+/// A number, or none for "auto".
+std::optional<int> parse_freqfold(const std::string& text) {
+    if (text == "auto") return std::nullopt;
+    int fold = 0;
+    const char* const end = text.data() + text.size();
+    if (std::from_chars(text.data(), end, fold) == std::from_chars_result{end, std::errc()}) return fold;
+    throw core::Error({.what = "not a number of frequencies",
+                       .expected = "auto or a whole number",
+                       .got = fmt::format("'{}'", text),
+                       .where = "--freqfold"});
 }
 
-/// lsq, or the method that the other options belong to.
+/// An option of some methods only.
+struct MethodOption {
+    const char* name;
+    std::array<std::string_view, 2> methods;  // the first is what the option stands for where --method is absent
+};
+constexpr std::array method_options{MethodOption{"--select", {"mha2mla"}},
+                                    MethodOption{"--factor", {"mha2mla"}},
+                                    MethodOption{"--rope-pairs", {"mha2mla"}},
+                                    MethodOption{"--split-full-rank", {"mha2mla"}},
+                                    MethodOption{"--freqfold", {"transmla"}},
+                                    MethodOption{"--balance-kv", {"transmla"}},
+                                    MethodOption{"--compensate", {"lsq"}},
+                                    MethodOption{"--shared-rope", {"lsq"}},
+                                    MethodOption{"--mean-key", {"lsq"}},
+                                    MethodOption{"--sinks", {"lsq"}},
+                                    MethodOption{"--metric", {"lsq"}},
+                                    MethodOption{"--rope-components", {"lsq", "transmla"}},
+                                    MethodOption{"--statistics", {"lsq", "transmla"}}};
+
+/// lsq, or the method that the first of the other options belongs to.
 void choose_method(const CLI::App& verb, std::string& method) {
-    const char* const published = first_given(verb, published_options);
-    const char* const lsq = first_given(verb, lsq_options);
-    if (method.empty()) method = published != nullptr ? "mha2mla" : "lsq";
-    const char* const foreign = method == "lsq" ? published : lsq;
-    if (foreign == nullptr) return;
-    throw core::Error(
-        {.what = fmt::format("the method {} has no such option", method),
-         .where = foreign,
-         .remedy = fmt::format("leave it out, or pass --method {}", method == "lsq" ? "mha2mla" : "lsq")});
+    for (const auto& option : method_options) {
+        if (verb.get_option(option.name)->count() == 0) continue;
+        if (method.empty()) method = option.methods[0];
+        if (std::find(option.methods.begin(), option.methods.end(), method) != option.methods.end()) continue;
+        throw core::Error({.what = fmt::format("the method {} has no such option", method),
+                           .where = option.name,
+                           .remedy = fmt::format("leave it out, or pass --method {}", option.methods[0])});
+    }
+    if (method.empty()) method = "lsq";
 }
 
 std::string plan_text(const convert::Plan& plan) {
@@ -122,8 +144,8 @@ void add_method_options(CLI::App& verb, ConvertCommand& command) {
     auto& options = command.conversion;
     options.method.clear();
     verb.add_option("--method", options.method,
-                    "lsq (calibrated least squares; the default) or mha2mla (arXiv 2502.14837)")
-        ->check(CLI::IsMember({"lsq", "mha2mla"}));
+                    "lsq (calibrated least squares; the default), mha2mla (arXiv 2502.14837) or transmla (2502.07864)")
+        ->check(CLI::IsMember({"lsq", "mha2mla", "transmla"}));
     verb.add_option_function<std::vector<std::string>>(
             "--select", [&options](const auto& words) { apply_selection(words, options); },
             "Pairs that keep RoPE: high, low, uniform (default), 2-norm, or table FILE.pth")
@@ -136,13 +158,12 @@ void add_method_options(CLI::App& verb, ConvertCommand& command) {
                     "Pairs that keep RoPE per key/value head; default head_dim / 16");
     auto* rank = verb.add_option("--kv-rank", options.kv_rank, "Latent width per key/value head");
     verb.add_option("--cache-ratio", options.cache_ratio,
-                    "Share of the source's cache to keep; default 0.5 (lsq) or 0.3125 (mha2mla)")
+                    "Share of the source's cache to keep; default 0.5 (lsq, transmla) or 0.3125 (mha2mla)")
         ->excludes(rank);
     verb.add_flag("--split-full-rank", options.split_full_rank, "split-svd as in the reference code: twice the latent");
 }
 
 void add_lsq_options(CLI::App& verb, convert::LsqOptions& options) {
-    verb.add_option("--rope-components", options.rope_components, "lsq: rotary pairs of the shared key")->group("lsq");
     verb.add_flag("--compensate,!--no-compensate", options.compensate, "lsq: best constant for a lost rotation")
         ->group("lsq");
     verb.add_flag("--shared-rope,!--no-shared-rope", options.shared_rope, "lsq: rotary components mix the heads")
@@ -156,6 +177,26 @@ void add_lsq_options(CLI::App& verb, convert::LsqOptions& options) {
         ->group("lsq");
 }
 
+/// What belongs to the one rotary key that both methods share.
+void add_shared_key_options(CLI::App& verb, convert::ConversionOptions& options) {
+    verb.add_option_function<int>(
+            "--rope-components",
+            [&options](int count) { options.lsq.rope_components = options.transmla.rope_components = count; },
+            "lsq, transmla: rotary pairs of the shared key")
+        ->group("lsq, transmla");
+}
+
+void add_transmla_options(CLI::App& verb, convert::TransmlaOptions& options) {
+    verb.add_option_function<std::string>(
+            "--freqfold", [&options](const std::string& fold) { options.freqfold = parse_freqfold(fold); },
+            "transmla: adjacent frequencies that count as one; default auto: by held-out calibration windows")
+        ->type_name("N|auto")
+        ->group("transmla");
+    verb.add_option("--balance-kv", options.balance_kv, "transmla: norm of the keys, in that of the values")
+        ->capture_default_str()
+        ->group("transmla");
+}
+
 }  // namespace
 
 void add_convert(CLI::App& program, Session& session) {
@@ -164,18 +205,21 @@ void add_convert(CLI::App& program, Session& session) {
                               "  mha2mla convert model.gguf converted\n"
                               "  mha2mla convert llama/ converted --cache-ratio 0.25 --calibration book.txt --dry-run\n"
                               "  mha2mla convert llama/ converted --select 2-norm --cache-ratio 0.1875\n"
-                              "  mha2mla convert llama/ converted --select table ranks.pth --kv-rank 16");
+                              "  mha2mla convert llama/ converted --select table ranks.pth --kv-rank 16\n"
+                              "  mha2mla convert llama/ converted --method transmla --rope-components 8 --freqfold 4");
     verb->add_option("MODEL", command->source, "Source: directory or GGUF file")->required();
     verb->add_option("OUT", command->request.target, "Directory to write")->required();
     add_method_options(*verb, *command);
+    add_shared_key_options(*verb, command->conversion);
     add_lsq_options(*verb, command->conversion.lsq);
+    add_transmla_options(*verb, command->conversion.transmla);
     add_calibration_options(*verb, command->calibration);
     add_memory_option(*verb, command->request.memory_bytes);
     add_dtype_option(*verb, "--dtype", command->request.dtype, "Weights on disk");
     verb->add_option("--device", command->request.device, "Where to compute, as LibTorch spells it")
         ->capture_default_str();
     verb->add_option("--statistics", command->request.statistics,
-                     "lsq: directory that keeps the calibration; read where it exists, else written");
+                     "lsq, transmla: directory that keeps the calibration; read where it exists, else written");
     verb->add_flag("--force", command->request.replace, "Replace OUT where it exists");
     verb->add_flag("--dry-run", command->dry_run, "Print the plan and what it would save; write nothing");
     verb->callback([command, verb, &session] {
