@@ -14,7 +14,7 @@ namespace {
 
 bool has_workshop() { return false; }
 
-eval::WindowScorer module_scorer(const checkpoint::Checkpoint&, core::DType, const std::string&) {
+eval::WindowScorer module_scorer(const checkpoint::Checkpoint&, const ModuleOptions&) {
     refuse("eval --engine workshop");
 }
 
