@@ -98,6 +98,8 @@ TEST(CommandLine, EvalReportsPerplexityTokensAndSeconds) {
     EXPECT_GT(object["perplexity"].get<double>(), 1.0);
     EXPECT_EQ(object["tokens"], 2 * 63);
     EXPECT_TRUE(object.contains("seconds"));
+    EXPECT_EQ(object["kv_cache"]["format"], "bf16");
+    EXPECT_EQ(object["kv_cache"]["bytes_per_token"], 256);
 }
 
 TEST(CommandLine, TokenizeCounts) {
@@ -156,6 +158,14 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{"NotAModelFile", {"inspect", repository_file}, 1, {"config.json", "pass the directory"}},
         BadInput{"NotAModelDirectory", {"inspect", MHA2MLA_FIXTURES}, 1, {"config.json"}},
         BadInput{"MissingText", {"eval", model, "--text", "no-such.txt"}, 1, {"no-such.txt"}},
+        BadInput{"EmulationByTheNativeEngine",
+                 {"eval", model, "--text", repository_file, "--emulate-cache", "int4"},
+                 1,
+                 {"--emulate-cache", "--engine workshop"}},
+        BadInput{"UnknownCacheFormat",
+                 {"eval", model, "--text", repository_file, "--engine", "workshop", "--emulate-cache", "int3"},
+                 1,
+                 {"--emulate-cache", "'int3'", "int4-g64"}},
         BadInput{"TooFewWindows",
                  {"eval", model, "--text", repository_file, "--window", "128", "--first", "99"},
                  1,

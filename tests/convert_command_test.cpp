@@ -80,6 +80,27 @@ INSTANTIATE_TEST_SUITE_P(ConvertCommand, ConvertedModel,
                                          std::vector<std::string>{"--freqfold", "4", "--rope-components", "2",
                                                                   "--method", "transmla", "--balance-kv", "0.5"}));
 
+TEST(ConvertCommand, AConvertedModelIsScoredWithAnEmulatedCache) {
+    const TemporaryDirectory directory;
+    const std::string target = directory / "mla";
+    ASSERT_EQ(run({"convert", model, target, "--rope-pairs", "1", "--kv-rank", "6"}).exit_code, 0);
+    const auto evaluate = [&](std::vector<std::string> options) {
+        std::vector<std::string> arguments{"eval",     target,     "--text", model + "/config.json", "--window", "64",
+                                           "--engine", "workshop", "--json"};
+        arguments.insert(arguments.end(), options.begin(), options.end());
+        return run(arguments).json();
+    };
+    const auto plain = evaluate({});
+    const auto bf16 = evaluate({"--emulate-cache", "bf16"});
+    const auto int2 = evaluate({"--emulate-cache", "int2"});
+    EXPECT_EQ(bf16["perplexity"], plain["perplexity"]) << "bf16 weights make a bf16 cache";
+    EXPECT_NE(int2["perplexity"], plain["perplexity"]);
+    EXPECT_EQ(plain["kv_cache"]["bytes_per_token_per_layer"], core::Json::array({32, 32}));  // (2 * 6 + 2 * 2) * 2
+    // The latent: 12 codes of 2 bits, scale and zero; the rotary keys: 4 codes of 8 bits, scale and zero.
+    EXPECT_EQ(int2["kv_cache"]["bytes_per_token_per_layer"], core::Json::array({15, 15}));
+    EXPECT_EQ(int2["kv_cache"]["format"], "int2");
+}
+
 TEST(ConvertCommand, SavedStatisticsNeedNoTextAndServeOtherSizes) {
     const TemporaryDirectory directory;
     const std::string statistics = directory / "statistics";

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <memory>
 
+#include "cli/kv_cache_report.h"
 #include "cli/model_options.h"
 #include "cli/session.h"
 #include "cli/workshop.h"
@@ -20,6 +21,7 @@ struct EvalCommand {
     eval::PerplexityOptions perplexity;
     std::string engine = "native";
     std::string device = "cpu";
+    std::string emulated_cache;
 };
 
 void check_window(const EvalCommand& command, const checkpoint::ModelConfig& config) {
@@ -30,10 +32,23 @@ void check_window(const EvalCommand& command, const checkpoint::ModelConfig& con
                        .where = "--window"});
 }
 
+/// What the engine keeps of a token: the native one's cache, the emulated one, or the module's own type.
+cache::CacheFormat cache_format(const EvalCommand& command) {
+    constexpr const char* option = "--emulate-cache";
+    if (command.engine == "native") {
+        if (command.emulated_cache.empty()) return cache::plain_format(command.model.decoder.kv_cache);
+        throw core::Error(
+            {.what = "the native engine emulates no cache", .where = option, .remedy = "pass --engine workshop, too"});
+    }
+    if (command.emulated_cache.empty()) return cache::plain_format(command.model.decoder.weights);
+    return cache::parse_cache_format(command.emulated_cache, option);
+}
+
 eval::PerplexityResult score(const EvalCommand& command, const checkpoint::Checkpoint& model,
                              const data::TokenWindows& windows, Session& session) {
     if (command.engine == "workshop") {
-        const auto scorer = module_scorer(model, command.model.decoder.weights, command.device);
+        const auto scorer = module_scorer(
+            model, {.dtype = command.model.decoder.weights, .device = command.device, .cache = cache_format(command)});
         return eval::perplexity(windows, command.perplexity, scorer, session.progress(), session.stop());
     }
     auto options = command.model.decoder;
@@ -44,20 +59,24 @@ eval::PerplexityResult score(const EvalCommand& command, const checkpoint::Check
 }
 
 void evaluate(const EvalCommand& command, Session& session) {
+    const auto format = cache_format(command);
     const auto model = checkpoint::Checkpoint::open(command.model.path);
     const auto text = data::read_text_file(command.text);
     check_window(command, model.config());
     const data::TokenWindows windows(load_tokenizer(model)->encode(text, false), command.window);
     const auto result = score(command, model, windows, session);
-    session.print(
-        {{"task", command.task},
-         {"perplexity", result.perplexity},
-         {"tokens", result.tokens},
-         {"seconds", result.seconds},
-         {"window", command.window},
-         {"window_nll", result.window_nll}},
-        fmt::format("perplexity {:.4g} over {} tokens in {} windows of {} ({})\n", result.perplexity, result.tokens,
-                    result.window_nll.size(), command.window, core::format_duration(result.seconds)));
+    const auto kv_cache = kv_cache_report(model.config(), format);
+    session.print({{"task", command.task},
+                   {"perplexity", result.perplexity},
+                   {"tokens", result.tokens},
+                   {"seconds", result.seconds},
+                   {"window", command.window},
+                   {"window_nll", result.window_nll},
+                   {"kv_cache", kv_cache}},
+                  fmt::format("perplexity {:.4g} over {} tokens in {} windows of {} ({}); {} cache, {} bytes a token\n",
+                              result.perplexity, result.tokens, result.window_nll.size(), command.window,
+                              core::format_duration(result.seconds), cache::name_of(format),
+                              kv_cache["bytes_per_token"].get<std::size_t>()));
 }
 
 }  // namespace
@@ -67,7 +86,7 @@ void add_eval(CLI::App& program, Session& session) {
     CLI::App* verb =
         add_verb(program, session, "eval", "Measure how well a model predicts a text",
                  "  mha2mla eval MODEL --task perplexity --text wiki.txt --window 1024 --first 8 --windows 8\n"
-                 "  mha2mla eval MODEL --text wiki.txt --engine workshop --weights f32 --json");
+                 "  mha2mla eval MODEL --text wiki.txt --engine workshop --emulate-cache int4 --json");
     add_model_options(*verb, command->model);
     verb->add_option("--task", command->task, "perplexity")
         ->check(CLI::IsMember({"perplexity"}))
@@ -87,6 +106,11 @@ void add_eval(CLI::App& program, Session& session) {
         ->capture_default_str();
     verb->add_option("--device", command->device, "Device of the workshop engine, as LibTorch spells it")
         ->capture_default_str();
+    verb->add_option(
+            "--emulate-cache", command->emulated_cache,
+            "Workshop engine: attend to what such a cache gives back: bf16, int8, int4 or int2 in groups of 32 "
+            "(int4-g64: of 64); rotary keys of a converted model in int8, its sinks exact")
+        ->type_name("FORMAT");
     verb->callback([command, &session] { evaluate(*command, session); });
 }
 

@@ -2,15 +2,13 @@
 #include <fmt/format.h>
 #include <map>
 #include <memory>
-#include <numeric>
 
 #include "checkpoint/checkpoint.h"
+#include "cli/kv_cache_report.h"
 #include "cli/session.h"
 
 namespace mha2mla::cli {
 namespace {
-
-constexpr int bf16_bytes = 2;
 
 std::int64_t parameter_count(const checkpoint::Checkpoint& model) {
     std::int64_t count = 0;
@@ -22,23 +20,6 @@ std::map<std::string, int> stored_types(const checkpoint::Checkpoint& model) {
     std::map<std::string, int> types;
     for (const auto& tensor : model.tensors().list()) ++types[model.tensors().stored_type(tensor.name)];
     return types;
-}
-
-/// What a token costs in a bf16 cache, by formula.
-core::OrderedJson kv_cache_json(const checkpoint::ModelConfig& config) {
-    std::vector<int> bytes;
-    for (int layer = 0; layer < config.num_hidden_layers; ++layer)
-        bytes.push_back(config.cached_elements(layer) * bf16_bytes);
-    const int source_bytes = 2 * config.num_key_value_heads * config.head_dim * bf16_bytes * config.num_hidden_layers;
-    const int total = std::accumulate(bytes.begin(), bytes.end(), 0);
-    core::OrderedJson object{{"dtype", "bf16"},
-                             {"bytes_per_token", total},
-                             {"bytes_per_token_per_layer", bytes},
-                             {"source_bytes_per_token", source_bytes},
-                             {"saved", 1.0 - static_cast<double>(total) / source_bytes}};
-    // Sinks keep what the source would have kept of them.
-    if (config.is_mla()) object["sink_bytes_per_sequence"] = config.mla().sink_tokens * source_bytes;
-    return object;
 }
 
 core::OrderedJson mla_json(const checkpoint::MlaConfig& mla) {
@@ -75,7 +56,7 @@ core::OrderedJson describe(const checkpoint::Checkpoint& model) {
                              {"rope_scaling", config.rope_scaling ? "llama3" : "none"},
                              {"tie_word_embeddings", config.tie_word_embeddings},
                              {"tensors", stored_types(model)},
-                             {"kv_cache", kv_cache_json(config)}};
+                             {"kv_cache", kv_cache_report(config, cache::plain_format(core::DType::bf16))}};
     if (config.is_mla()) object["mla"] = mla_json(config.mla());
     return object;
 }

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "cache/cache_format.h"
 #include "checkpoint/checkpoint.h"
 #include "core/dtype.h"
 #include "eval/perplexity.h"
@@ -12,7 +13,13 @@ namespace mha2mla::cli {
 
 bool has_workshop();
 
-/// Scores windows with the LibTorch module. `device` as LibTorch spells it ("cpu", "cuda:0").
-eval::WindowScorer module_scorer(const checkpoint::Checkpoint& model, core::DType dtype, const std::string& device);
+struct ModuleOptions {
+    core::DType dtype = core::DType::bf16;  ///< of weights and products
+    std::string device = "cpu";             ///< as LibTorch spells it ("cuda:0")
+    cache::CacheFormat cache;               ///< what attention reads went through such a cache
+};
+
+/// Scores windows with the LibTorch module.
+eval::WindowScorer module_scorer(const checkpoint::Checkpoint& model, const ModuleOptions& module_options);
 
 }  // namespace mha2mla::cli

@@ -19,7 +19,8 @@ public:
 torch::Tensor causal_attention(const torch::Tensor& q_BTHd, const torch::Tensor& k_BTGd, const torch::Tensor& v_BTGv,
                                double scale);
 
-/// Grouped-query attention of a source model (arXiv 2305.13245).
+/// Grouped-query attention of a source model (arXiv 2305.13245). An emulated cache keeps each head's rotated key and
+/// its value as a row.
 class GqaAttentionImpl : public Attention {
 public:
     GqaAttentionImpl(const Weights& weights, const checkpoint::ModelConfig& config);
@@ -38,6 +39,7 @@ private:
     torch::Tensor heads(const torch::Tensor& x) const;
 
     std::int64_t head_dim_;
+    std::optional<cache::CacheFormat> emulated_cache_;
     torch::Tensor frequencies_;  // [1, d/2]
     Linear q_proj_ = nullptr;
     Linear k_proj_ = nullptr;

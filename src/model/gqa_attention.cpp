@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "model/attention.h"
+#include "model/cache_emulation.h"
 #include "model/rotary.h"
 
 namespace mha2mla::model {
@@ -17,7 +18,7 @@ torch::Tensor causal_attention(const torch::Tensor& q_BTHd, const torch::Tensor&
 }
 
 GqaAttentionImpl::GqaAttentionImpl(const Weights& weights, const checkpoint::ModelConfig& config)
-    : head_dim_(config.head_dim) {
+    : head_dim_(config.head_dim), emulated_cache_(weights.options().emulated_cache) {
     const auto query_width = config.num_attention_heads * head_dim_;
     const auto key_width = config.num_key_value_heads * head_dim_;
     const LinearShape to_keys{config.hidden_size, key_width, config.attention_bias};
@@ -44,8 +45,13 @@ torch::Tensor GqaAttentionImpl::rotate(const torch::Tensor& x) const { return ro
 
 torch::Tensor GqaAttentionImpl::forward(const torch::Tensor& x_BTE) {
     const auto q = rotate(queries(x_BTE));
-    const auto k = rotate(keys(x_BTE));
-    return o_proj_(causal_attention(q, k, values(x_BTE), 1.0 / std::sqrt(static_cast<double>(head_dim_))));
+    auto k = rotate(keys(x_BTE));
+    auto v = values(x_BTE);
+    if (emulated_cache_) {
+        k = through_cache(k, emulated_cache_->content);
+        v = through_cache(v, emulated_cache_->content);
+    }
+    return o_proj_(causal_attention(q, k, v, 1.0 / std::sqrt(static_cast<double>(head_dim_))));
 }
 
 }  // namespace mha2mla::model

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "model/cache_emulation.h"
 #include "model/rotary.h"
 
 namespace mha2mla::model {
@@ -36,7 +37,10 @@ MlaShape MlaShape::of(const checkpoint::ModelConfig& config, int layer) {
 }
 
 MlaAttentionImpl::MlaAttentionImpl(const Weights& weights, const checkpoint::ModelConfig& config, int layer)
-    : shape_(MlaShape::of(config, layer)), form_(weights.options().attention), scale_(config.mla().softmax_scale) {
+    : shape_(MlaShape::of(config, layer)),
+      form_(weights.options().attention),
+      emulated_cache_(weights.options().emulated_cache),
+      scale_(config.mla().softmax_scale) {
     const auto bias = config.attention_bias;
     const std::int64_t hidden = config.hidden_size;
     const LinearShape query{hidden, shape_.heads * config.head_dim, bias};
@@ -102,18 +106,25 @@ torch::Tensor MlaAttentionImpl::rotary_query(const torch::Tensor& x_BTE, const t
     return rotate_pairs(q_rope_factor_.defined() ? scale_pairs(q_rope, q_rope_factor_) : q_rope, query_frequencies_);
 }
 
+/// What the cache gives back of each token: the latent [B, T, R] and the rotated rotary keys [B, T, K, dr].
+std::pair<torch::Tensor, torch::Tensor> MlaAttentionImpl::cached_rows(const torch::Tensor& x_BTE) {
+    const auto compressed = kv_a_proj_with_mqa_(x_BTE).split({shape_.rank, shape_.rope_keys * shape_.rope}, 2);
+    const auto k_rope = rotate_pairs(compressed[1].unflatten(2, {shape_.rope_keys, shape_.rope}), key_frequencies_);
+    if (!emulated_cache_) return {compressed[0], k_rope};
+    return {through_cache(compressed[0], emulated_cache_->content),
+            through_cache(k_rope.flatten(2), emulated_cache_->rotary).view_as(k_rope)};
+}
+
 MlaAttentionImpl::Projected MlaAttentionImpl::project(const torch::Tensor& x_BTE) {
     const auto batch = x_BTE.size(0);
     const auto tokens = x_BTE.size(1);
     const auto q = q_proj_(x_BTE);
     auto q_nope = q.index_select(2, nope_dims_).view({batch, tokens, shape_.heads, shape_.nope});
     if (q_nope_factor_.defined()) q_nope = scale_pairs(q_nope, q_nope_factor_);
-    const auto compressed = kv_a_proj_with_mqa_(x_BTE).split({shape_.rank, shape_.rope_keys * shape_.rope}, 2);
-    const auto k_rope =
-        rotate_pairs(compressed[1].view({batch, tokens, shape_.rope_keys, shape_.rope}), key_frequencies_);
+    const auto [latent, k_rope] = cached_rows(x_BTE);
     Projected parts{.q_nope_BTHn = q_nope,
                     .q_rope_BTHr = rotary_query(x_BTE, q),
-                    .latent_BTR = compressed[0],
+                    .latent_BTR = latent,
                     .k_rope_BTGr = k_rope.expand({batch, tokens, shape_.kv_heads, shape_.rope}),
                     .q_full_BTHd = {},
                     .k_sink_BSGd = {},

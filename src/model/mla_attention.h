@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <torch/torch.h>
+#include <utility>
 
 #include "model/attention.h"
 
@@ -23,7 +24,8 @@ struct MlaShape {
 /// Multi-head latent attention (arXiv 2405.04434 section 2.1) with the generalisations of docs/checkpoint.md:
 /// logits = (q_nope · k_nope + q_rope · k_rope + q_pos · tau) softmax_scale, every part made from one query, or q_rope
 /// from rows of its own. The first sink_tokens keys are exact instead: RoPE(q) · RoPE(k) of the source, with the
-/// source's values.
+/// source's values. An emulated cache keeps the latent as one row, the rotated rotary keys of all heads as another, and
+/// the sinks exactly.
 class MlaAttentionImpl : public Attention {
 public:
     MlaAttentionImpl(const Weights& weights, const checkpoint::ModelConfig& config, int layer);
@@ -44,6 +46,7 @@ private:
     };
     Projected project(const torch::Tensor& x_BTE);
     torch::Tensor rotary_query(const torch::Tensor& x_BTE, const torch::Tensor& q_BTQ);
+    std::pair<torch::Tensor, torch::Tensor> cached_rows(const torch::Tensor& x_BTE);
     void add_positional_part(Projected& parts, const torch::Tensor& q_BTHd) const;
     void add_sinks(Projected& parts, const torch::Tensor& x_BTE, const torch::Tensor& q_BTHd);
     torch::Tensor universal_rows(std::int64_t tokens) const;
@@ -55,6 +58,7 @@ private:
 
     MlaShape shape_;
     AttentionForm form_;
+    std::optional<cache::CacheFormat> emulated_cache_;
     double scale_;
     torch::Tensor nope_dims_;          // [H * dn] columns of the query
     torch::Tensor rope_dims_;          // [H * dr]

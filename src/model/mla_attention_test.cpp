@@ -24,10 +24,11 @@ constexpr int tokens = 7;
 /// Random weights made when first asked for, the same for every module that asks.
 class RandomWeights {
 public:
-    Weights reader(torch::Dtype dtype, AttentionForm form) {
+    Weights reader(torch::Dtype dtype, AttentionForm form, const std::optional<cache::CacheFormat>& cache = {}) {
         ModelOptions options;
         options.dtype = dtype;
         options.attention = form;
+        options.emulated_cache = cache;
         return Weights(
             [this](const std::string& name, const checkpoint::Shape& shape) {
                 auto& tensor = tensors_[name];
@@ -141,10 +142,21 @@ std::vector<double> linear(const std::vector<double>& x, const std::vector<doubl
     return y;
 }
 
+/// A row as a cache in `format` gives it back.
+std::vector<double> round_row(const std::vector<double>& row, const cache::RowFormat& format) {
+    std::vector<float> numbers(row.begin(), row.end());
+    std::vector<std::uint8_t> codes(row.size());
+    std::vector<cache::GroupScale> scales(format.codes->groups(row.size()));
+    cache::quantize_row(*format.codes, numbers, codes, scales);
+    cache::dequantize_row(*format.codes, codes, scales, numbers);
+    return {numbers.begin(), numbers.end()};
+}
+
 /// The expanded form of docs/checkpoint.md in plain loops over complex pairs.
 class Oracle {
 public:
-    Oracle(const RandomWeights& weights, const Case& test, const std::vector<double>& x)
+    Oracle(const RandomWeights& weights, const Case& test, const std::vector<double>& x,
+           const std::optional<cache::CacheFormat>& cache = {})
         : mla_(test.config.mla()), layer_(test.layer), shape_(MlaShape::of(test.config, test.layer)) {
         for (const double f : checkpoint::rope_frequencies(test.config)) frequencies_.push_back(f);
         const auto project = [&](const char* name, const std::vector<double>& input, std::int64_t out) {
@@ -155,6 +167,7 @@ public:
         width_a_ = shape_.rank + shape_.rope_keys * shape_.rope;
         q_ = project("q_proj", x, shape_.heads * 12);
         a_ = project("kv_a_proj_with_mqa", x, width_a_);
+        if (cache) round_cached_rows(*cache);
         std::vector<double> latent;
         for (std::int64_t t = 0; t < tokens; ++t) {
             for (std::int64_t r = 0; r < shape_.rank; ++r) latent.push_back(a_[index(t * width_a_ + r)]);
@@ -190,6 +203,31 @@ private:
     }
     Complex turn(int pair, std::int64_t distance) const {
         return std::polar(1.0, static_cast<double>(distance) * frequencies_[index(pair)]);
+    }
+    /// Rounds a_: the latents, and the rotary keys where their rotated form is on the grid.
+    void round_cached_rows(const cache::CacheFormat& format) {
+        for (std::int64_t t = 0; t < tokens; ++t) {
+            const auto row = a_.begin() + t * width_a_;
+            const auto latent = round_row({row, row + shape_.rank}, format.content);
+            std::copy(latent.begin(), latent.end(), row);
+            turn_keys(t, t);
+            const auto keys = round_row({row + shape_.rank, row + width_a_}, format.rotary);
+            std::copy(keys.begin(), keys.end(), row + shape_.rank);
+            turn_keys(t, -t);
+        }
+    }
+    /// Turns the rotary keys of token t in a_ by `distance` positions.
+    void turn_keys(std::int64_t t, std::int64_t distance) {
+        for (std::int64_t head = 0; head < shape_.rope_keys; ++head) {
+            for (std::int64_t j = 0; j < shape_.rope / 2; ++j) {
+                double& first = a_[index(t * width_a_ + shape_.rank + head * shape_.rope + j)];
+                double& second = a_[index(t * width_a_ + shape_.rank + head * shape_.rope + shape_.rope / 2 + j)];
+                const int pair = mla_.rope_pairs[index(layer_)][index(head)][index(j)];
+                const Complex turned = Complex(first, second) * turn(pair, distance);
+                first = turned.real();
+                second = turned.imag();
+            }
+        }
     }
     /// The source's own logit, for exact sinks, or that of the keys' mean.
     double rotated_logit(std::int64_t t, std::int64_t s, std::int64_t head, const std::vector<double>& keys,
@@ -273,6 +311,27 @@ TEST(MlaAttention, BothFormsEqualPlainLoops) {
         const auto expected = torch::tensor(oracle.output(), torch::kFloat64).view(x.sizes());
         EXPECT_LT(max_difference(expanded(x), expected), 1e-11);
         EXPECT_LT(max_difference(absorbed(x), expected), 1e-11);
+    }
+}
+
+TEST(MlaAttention, AnEmulatedCacheRoundsLatentsAndRotatedKeysAndNothingElse) {
+    for (const auto& test : cases()) {
+        for (const std::string name : {"int8", "int4-g5", "int2"}) {
+            SCOPED_TRACE(test.name + ", " + name);
+            torch::manual_seed(4);
+            const torch::NoGradGuard no_gradients;
+            RandomWeights weights;
+            const auto format = cache::parse_cache_format(name, "test");
+            const auto x = torch::randn({1, tokens, test.config.hidden_size}, torch::kFloat64);
+            MlaAttention expanded(weights.reader(torch::kFloat64, AttentionForm::expanded, format), test.config,
+                                  test.layer);
+            MlaAttention absorbed(weights.reader(torch::kFloat64, AttentionForm::absorbed, format), test.config,
+                                  test.layer);
+            const Oracle oracle(weights, test, {x.data_ptr<double>(), x.data_ptr<double>() + x.numel()}, format);
+            const auto expected = torch::tensor(oracle.output(), torch::kFloat64).view(x.sizes());
+            EXPECT_LT(max_difference(expanded(x), expected), 1e-11);
+            EXPECT_LT(max_difference(absorbed(x), expected), 1e-11);
+        }
     }
 }
 

@@ -1,7 +1,10 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <torch/torch.h>
+
+#include "cache/cache_format.h"
 
 namespace mha2mla::model {
 
@@ -16,6 +19,8 @@ struct ModelOptions {
     torch::Dtype dtype = torch::kFloat32;
     torch::Device device = torch::kCPU;
     AttentionForm attention = AttentionForm::expanded;
+    /// Attend to what such a cache would give back of each token. Not differentiable.
+    std::optional<cache::CacheFormat> emulated_cache = {};
 };
 
 /// "cpu", "cuda", "cuda:1", ... as a device that works here. Throws Error naming --device where it does not.

@@ -20,7 +20,7 @@ void add_missing(CLI::App& program, Session& session, const std::string& name) {
 
 bool has_workshop() { return false; }
 
-eval::WindowScorer module_scorer(const checkpoint::Checkpoint&, core::DType, const std::string&) {
+eval::WindowScorer module_scorer(const checkpoint::Checkpoint&, const ModuleOptions&) {
     refuse("eval --engine workshop");
 }
 

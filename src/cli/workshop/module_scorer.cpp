@@ -33,10 +33,11 @@ std::vector<double> negative_log_likelihoods(const torch::Tensor& logits_TV, con
 
 bool has_workshop() { return true; }
 
-eval::WindowScorer module_scorer(const checkpoint::Checkpoint& model, core::DType dtype, const std::string& device) {
+eval::WindowScorer module_scorer(const checkpoint::Checkpoint& model, const ModuleOptions& module_options) {
     model::ModelOptions options;
-    options.dtype = torch_dtype(dtype);
-    options.device = model::parse_device(device);
+    options.dtype = torch_dtype(module_options.dtype);
+    options.device = model::parse_device(module_options.device);
+    options.emulated_cache = module_options.cache;
     auto module = std::make_shared<model::CausalLm>(model, options);
     return [module, options](std::span<const int> tokens) {
         const torch::NoGradGuard no_grad;

@@ -1,0 +1,50 @@
+#include "cache/cache_format.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+
+namespace mha2mla::cache {
+namespace {
+
+TEST(CacheFormat, NamesAreRead) {
+    EXPECT_EQ(parse_cache_format("bf16", ""), plain_format(core::DType::bf16));
+    for (const int bits : {8, 4, 2}) {
+        const auto format = parse_cache_format("int" + std::to_string(bits), "");
+        EXPECT_EQ(format.content.codes, (GroupFormat{.bits = bits, .group_elements = 32}));
+        EXPECT_EQ(format.rotary.codes, (GroupFormat{.bits = 8, .group_elements = 32})) << "rotary keys keep 8 bits";
+    }
+    const auto wide = parse_cache_format("int4-g64", "");
+    EXPECT_EQ(wide.content.codes, (GroupFormat{.bits = 4, .group_elements = 64}));
+    EXPECT_EQ(wide.rotary.codes, (GroupFormat{.bits = 8, .group_elements = 64}));
+}
+
+TEST(CacheFormat, NamesComeBack) {
+    for (const std::string name : {"bf16", "int8", "int4", "int2", "int4-g64", "int2-g1"})
+        EXPECT_EQ(name_of(parse_cache_format(name, "")), name);
+    EXPECT_EQ(name_of(plain_format(core::DType::f32)), "f32");
+}
+
+TEST(CacheFormat, AnythingElseIsRefusedNamingTheOption) {
+    for (const std::string name : {"", "int", "int3", "int16", "fp8", "f32", "BF16", "int4-g", "int4-g0", "int4-g-1",
+                                   "int4-g1025", "int4-g64x", "int4-64", "int4 ", "int4-g99999999999"}) {
+        try {
+            parse_cache_format(name, "--emulate-cache");
+            ADD_FAILURE() << name << " was accepted";
+        } catch (const core::Error& error) {
+            EXPECT_THAT(error.what(),
+                        testing::AllOf(testing::HasSubstr("--emulate-cache"), testing::HasSubstr("int4-g64")));
+        }
+    }
+}
+
+TEST(CacheFormat, BytesOfARowOfNumbersAndOfCodes) {
+    EXPECT_EQ(plain_format(core::DType::bf16).content.row_bytes(120), 240u);
+    EXPECT_EQ(plain_format(core::DType::f32).rotary.row_bytes(3), 12u);
+    EXPECT_EQ(parse_cache_format("int4", "").content.row_bytes(118), 59u + 16);
+    EXPECT_EQ(parse_cache_format("int4", "").rotary.row_bytes(2), 2u + 4);
+}
+
+}  // namespace
+}  // namespace mha2mla::cache

@@ -1,0 +1,39 @@
+#include "cli/kv_cache_report.h"
+
+#include <cstddef>
+#include <numeric>
+#include <vector>
+
+namespace mha2mla::cli {
+namespace {
+
+std::size_t layer_bytes(const checkpoint::ModelConfig& config, int layer, const cache::CacheFormat& format) {
+    if (!config.is_mla()) {
+        const auto rows = 2 * static_cast<std::size_t>(config.num_key_value_heads);
+        return rows * format.content.row_bytes(static_cast<std::size_t>(config.head_dim));
+    }
+    const auto latent = static_cast<std::size_t>(config.mla().kv_lora_rank.at(static_cast<std::size_t>(layer)));
+    const auto elements = static_cast<std::size_t>(config.cached_elements(layer));
+    return format.content.row_bytes(latent) + format.rotary.row_bytes(elements - latent);
+}
+
+}  // namespace
+
+core::OrderedJson kv_cache_report(const checkpoint::ModelConfig& config, const cache::CacheFormat& format) {
+    std::vector<std::size_t> bytes;
+    for (int layer = 0; layer < config.num_hidden_layers; ++layer) bytes.push_back(layer_bytes(config, layer, format));
+    const std::size_t total = std::accumulate(bytes.begin(), bytes.end(), std::size_t{0});
+    const int source_elements = 2 * config.num_key_value_heads * config.head_dim * config.num_hidden_layers;
+    const std::size_t source_bytes = static_cast<std::size_t>(source_elements) * core::size_of(format.content.dtype);
+    core::OrderedJson object{{"format", cache::name_of(format)},
+                             {"bytes_per_token", total},
+                             {"bytes_per_token_per_layer", bytes},
+                             {"source_bytes_per_token", source_bytes},
+                             {"saved", 1.0 - static_cast<double>(total) / static_cast<double>(source_bytes)}};
+    if (config.is_mla()) {
+        object["sink_bytes_per_sequence"] = static_cast<std::size_t>(config.mla().sink_tokens) * source_bytes;
+    }
+    return object;
+}
+
+}  // namespace mha2mla::cli
