@@ -66,7 +66,7 @@ public:
     }
     void add(model::GqaAttentionImpl& attention, const Tensor& x_BTE);
     /// To be asked once: the sums become the result.
-    AttentionMoments result();
+    AttentionMoments result(double inverse_power);
 
 private:
     Tensor mean() const { return mean_ / static_cast<double>(std::max<std::int64_t>(tokens_, 1)); }
@@ -197,7 +197,7 @@ void MomentSum::add(model::GqaAttentionImpl& attention, const Tensor& x_BTE) {
     queries_ += window.queries.size(0);
 }
 
-AttentionMoments MomentSum::result() {
+AttentionMoments MomentSum::result(double inverse_power) {
     const auto queries = static_cast<double>(queries_);
     const auto pair = [&](std::size_t i) { return pairs_[i].div_(queries); };
     return {.input_mean = mean(),
@@ -206,7 +206,8 @@ AttentionMoments MomentSum::result() {
             .key_covariance = attended_.div_(queries).sub_(value_),
             .query_gram = gram_.div_(queries),
             .logit_cost = cost_.div_(queries),
-            .pairs = {.aa = pair(0), .ab = pair(1), .bb = pair(2), .ta = pair(3), .tb = pair(4), .tt = pair(5)}};
+            .pairs = {.aa = pair(0), .ab = pair(1), .bb = pair(2), .ta = pair(3), .tb = pair(4), .tt = pair(5)},
+            .inverse_power = torch::full({1}, inverse_power, torch::kFloat64)};
 }
 
 }  // namespace
@@ -217,8 +218,8 @@ AttentionMoments measure_attention_moments(LayerWalk& walk, const MomentOptions&
     MomentSum sum(options);
     const auto add_to_mean = [&](model::GqaAttentionImpl&, const Tensor& x_BTE) { sum.add_to_mean(x_BTE[0]); };
     const auto add = [&](model::GqaAttentionImpl& attention, const Tensor& x_BTE) { sum.add(attention, x_BTE); };
-    walk.step({add_to_mean, add}, stop);
-    return sum.result();
+    const double inverse_power = walk.step({add_to_mean, add}, stop);
+    return sum.result(inverse_power);
 }
 
 }  // namespace mha2mla::calibrate

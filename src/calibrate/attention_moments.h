@@ -27,6 +27,9 @@ struct AttentionMoments {
     torch::Tensor query_gram;        ///< Cq [H, d, d]: E[q qᵀ] before RoPE
     torch::Tensor logit_cost;        ///< beta [H]: E[sum of p ||W_o (v - o)||^2], what a squared logit error costs
     PairMoments pairs;
+    /// [1]: mean of 1 / |h|², h the residual stream after the attention. The layers above see an error relative to h
+    /// (they begin with an RMS norm), so this makes errors of different layers comparable.
+    torch::Tensor inverse_power;
 };
 
 struct MomentOptions {

@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/progress.h"
+#include "model/decoder_layer.h"
 
 namespace mha2mla::calibrate {
 namespace {
@@ -255,6 +256,23 @@ TEST(AttentionMoments, EqualPlainLoops) {
             expect_equal(measure(source, options_of_test(centred)), Oracle(source, centred));
         }
     }
+}
+
+/// The residual stream after the first attention: what the layers above see an error relative to.
+TEST(AttentionMoments, InversePowerIsTheMeanOverTokens) {
+    const auto source = Checkpoint::open(models / "tiny-gqa");
+    const torch::NoGradGuard no_gradients;
+    const model::ModelOptions options;
+    auto layer = model::load_layer(source, 0, options);
+    double sum = 0;
+    double tokens = 0;
+    for (std::size_t window = 0; window < windows.size(); ++window) {
+        const LayerWalk walk(source, windows, options);
+        const auto attended = layer->attend(walk.hidden().get(window))[0];
+        for (std::int64_t t = 0; t < attended.size(0); ++t, ++tokens)
+            sum += 1 / attended[t].square().sum().item<double>();
+    }
+    EXPECT_NEAR(measure(source, options_of_test()).inverse_power.item<double>(), sum / tokens, 1e-4 * sum / tokens);
 }
 
 TEST(AttentionMoments, TwoRunsAreBitIdenticalAndFewerQueriesAreDrawn) {

@@ -4,6 +4,7 @@
 #include <optional>
 #include <stop_token>
 #include <torch/torch.h>
+#include <vector>
 
 #include "calibrate/attention_moments.h"
 #include "calibrate/hidden_states.h"
@@ -11,6 +12,7 @@
 #include "calibrate/statistics_writer.h"
 #include "calibrate/tokens.h"
 #include "checkpoint/checkpoint.h"
+#include "core/progress.h"
 
 namespace mha2mla::calibrate {
 
@@ -31,12 +33,15 @@ public:
 
     /// The moments of the next layer, measured or from the interrupted run. Throws Cancelled.
     AttentionMoments next(const std::stop_token& stop);
+    /// All layers that are left, and finish(). Returns the seconds of each.
+    std::vector<double> run(core::Progress& progress, const std::stop_token& stop);
     int layers_from_before() const { return layers_from_before_; }
     /// After the last layer: the statistics appear under their name.
     void finish();
 
 private:
     CalibrationOptions options_;
+    int layers_;  // of the model
     std::optional<StatisticsWriter> writer_;
     std::optional<LayerWalk> walk_;  // none where every layer is there already
     int layers_from_before_ = 0;

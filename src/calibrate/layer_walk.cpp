@@ -1,5 +1,6 @@
 #include "calibrate/layer_walk.h"
 
+#include <algorithm>
 #include <span>
 #include <string>
 #include <utility>
@@ -44,7 +45,7 @@ LayerWalk::LayerWalk(const checkpoint::Checkpoint& source, int next_layer, Hidde
                      const model::ModelOptions& options)
     : source_(source), options_(options), hidden_(std::move(hidden)), next_layer_(next_layer) {}
 
-void LayerWalk::step(std::initializer_list<Visitor> visitors, const std::stop_token& stop) {
+double LayerWalk::step(std::initializer_list<Visitor> visitors, const std::stop_token& stop) {
     core::invariant(next_layer_ < source_.config().num_hidden_layers, "a walk ends at the last layer");
     const torch::NoGradGuard no_gradients;
     auto layer = model::load_layer(source_, next_layer_++, options_);
@@ -57,7 +58,15 @@ void LayerWalk::step(std::initializer_list<Visitor> visitors, const std::stop_to
     for (const auto& visit : visitors) {
         for (std::size_t i = 0; i < hidden_.windows(); ++i) visit(*attention, layer->attention_input(input(i)));
     }
-    for (std::size_t i = 0; i < hidden_.windows(); ++i) hidden_.replace(i, layer(input(i)));
+    double inverse_squares = 0;
+    std::int64_t tokens = 0;
+    for (std::size_t i = 0; i < hidden_.windows(); ++i) {
+        const auto attended = layer->attend(input(i));
+        inverse_squares += attended.to(torch::kFloat64).square().sum(-1).reciprocal().sum().item<double>();
+        tokens += attended.size(1);
+        hidden_.replace(i, layer->feed_forward(attended));
+    }
+    return inverse_squares / static_cast<double>(std::max<std::int64_t>(tokens, 1));
 }
 
 }  // namespace mha2mla::calibrate

@@ -27,8 +27,9 @@ public:
 
     using Visitor = core::FunctionRef<void(model::GqaAttentionImpl& attention, const torch::Tensor& x_BTE)>;
     /// Loads the next layer, shows its attention to each visitor in turn with the normed inputs, window by window
-    /// (batch of 1), and steps over the layer. Throws Cancelled at a stop request.
-    void step(std::initializer_list<Visitor> visitors, const std::stop_token& stop = {});
+    /// (batch of 1), and steps over the layer. Returns the mean over all tokens of 1 / |h|², h the residual stream
+    /// after the attention. Throws Cancelled at a stop request.
+    double step(std::initializer_list<Visitor> visitors, const std::stop_token& stop = {});
 
     int next_layer() const { return next_layer_; }
     /// The inputs of the next layer.

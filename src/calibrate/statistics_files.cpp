@@ -19,9 +19,9 @@ using checkpoint::ModelConfig;
 using checkpoint::Shape;
 using checkpoint::TensorSpec;
 
-constexpr std::int64_t format_version = 2;  // raised when a moment is defined anew or the files change
+constexpr std::int64_t format_version = 3;  // raised when a moment is defined anew or the files change
 constexpr const char* origin_file = "statistics.json";
-constexpr const char* windows_file = "tokens.json";
+constexpr const char* tokens_file = "tokens.json";
 constexpr std::size_t max_origin_bytes = std::size_t{1} << 20;
 
 struct Part {
@@ -49,7 +49,8 @@ std::vector<Part> parts_of(AttentionMoments& moments, const ModelConfig& config)
             {"pairs.bb", pairs, &p.bb},
             {"pairs.ta", pairs, &p.ta},
             {"pairs.tb", pairs, &p.tb},
-            {"pairs.tt", pairs, &p.tt}};
+            {"pairs.tt", pairs, &p.tt},
+            {"inverse_power", {1}, &moments.inverse_power}};
 }
 
 core::Json parse(const fs::path& file, std::size_t max_bytes) {
@@ -69,8 +70,7 @@ void check_field(const Value& found, const Value& expected, const char* field, c
 
 }  // namespace
 
-void write_origin(const fs::path& directory, const StatisticsOrigin& origin,
-                  const std::vector<std::vector<int>>& windows) {
+void write_origin(const fs::path& directory, const StatisticsOrigin& origin, const CalibrationTokens& tokens) {
     const core::OrderedJson json{{"format", format_version},
                                  {"model", origin.model},
                                  {"text",
@@ -81,7 +81,8 @@ void write_origin(const fs::path& directory, const StatisticsOrigin& origin,
                                  {"sinks", origin.options.sinks},
                                  {"queries", origin.options.queries},
                                  {"centred_keys", origin.options.centred_keys}};
-    core::write_text(directory / windows_file, core::Json(windows).dump() + "\n");
+    const core::OrderedJson windows{{"windows", tokens.windows}, {"held_out", tokens.held_out}};
+    core::write_text(directory / tokens_file, windows.dump() + "\n");
     core::write_text(directory / origin_file, json.dump(2) + "\n");
 }
 
@@ -108,13 +109,16 @@ TokensRecord read_text(const fs::path& directory) {
             .fingerprint = text.string("fingerprint")};
 }
 
-std::vector<std::vector<int>> read_windows(const fs::path& directory) {
-    const auto file = directory / windows_file;
+CalibrationTokens read_tokens(const fs::path& directory) {
+    const auto file = directory / tokens_file;
     const auto json = parse(file, std::size_t{1} << 31);
+    using Windows = std::vector<std::vector<int>>;
     try {
-        return json.get<std::vector<std::vector<int>>>();
+        return {.windows = json.at("windows").get<Windows>(),
+                .origin = read_text(directory).origin,
+                .held_out = json.at("held_out").get<Windows>()};
     } catch (const core::Json::exception&) {
-        throw core::Error({.what = "not a list of lists of tokens", .where = file.string()});
+        throw core::Error({.what = "not windows of tokens", .where = file.string()});
     }
 }
 

@@ -56,20 +56,18 @@ fs::path partial_path(const fs::path& target) {
 std::optional<CalibrationTokens> interrupted_text(const fs::path& target) {
     if (target.empty() || !fs::exists(partial_path(target))) return std::nullopt;
     const auto partial = partial_path(target);
-    return read_partial(partial, [&] {
-        return CalibrationTokens{.windows = files::read_windows(partial), .origin = files::read_text(partial).origin};
-    });
+    return read_partial(partial, [&] { return files::read_tokens(partial); });
 }
 
 StatisticsWriter::StatisticsWriter(const fs::path& target, const checkpoint::ModelConfig& config,
-                                   const StatisticsOrigin& origin, const std::vector<std::vector<int>>& windows)
-    : target_(target), partial_(partial_path(target)), config_(config), origin_(origin), windows_(windows) {
+                                   const StatisticsOrigin& origin, const CalibrationTokens& tokens)
+    : target_(target), partial_(partial_path(target)), config_(config), origin_(origin), tokens_(tokens) {
     if (fs::exists(partial_)) read_partial(partial_, [&] { check(); });
 }
 
 void StatisticsWriter::create() const {
     core::StagedDirectory directory(partial_, false);
-    files::write_origin(directory.path(), origin_, windows_);
+    files::write_origin(directory.path(), origin_, tokens_);
     directory.commit();
 }
 
@@ -97,7 +95,7 @@ HiddenStates StatisticsWriter::hidden(const RestOptions& rest) const {
         const auto path = hidden_directory(partial_, layers_);
         const checkpoint::SafetensorsSource tensors(path);
         HiddenStates hidden(rest);
-        for (const auto& spec : hidden_specs(windows_, config_.hidden_size)) {
+        for (const auto& spec : hidden_specs(tokens_.windows, config_.hidden_size)) {
             checkpoint::check_tensor(spec, tensors, path.string());
             const auto states = torch::empty(spec.shape, torch::kFloat32);
             tensors.read_rows(spec.name, 0, spec.shape.front(), values_of(states));
@@ -109,11 +107,11 @@ HiddenStates StatisticsWriter::hidden(const RestOptions& rest) const {
 
 /// The inputs come first: the layer's directory says that all of it is there.
 void StatisticsWriter::add(const AttentionMoments& moments, const HiddenStates& next_inputs) {
-    core::invariant(next_inputs.windows() == windows_.size(), "a walk keeps its windows");
+    core::invariant(next_inputs.windows() == tokens_.windows.size(), "a walk keeps its windows");
     if (!fs::exists(partial_)) create();
     const auto next = hidden_directory(partial_, layers_ + 1);
     fs::remove_all(next);  // of a run that ended between the two
-    const auto specs = hidden_specs(windows_, config_.hidden_size);
+    const auto specs = hidden_specs(tokens_.windows, config_.hidden_size);
     checkpoint::CheckpointWriter writer(next, specs, {.dtype = core::DType::bf16});
     for (std::size_t i = 0; i < specs.size(); ++i) writer.write(specs[i].name, values_of(next_inputs.get(i)));
     writer.finish();

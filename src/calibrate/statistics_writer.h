@@ -22,7 +22,7 @@ class StatisticsWriter {
 public:
     /// Throws Error where TARGET.partial is damaged or belongs to another calibration.
     StatisticsWriter(const std::filesystem::path& target, const checkpoint::ModelConfig& config,
-                     const StatisticsOrigin& origin, const std::vector<std::vector<int>>& windows);
+                     const StatisticsOrigin& origin, const CalibrationTokens& tokens);
 
     /// How many layers are finished, from the first on.
     int layers() const { return layers_; }
@@ -42,7 +42,7 @@ private:
     std::filesystem::path partial_;
     checkpoint::ModelConfig config_;
     StatisticsOrigin origin_;
-    std::vector<std::vector<int>> windows_;
+    CalibrationTokens tokens_;
     int layers_ = 0;
 };
 

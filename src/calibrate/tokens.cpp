@@ -1,5 +1,6 @@
 #include "calibrate/tokens.h"
 
+#include <algorithm>
 #include <fmt/format.h>
 
 #include "core/error.h"
@@ -7,13 +8,26 @@
 
 namespace mha2mla::calibrate {
 
+void hold_out(CalibrationTokens& tokens) {
+    auto& windows = tokens.windows;
+    if (windows.size() < 2) return;
+    const auto first = windows.end() - std::max<std::ptrdiff_t>(1, std::ssize(windows) / 8);
+    tokens.held_out.assign(first, windows.end());
+    windows.erase(first, windows.end());
+}
+
 TokensRecord record_of(const CalibrationTokens& tokens) {
-    TokensRecord record{.origin = tokens.origin, .windows = std::ssize(tokens.windows), .tokens = 0, .fingerprint = {}};
+    TokensRecord record{.origin = tokens.origin,
+                        .windows = std::ssize(tokens.windows) + std::ssize(tokens.held_out),
+                        .tokens = 0,
+                        .fingerprint = {}};
     core::Fingerprint fingerprint;
-    for (const auto& window : tokens.windows) {
-        record.tokens += std::ssize(window);
-        fingerprint.add(std::uint64_t{window.size()});
-        for (const int token : window) fingerprint.add(static_cast<std::uint64_t>(token));
+    for (const auto* windows : {&tokens.windows, &tokens.held_out}) {
+        for (const auto& window : *windows) {
+            record.tokens += std::ssize(window);
+            fingerprint.add(std::uint64_t{window.size()});
+            for (const int token : window) fingerprint.add(static_cast<std::uint64_t>(token));
+        }
     }
     record.fingerprint = fingerprint.hex();
     return record;

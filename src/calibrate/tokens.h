@@ -9,10 +9,14 @@ namespace mha2mla::calibrate {
 /// Token windows that calibration runs through the model, and a word on where they came from.
 struct CalibrationTokens {
     std::vector<std::vector<int>> windows;
-    std::string origin;  ///< "sampled from the source model, seed 0" or file names
+    std::string origin;                           ///< "sampled from the source model, seed 0" or file names
+    std::vector<std::vector<int>> held_out = {};  ///< windows that choices are judged by; nothing is measured on them
 };
 
-/// What records keep of a calibration's text.
+/// Holds out the last eighth of the windows, of 2 or more at least one.
+void hold_out(CalibrationTokens& tokens);
+
+/// What records keep of a calibration's text, windows held out included.
 struct TokensRecord {
     std::string origin;
     std::int64_t windows = 0;

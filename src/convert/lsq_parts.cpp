@@ -15,7 +15,8 @@ constexpr double eigenvalue_floor = 1e-5;  // of the largest: roots of metrics s
 
 /// A component before it is chosen: a frequency and the complex mix of heads.
 struct Candidate {
-    double cost = 0;  // of losing it
+    double cost = 0;  // of losing it: what ranks candidates
+    double lost = 0;  // the same in units of the output
     int pair = 0;
     Tensor mix_G;  // U / sqrt(lambda): components back to heads
     Tensor to_G;   // conj(U) sqrt(lambda)
@@ -38,9 +39,12 @@ void add_candidates(const RotaryProblem& problem, std::int64_t pair, std::vector
     auto covariance = complex_covariance(problem.key_covariance, kv_heads, pair) * root.unsqueeze(1) * root;
     if (!problem.mix_heads) covariance = torch::diag(torch::diag(covariance));
     const auto [energies, vectors] = torch::linalg_eigh(covariance);
+    const double all = energies.sum().clamp_min(1e-300).item<double>();
     for (std::int64_t i = 0; i < kv_heads; ++i) {
         const auto vector = vectors.select(1, i);
-        candidates.push_back({.cost = energies[i].item<double>() * problem.kept_loss_P[pair].item<double>(),
+        const double energy = energies[i].item<double>();
+        candidates.push_back({.cost = energy * problem.kept_loss_P[pair].item<double>(),
+                              .lost = energy / all * problem.lost_P[pair].item<double>(),
                               .pair = static_cast<int>(pair),
                               .mix_G = vector / root,
                               .to_G = vector.conj() * root});
@@ -100,6 +104,24 @@ Leading leading_of_columns(const Tensor& stack, const Tensor& covariance, std::i
     return {root.mm(vectors.slice(1, vectors.size(1) - rank).flip(1)) * scale, share_of_others(energies, rank)};
 }
 
+Leading leading_of(const Tensor& stack, const Tensor& covariance, std::int64_t rank) {
+    return stack.size(0) <= stack.size(1) ? leading_of_rows(stack, covariance, rank)
+                                          : leading_of_columns(stack, covariance, rank);
+}
+
+/// Keys and values in the units of their metrics: M = [L_k^1/2 K; L_v^1/2 V].
+struct WeightedStack {
+    explicit WeightedStack(const WeightedProblem& problem) {
+        const auto [key_root, key_unroot] = roots(problem.key_metric_Gdd);
+        const auto [value_root, value_unroot] = roots(problem.value_metric_Gdd);
+        rows = torch::cat({times_blocks(key_root, problem.keys), times_blocks(value_root, problem.values)});
+        key_inverse = key_unroot;
+        value_inverse = value_unroot;
+    }
+    Tensor rows;
+    Tensor key_inverse, value_inverse;  // of the roots
+};
+
 }  // namespace
 
 Compensation compensate(const calibrate::PairMoments& moments, bool solve) {
@@ -127,8 +149,8 @@ RotaryComponents choose_components(const RotaryProblem& problem, std::int64_t co
     core::invariant(count <= std::ssize(candidates), "a plan keeps no more components than there are");
     std::stable_sort(candidates.begin(), candidates.end(),
                      [](const Candidate& a, const Candidate& b) { return a.cost > b.cost; });
-    candidates.resize(static_cast<std::size_t>(count));
     RotaryComponents kept;
+    for (std::size_t c = static_cast<std::size_t>(count); c < candidates.size(); ++c) kept.lost += candidates[c].lost;
     const auto width = 2 * pairs;
     kept.to_key = torch::zeros({2 * count, kv_heads * width}, torch::kFloat64);
     kept.from_key = torch::zeros({kv_heads * width, 2 * count}, torch::kFloat64);
@@ -151,17 +173,29 @@ RotaryComponents choose_components(const RotaryProblem& problem, std::int64_t co
 }
 
 WeightedFactors factorize(const WeightedProblem& problem, std::int64_t rank) {
-    const auto [key_root, key_inverse] = roots(problem.key_metric_Gdd);
-    const auto [value_root, value_inverse] = roots(problem.value_metric_Gdd);
-    const auto stack = torch::cat({times_blocks(key_root, problem.keys), times_blocks(value_root, problem.values)});
-    const bool wide = stack.size(0) <= stack.size(1);
-    const auto [leading, lost] = wide ? leading_of_rows(stack, problem.input_covariance, rank)
-                                      : leading_of_columns(stack, problem.input_covariance, rank);
+    const WeightedStack stack(problem);
+    const auto [leading, lost] = leading_of(stack.rows, problem.input_covariance, rank);
     const auto key_rows = problem.keys.size(0);
-    return {.down = leading.t().mm(stack),
-            .key_up = times_blocks(key_inverse, leading.slice(0, 0, key_rows)),
-            .value_up = times_blocks(value_inverse, leading.slice(0, key_rows)),
+    return {.down = leading.t().mm(stack.rows),
+            .key_up = times_blocks(stack.key_inverse, leading.slice(0, 0, key_rows)),
+            .value_up = times_blocks(stack.value_inverse, leading.slice(0, key_rows)),
             .lost = lost};
+}
+
+Tensor errors_by_rank(const WeightedProblem& problem, const Tensor& key_inputs, const Tensor& value_inputs) {
+    const WeightedStack stack(problem);
+    const auto most = std::min(stack.rows.size(0), stack.rows.size(1));
+    const auto vectors = leading_of(stack.rows, problem.input_covariance, most).vectors;
+    const auto coordinates = vectors.t().mm(stack.rows);
+    const auto key_rows = problem.keys.size(0);
+    // What direction i costs together with direction j, when neither is kept.
+    const auto pair_costs = [&](const Tensor& inputs, const Tensor& rows) {
+        return coordinates.mm(inputs).mm(coordinates.t()) * rows.t().mm(rows);
+    };
+    const auto costs =
+        pair_costs(key_inputs, vectors.slice(0, 0, key_rows)) + pair_costs(value_inputs, vectors.slice(0, key_rows));
+    const auto from_the_end = costs.flip({0, 1}).cumsum(0).cumsum(1).diagonal().flip(0);
+    return torch::constant_pad_nd(from_the_end.clamp_min(0), {0, 1});
 }
 
 }  // namespace mha2mla::convert

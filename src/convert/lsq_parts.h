@@ -25,11 +25,13 @@ struct RotaryComponents {
     torch::Tensor to_key;      ///< Rk [2C, G d]: keys to components, real parts then imaginary parts
     torch::Tensor from_key;    ///< Rec [G d, 2C]: components back to keys
     torch::Tensor factor_HC2;  ///< of the queries
+    double lost = 0;           ///< what the components that are not kept cost, by the first-order model
 };
 struct RotaryProblem {
     torch::Tensor key_covariance;  ///< [G d, G d]
     torch::Tensor weight_GP;       ///< lambda: sum over the head's queries of beta E|q|^2
     torch::Tensor kept_loss_P;     ///< rho: share of a frequency's logit variance that compensation leaves
+    torch::Tensor lost_P;          ///< what a frequency costs at the output when none of its rotation is kept
     std::int64_t query_heads = 0;
     bool mix_heads = true;
 };
@@ -48,5 +50,10 @@ struct WeightedProblem {
     torch::Tensor input_covariance;
 };
 WeightedFactors factorize(const WeightedProblem& problem, std::int64_t rank);
+
+/// Expected squared error of the layer's output after factorize() to each rank, as the softmax weighs the inputs: Ck
+/// those of the keys and Cv those of the values, [E, E]. Element R is for rank R, from 0 to the largest.
+torch::Tensor errors_by_rank(const WeightedProblem& problem, const torch::Tensor& key_inputs,
+                             const torch::Tensor& value_inputs);
 
 }  // namespace mha2mla::convert

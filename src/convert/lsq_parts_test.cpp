@@ -63,6 +63,7 @@ RotaryProblem rotary_problem(bool mix_heads) {
     return {.key_covariance = positive({12, 12}),
             .weight_GP = random({2, 3}).abs() + 0.1,
             .kept_loss_P = random({3}).abs() + 0.1,
+            .lost_P = random({3}).abs() + 0.1,
             .query_heads = 4,
             .mix_heads = mix_heads};
 }
@@ -115,6 +116,16 @@ TEST(RotaryComponents, MixedHeadsLoseNoMoreThanSingleOnes) {
             const auto single = choose_components(problem, count);
             EXPECT_LE(lost_energy(problem, mixed), lost_energy(problem, single) * (1 + 1e-9)) << count;
         }
+    }
+}
+
+TEST(RotaryComponents, LoseWhatTheFrequenciesCostUntilAllAreKept) {
+    torch::manual_seed(8);
+    const auto problem = rotary_problem(true);
+    EXPECT_NEAR(choose_components(problem, 0).lost, problem.lost_P.sum().item<double>(), 1e-9);
+    EXPECT_EQ(choose_components(problem, 6).lost, 0);
+    for (std::int64_t count = 1; count <= 6; ++count) {
+        EXPECT_LT(choose_components(problem, count).lost, choose_components(problem, count - 1).lost);
     }
 }
 
@@ -190,6 +201,35 @@ TEST(WeightedFactors, AreTheBestOfTheirRank) {
         moved.key_up = moved.key_up + 1e-3 * random({6, 3});
         moved.value_up = moved.value_up + 1e-3 * random({6, 3});
         EXPECT_GT(weighted_loss(problem, moved), best);
+    }
+}
+
+/// Keys lose as inputs of one covariance weigh them, values as those of another.
+double loss_of(const WeightedProblem& problem, const WeightedFactors& factors, const Tensor& key_inputs,
+               const Tensor& value_inputs) {
+    auto keys_alone = problem;
+    keys_alone.values = torch::zeros_like(problem.values);
+    keys_alone.input_covariance = key_inputs;
+    auto of_keys = factors;
+    of_keys.value_up = torch::zeros_like(factors.value_up);
+    auto values_alone = problem;
+    values_alone.keys = torch::zeros_like(problem.keys);
+    values_alone.input_covariance = value_inputs;
+    auto of_values = factors;
+    of_values.key_up = torch::zeros_like(factors.key_up);
+    return weighted_loss(keys_alone, of_keys) + weighted_loss(values_alone, of_values);
+}
+
+TEST(ErrorsByRank, AreThoseOfTheFactors) {
+    torch::manual_seed(9);
+    const auto problem = weighted_problem();
+    const auto key_inputs = positive({7, 7});
+    const auto value_inputs = positive({7, 7});
+    const auto errors = errors_by_rank(problem, key_inputs, value_inputs);
+    ASSERT_EQ(errors.numel(), 8) << "ranks 0..7";
+    for (std::int64_t rank = 1; rank <= 7; ++rank) {
+        const double expected = loss_of(problem, factorize(problem, rank), key_inputs, value_inputs);
+        EXPECT_NEAR(errors[rank].item<double>(), expected, 1e-8 * errors[0].item<double>()) << rank;
     }
 }
 

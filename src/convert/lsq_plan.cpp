@@ -59,9 +59,9 @@ void check_options(const ModelConfig& source, const ConversionOptions& options) 
 }
 
 /// R: from --kv-rank, or what the rotary key leaves of the cache.
-int resolve_rank(const ModelConfig& source, const ConversionOptions& options) {
+int resolve_rank(const ModelConfig& source, const ConversionOptions& options, int components) {
     const int largest = largest_rank(source);
-    const int rope = 2 * *options.lsq.rope_components;
+    const int rope = 2 * components;
     const int rank = options.kv_rank ? *options.kv_rank * source.num_key_value_heads
                                      : std::min(largest, cached_elements(source, options) - rope);
     if (rank >= 1 && rank <= largest) return rank;
@@ -79,7 +79,10 @@ int resolve_rank(const ModelConfig& source, const ConversionOptions& options) {
 
 core::OrderedJson options_of_lsq(const ConversionOptions& options) {
     const auto& lsq = options.lsq;
-    return {{"rope_components", *lsq.rope_components},
+    core::OrderedJson components = "auto";
+    if (lsq.rope_components) components = *lsq.rope_components;
+    return {{"rope_components", components},
+            {"by_layer", lsq.by_layer},
             {"compensate", lsq.compensate},
             {"shared_rope", lsq.shared_rope},
             {"mean_key", lsq.mean_key},
@@ -89,15 +92,14 @@ core::OrderedJson options_of_lsq(const ConversionOptions& options) {
 
 void lay_out_lsq(Plan& plan) {
     const auto& source = plan.source;
-    auto& lsq = plan.options.lsq;
+    const auto& lsq = plan.options.lsq;
     check_options(source, plan.options);
-    if (!lsq.rope_components) {
-        lsq.rope_components = default_components(source, plan.options.cache_ratio.value_or(default_cache_ratio));
-    }
+    const int components = lsq.rope_components.value_or(
+        default_components(source, plan.options.cache_ratio.value_or(default_cache_ratio)));
     const auto layers = static_cast<std::size_t>(source.num_hidden_layers);
     checkpoint::MlaConfig mla;
-    mla.kv_lora_rank.assign(layers, resolve_rank(source, plan.options));
-    mla.qk_rope_head_dim.assign(layers, 2 * *lsq.rope_components);
+    mla.kv_lora_rank.assign(layers, resolve_rank(source, plan.options, components));
+    mla.qk_rope_head_dim.assign(layers, 2 * components);
     mla.qk_nope_head_dim.assign(layers, source.head_dim);
     mla.v_head_dim = source.head_dim;
     mla.num_rope_key_heads = 1;
@@ -106,7 +108,7 @@ void lay_out_lsq(Plan& plan) {
     mla.positional_part = lsq.mean_key;
     mla.sink_tokens = lsq.sinks;
     mla.q_nope_factor = lsq.compensate;
-    mla.q_rope_factor = *lsq.rope_components > 0;
+    mla.q_rope_factor = components > 0;
     mla.softmax_scale = 1 / std::sqrt(static_cast<double>(source.head_dim));
     mla.source_model_type = source.model_type;
     plan.target.attention = std::move(mla);

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "convert/lsq_method.h"
+#include "convert/lsq_sizes.h"
 #include "convert/mha2mla_method.h"
 #include "convert/transmla_method.h"
 #include "core/error.h"
@@ -11,9 +12,10 @@ namespace mha2mla::convert {
 namespace {
 
 /// The one list of methods.
-constexpr std::array methods{Method{"mha2mla", false, lay_out_mha2mla, options_of_mha2mla, convert_mha2mla},
-                             Method{"lsq", true, lay_out_lsq, options_of_lsq, convert_lsq},
-                             Method{"transmla", true, lay_out_transmla, options_of_transmla, convert_transmla}};
+constexpr std::array methods{
+    Method{"mha2mla", false, lay_out_mha2mla, options_of_mha2mla, nullptr, convert_mha2mla},
+    Method{"lsq", true, lay_out_lsq, options_of_lsq, alternatives_of_lsq, convert_lsq},
+    Method{"transmla", true, lay_out_transmla, options_of_transmla, alternatives_of_transmla, convert_transmla}};
 
 }  // namespace
 

@@ -15,9 +15,10 @@
 #include "calibrate/statistics.h"
 #include "checkpoint/writer.h"
 #include "convert/documents.h"
-#include "convert/freqfold.h"
 #include "convert/select.h"
+#include "convert/trial.h"
 #include "core/error.h"
+#include "core/file.h"
 #include "core/memory.h"
 #include "model/options.h"
 
@@ -29,6 +30,12 @@ using checkpoint::TensorSpec;
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+/// Who watches a conversion, and who may stop it.
+struct Watch {
+    core::Progress& progress;
+    const std::stop_token& stop;
+};
 
 /// Copies a tensor some rows at a time: embeddings can be larger than a layer.
 void copy_tensor(const Checkpoint& source, checkpoint::CheckpointWriter& writer, const TensorSpec& spec) {
@@ -51,6 +58,54 @@ void write_tensor(const torch::Tensor& tensor, checkpoint::CheckpointWriter& wri
     writer.write(spec.name, {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())});
 }
 
+calibrate::MomentOptions moment_options(const ConversionOptions& options) {
+    return {.sinks = options.lsq.sinks, .centred_keys = options.lsq.mean_key};
+}
+
+calibrate::RestOptions rest_options(const ConvertRequest& request) {
+    return {.memory_bytes = request.memory_bytes,
+            .spill_directory = std::filesystem::absolute(request.target).parent_path()};
+}
+
+/// The statistics that a conversion works from: those that the request names, or new ones, which last as long as this
+/// object where the request names no place.
+class Measurements {
+public:
+    Measurements(const Checkpoint& source, const Plan& plan, const ConvertRequest& request)
+        : source_(source), options_(moment_options(plan.options)), request_(request), path_(request.statistics) {
+        if (!path_.empty()) return;
+        scratch_.emplace(request.target.string() + ".statistics", true);
+        path_ = scratch_->path() / "statistics";
+    }
+
+    /// Measures where there is nothing yet.
+    void measure(const CalibrationTokens& text, core::Progress& progress, const std::stop_token& stop) {
+        if (!std::filesystem::exists(path_)) calibrate(text, progress, stop);
+        statistics_.emplace(path_, source_, options_);
+    }
+    const calibrate::Statistics& statistics() const { return *statistics_; }
+    const std::vector<double>& layer_seconds() const { return layer_seconds_; }
+
+private:
+    void calibrate(CalibrationTokens text, core::Progress& progress, const std::stop_token& stop) {
+        if (text.held_out.empty()) calibrate::hold_out(text);
+        calibrate::Calibration calibration(source_, text,
+                                           {.moments = options_,
+                                            .device = model::parse_device(request_.device),
+                                            .rest = rest_options(request_),
+                                            .statistics = path_});
+        layer_seconds_ = calibration.run(progress, stop);
+    }
+
+    const Checkpoint& source_;
+    calibrate::MomentOptions options_;
+    const ConvertRequest& request_;
+    std::optional<core::StagedDirectory> scratch_;
+    std::filesystem::path path_;
+    std::optional<calibrate::Statistics> statistics_;
+    std::vector<double> layer_seconds_;
+};
+
 /// What one conversion holds from its first layer to its last.
 class Conversion {
 public:
@@ -58,23 +113,21 @@ public:
         : source_(source),
           device_(model::parse_device(request.device)),
           method_(find_method(plan.options.method)),
-          report_{.plan = plan, .layers = {}, .text = {}, .layer_seconds = {}},
+          report_{.plan = plan, .layers = {}, .text = {}, .calibration_seconds = {}, .layer_seconds = {}},
           writer_(request.target, checkpoint::expected_tensors(plan.target),
                   checkpoint::WriterOptions{.dtype = request.dtype, .replace = request.replace}) {}
 
-    /// Opens saved statistics, or prepares to measure.
-    void calibrate_with(const CalibrationTokens& calibration, const ConvertRequest& request);
-    calibrate::AttentionMoments moments_of(int layer, const std::stop_token& stop);
-    void choose_freqfold(const std::vector<std::vector<int>>& held_out, core::Progress& progress,
-                         const std::stop_token& stop);
+    void use(const calibrate::Statistics& statistics) {
+        statistics_ = &statistics;
+        report_.text = statistics.text();
+    }
+    /// For 2-norm selection.
+    void walk(const CalibrationTokens& text, const ConvertRequest& request);
     LayerFidelity convert_layer(int layer, const std::stop_token& stop);
     void copy_shared_tensors(const std::stop_token& stop);
     void write_documents(const ConvertRequest& request);
     ConversionReport& report() { return report_; }
-    void finish() {
-        writer_.finish();
-        if (calibration_) calibration_->finish();
-    }
+    void finish() { writer_.finish(); }
 
 private:
     const Checkpoint& source_;
@@ -82,72 +135,29 @@ private:
     const Method& method_;
     ConversionReport report_;
     checkpoint::CheckpointWriter writer_;
-    std::optional<calibrate::LayerWalk> walk_;  // of 2-norm selection
-    std::optional<calibrate::Statistics> statistics_;
-    std::optional<calibrate::Calibration> calibration_;
+    std::optional<calibrate::LayerWalk> walk_;
+    const calibrate::Statistics* statistics_ = nullptr;
 };
 
-calibrate::MomentOptions moment_options(const ConversionOptions& options) {
-    return {.sinks = options.lsq.sinks, .centred_keys = options.lsq.mean_key};
-}
-
-/// The method asks for statistics that are nowhere on disk: text has to walk through the source.
-bool measures(const ConversionOptions& options, const ConvertRequest& request) {
-    if (!find_method(options.method).needs_moments) return options.selection == Selection::two_norm;
-    return request.statistics.empty() || !std::filesystem::exists(request.statistics);
-}
-
-void Conversion::calibrate_with(const CalibrationTokens& calibration, const ConvertRequest& request) {
-    const auto moments = moment_options(report_.plan.options);
-    if (!measures(report_.plan.options, request)) {
-        if (!method_.needs_moments) return;
-        statistics_.emplace(request.statistics, source_, moments);
-        report_.text = statistics_->text();
-        return;
-    }
-    report_.text = calibrate::record_of(calibration);
-    const calibrate::RestOptions rest{.memory_bytes = request.memory_bytes,
-                                      .spill_directory = std::filesystem::absolute(request.target).parent_path()};
-    if (method_.needs_moments) {
-        calibration_.emplace(
-            source_, calibration,
-            calibrate::CalibrationOptions{
-                .moments = moments, .device = device_, .rest = rest, .statistics = request.statistics});
-    } else {
-        calibrate::check_windows(calibration, 1);
-        model::ModelOptions walk;
-        walk.device = device_;
-        walk_.emplace(source_, calibration.windows, walk, rest);
-    }
-}
-
-calibrate::AttentionMoments Conversion::moments_of(int layer, const std::stop_token& stop) {
-    return statistics_ ? statistics_->layer(layer) : calibration_->next(stop);
-}
-
-/// Uses up the calibration: it has to be begun again.
-void Conversion::choose_freqfold(const std::vector<std::vector<int>>& held_out, core::Progress& progress,
-                                 const std::stop_token& stop) {
-    const auto moments = [&](int layer) { return moments_of(layer, stop); };
-    const FreqfoldTrial trial{source_, report_.plan, held_out, moments, device_};
-    report_.plan.options.transmla.freqfold = best_freqfold(trial, progress, stop);
-    if (calibration_) calibration_->finish();
-    calibration_.reset();
+void Conversion::walk(const CalibrationTokens& text, const ConvertRequest& request) {
+    calibrate::check_windows(text, 1);
+    report_.text = calibrate::record_of(text);
+    model::ModelOptions options;
+    options.device = device_;
+    walk_.emplace(source_, text.windows, options, rest_options(request));
 }
 
 LayerFidelity Conversion::convert_layer(int layer, const std::stop_token& stop) {
     auto& plan = report_.plan;
-    auto& rope_pairs =
-        std::get<checkpoint::MlaConfig>(plan.target.attention).rope_pairs[static_cast<std::size_t>(layer)];
     std::optional<calibrate::AttentionMoments> moments;
-    if (method_.needs_moments) {
-        moments = moments_of(layer, stop);
-    } else if (walk_) {
-        rope_pairs = keep_best(two_norm_ranks(calibrate::measure_pair_norms(*walk_, stop)), *plan.options.rope_pairs);
+    if (statistics_ != nullptr) moments = statistics_->layer(layer);
+    if (walk_) {
+        const auto ranks = two_norm_ranks(calibrate::measure_pair_norms(*walk_, stop));
+        set_rope_pairs(plan, layer, keep_best(ranks, *plan.options.rope_pairs));
     }
     const auto source = load_attention(source_, layer, device_);
     const auto converted = method_.convert({source, plan, layer, moments ? &*moments : nullptr});
-    if (!converted.rope_pairs.empty()) rope_pairs = converted.rope_pairs;
+    if (!converted.rope_pairs.empty()) set_rope_pairs(plan, layer, converted.rope_pairs);
     std::size_t written = 0;
     for (const auto& spec : checkpoint::expected_layer_tensors(plan.target, layer)) {
         const auto found = converted.tensors.find(spec.name.substr(checkpoint::layer_tensor(layer, "").size()));
@@ -198,6 +208,7 @@ core::OrderedJson ConversionReport::to_json() const {
     auto& fidelity = json["fidelity"] = core::OrderedJson::array();
     for (const auto& layer : layers) fidelity.push_back(convert::to_json(layer));
     json["seconds"] = seconds;
+    json["calibration_seconds"] = calibration_seconds;
     json["layer_seconds"] = layer_seconds;
     json["peak_memory_bytes"] = peak_memory_bytes;
     return json;
@@ -211,39 +222,67 @@ void check_request(const ConvertRequest& request) {
 }
 
 bool needs_calibration(const ConversionOptions& options, const ConvertRequest& request) {
-    return measures(options, request) || chooses_freqfold(options);
+    if (!find_method(options.method).needs_moments) return options.selection == Selection::two_norm;
+    return request.statistics.empty() || !std::filesystem::exists(request.statistics);
 }
+
+namespace {
+
+/// The plan itself, or what its method makes of it by the statistics.
+Plan settle(const Plan& plan, const Checkpoint& source, const calibrate::Statistics& statistics,
+            const ConvertRequest& request, Watch watch) {
+    const auto& method = find_method(plan.options.method);
+    if (method.alternatives == nullptr) return plan;
+    const Evidence evidence{.source = source,
+                            .moments = [&](int layer) { return statistics.layer(layer); },
+                            .held_out = statistics.held_out(),
+                            .device = model::parse_device(request.device)};
+    return best_plan(method.alternatives(plan, evidence, watch.progress, watch.stop), evidence, watch.progress,
+                     watch.stop);
+}
+
+void convert_layers(Conversion& conversion, Watch watch) {
+    const int layers = conversion.report().plan.target.num_hidden_layers;
+    watch.progress.begin("converting", layers);
+    for (int layer = 0; layer < layers; ++layer) {
+        core::throw_if_stopped(watch.stop);
+        const auto started = Clock::now();
+        const LayerFidelity kept = conversion.convert_layer(layer, watch.stop);
+        conversion.report().layer_seconds.push_back(seconds_since(started));
+        watch.progress.update(layer + 1, fmt::format("layer {}: keeps {:.0f} % of keys, {:.0f} % of values", layer,
+                                                     100 * kept.key_energy, 100 * kept.value_energy));
+    }
+    watch.progress.end();
+}
+
+}  // namespace
 
 ConversionReport convert(const Checkpoint& source, const Plan& plan, const CalibrationTokens& calibration,
                          const ConvertRequest& request, core::Progress& progress, const std::stop_token& stop) {
     const auto started = Clock::now();
     const torch::NoGradGuard no_gradients;
-    Conversion conversion(source, plan, request);
-    auto used = calibration;
-    if (chooses_freqfold(plan.options)) {
-        const auto held_out = hold_out(used.windows);
-        if (!measures(plan.options, request)) used.windows.clear();
-        conversion.calibrate_with(used, request);
-        conversion.choose_freqfold(held_out, progress, stop);
+    const Watch watch{progress, stop};
+    check_request(request);
+    std::optional<Measurements> measured;
+    Plan settled = plan;
+    if (find_method(plan.options.method).needs_moments) {
+        measured.emplace(source, plan, request);
+        measured->measure(calibration, progress, stop);
+        settled = settle(plan, source, measured->statistics(), request, watch);
     }
-    conversion.calibrate_with(used, request);
+    Conversion conversion(source, settled, request);
+    if (measured) conversion.use(measured->statistics());
+    if (!measured && needs_calibration(plan.options, request)) conversion.walk(calibration, request);
     conversion.copy_shared_tensors(stop);
-    progress.begin("converting", plan.target.num_hidden_layers);
-    for (int layer = 0; layer < plan.target.num_hidden_layers; ++layer) {
-        core::throw_if_stopped(stop);
-        const auto layer_started = Clock::now();
-        const LayerFidelity kept = conversion.convert_layer(layer, stop);
-        conversion.report().layer_seconds.push_back(seconds_since(layer_started));
-        progress.update(layer + 1, fmt::format("layer {}: keeps {:.0f} % of keys, {:.0f} % of values", layer,
-                                               100 * kept.key_energy, 100 * kept.value_energy));
-    }
-    progress.end();
+    convert_layers(conversion, watch);
     core::throw_if_stopped(stop);
-    conversion.report().seconds = seconds_since(started);
-    conversion.report().peak_memory_bytes = core::peak_memory_bytes();
+    auto& report = conversion.report();
+    if (measured) report.calibration_seconds = measured->layer_seconds();
+    report.seconds = seconds_since(started);
+    report.peak_memory_bytes = core::peak_memory_bytes();
     conversion.write_documents(request);
     conversion.finish();
-    return conversion.report();
+    return report;
 }
 
 }  // namespace mha2mla::convert

@@ -24,7 +24,8 @@ struct ConvertRequest {
     bool replace = false;  ///< replace an existing target
     core::DType dtype = core::DType::bf16;
     std::string device = "cpu";
-    /// Moments of a calibration: read where the directory exists, else measured and saved there; empty: neither.
+    /// Moments of a calibration: read where the directory exists, else measured and saved there; empty: measured and
+    /// not kept.
     std::filesystem::path statistics;
     /// Hidden states of the calibration beyond it rest on disk, beside the target.
     std::size_t memory_bytes = std::numeric_limits<std::size_t>::max();
@@ -37,8 +38,9 @@ struct ConversionReport {
     std::vector<LayerFidelity> layers;
     std::optional<calibrate::TokensRecord> text;  ///< that it was calibrated on
     double seconds = 0;
-    std::vector<double> layer_seconds;  ///< calibration and factors of each layer
-    std::size_t peak_memory_bytes = 0;  ///< of the process, mapped files included
+    std::vector<double> calibration_seconds;  ///< of each layer; empty where statistics were there already
+    std::vector<double> layer_seconds;        ///< factors of each layer
+    std::size_t peak_memory_bytes = 0;        ///< of the process, mapped files included
     core::OrderedJson to_json() const;
 };
 
@@ -46,7 +48,7 @@ struct ConversionReport {
 /// long work.
 void check_request(const ConvertRequest& request);
 
-/// True when the conversion needs calibration tokens (2-norm selection; the method lsq, unless statistics exist).
+/// True when the conversion needs calibration tokens: 2-norm selection; lsq and transmla, unless statistics exist.
 bool needs_calibration(const ConversionOptions& options, const ConvertRequest& request);
 
 /// Converts layer by layer; at most one layer of weights is in memory. An interrupted run leaves the target untouched.

@@ -1,6 +1,7 @@
 #include "convert/pipeline.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <gmock/gmock.h>
@@ -245,6 +246,7 @@ TEST_F(Pipeline, LsqHoldsThePlannedSizesAndTwoRunsWriteTheSameBytes) {
     const auto source = fixture("tiny-gqa");
     auto options = lsq();
     options.cache_ratio = 0.25;
+    options.lsq.by_layer = false;
     run(source, options, some_text);
     const auto first = core::read_text(target() / "model.safetensors");
     const auto converted = Checkpoint::open(target());
@@ -252,6 +254,35 @@ TEST_F(Pipeline, LsqHoldsThePlannedSizesAndTwoRunsWriteTheSameBytes) {
     EXPECT_EQ(converted.config().mla().sink_tokens, 4);
     run(source, options, some_text);
     EXPECT_TRUE(core::read_text(target() / "model.safetensors") == first);
+}
+
+double perplexity(const Checkpoint& model, const std::vector<int>& window) {
+    model::CausalLm lm(model, model::ModelOptions{});
+    const auto tokens = torch::tensor(window, torch::kInt64);
+    const auto logits = lm(tokens.unsqueeze(0))[0].slice(0, 0, -1);
+    return std::exp(torch::cross_entropy_loss(logits, tokens.slice(0, 1)).item<double>());
+}
+
+/// What the written models predict of the window that is held out.
+TEST_F(Pipeline, LsqSharesTheCacheByLayerWhereHeldOutTextGains) {
+    for (const auto* name : {"tiny-gqa", "tiny-mha", "tiny-bias"}) {
+        SCOPED_TRACE(name);
+        const auto source = fixture(name);
+        auto options = lsq();
+        options.cache_ratio = 0.5;
+        options.lsq.by_layer = false;
+        run(source, options, some_text);
+        const double equal = perplexity(Checkpoint::open(target()), some_text.windows[1]);
+        options.lsq.by_layer = true;
+        run(source, options, some_text);
+        const auto converted = Checkpoint::open(target());
+        EXPECT_LE(perplexity(converted, some_text.windows[1]), equal * (1 + 1e-3));
+        int elements = 0;
+        for (int layer = 0; layer < source.config().num_hidden_layers; ++layer) {
+            elements += converted.config().cached_elements(layer);
+        }
+        EXPECT_LE(elements, source.config().num_hidden_layers * source.config().cached_elements(0) / 2);
+    }
 }
 
 TEST_F(Pipeline, SavedStatisticsStandForTheText) {

@@ -68,6 +68,10 @@ void reject(const char* option, const std::string& what, const std::string& expe
     throw core::Error({.what = what, .expected = expected, .got = got, .where = option});
 }
 
+void set_rope_pairs(Plan& plan, int layer, const std::vector<std::vector<int>>& pairs) {
+    std::get<checkpoint::MlaConfig>(plan.target.attention).rope_pairs.at(static_cast<std::size_t>(layer)) = pairs;
+}
+
 core::OrderedJson plan_to_json(const Plan& plan) {
     const auto& options = plan.options;
     core::OrderedJson json{{"method", options.method}};

@@ -22,7 +22,8 @@ std::string_view name_of(Factorization factorization);
 
 /// Choices of the method lsq (docs/conversion.md). Each part can be switched off to see what it is worth.
 struct LsqOptions {
-    std::optional<int> rope_components;  ///< rotary pairs of the one shared key; default by the size of the cache
+    std::optional<int> rope_components;  ///< rotary pairs of the one shared key; default by the errors of each layer
+    bool by_layer = true;                ///< layers share the cache by what they lose; else all are equal
     bool compensate = true;   ///< un-rotated pairs of the query get the best constant for their lost rotation
     bool shared_rope = true;  ///< rotary components mix the KV heads; else each is one pair of one head
     bool mean_key = true;     ///< the keys' mean keeps its RoPE: the positional part
@@ -66,6 +67,9 @@ Plan make_plan(const checkpoint::ModelConfig& source, const ConversionOptions& o
 /// Throws the Error of an option that this model or another option does not allow.
 [[noreturn]] void reject(const char* option, const std::string& what, const std::string& expected,
                          const std::string& got);
+
+/// Fills in the pairs of a layer that were chosen from data.
+void set_rope_pairs(Plan& plan, int layer, const std::vector<std::vector<int>>& pairs);
 
 core::OrderedJson plan_to_json(const Plan& plan);
 

@@ -12,7 +12,8 @@ core::OrderedJson options_of_transmla(const ConversionOptions& options);
 /// The plan's freqfold must be chosen.
 ConvertedAttention convert_transmla(const LayerTask& task);
 
-/// The values of --freqfold that this plan can have: those that auto tries, doubling.
-std::vector<int> freqfolds_to_try(const Plan& plan);
+/// With the plan's --freqfold, or for auto with each that the plan can have, doubling.
+std::vector<Plan> alternatives_of_transmla(const Plan& plan, const Evidence& evidence, core::Progress& progress,
+                                           const std::stop_token& stop);
 
 }  // namespace mha2mla::convert

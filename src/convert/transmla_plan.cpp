@@ -89,13 +89,16 @@ core::OrderedJson options_of_transmla(const ConversionOptions& options) {
     return json;
 }
 
-std::vector<int> freqfolds_to_try(const Plan& plan) {
+std::vector<Plan> alternatives_of_transmla(const Plan& plan, const Evidence&, core::Progress&, const std::stop_token&) {
+    if (plan.options.transmla.freqfold) return {plan};
     const int pairs = plan.source.rope_pairs();
-    std::vector<int> folds;
+    std::vector<Plan> plans;
     for (int fold = frequency_step(pairs, *plan.options.transmla.rope_components); fold <= pairs; fold *= 2) {
-        if (pairs % fold == 0) folds.push_back(fold);
+        if (pairs % fold != 0) continue;
+        plans.push_back(plan);
+        plans.back().options.transmla.freqfold = fold;
     }
-    return folds;
+    return plans;
 }
 
 void lay_out_transmla(Plan& plan) {

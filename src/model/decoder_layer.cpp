@@ -25,11 +25,6 @@ DecoderLayerImpl::DecoderLayerImpl(const Weights& weights, const checkpoint::Mod
     mlp_ = register_module("mlp", Mlp(weights.under("mlp"), config));
 }
 
-torch::Tensor DecoderLayerImpl::forward(const torch::Tensor& x_BTE) {
-    const auto attended = x_BTE + self_attn_->forward(attention_input(x_BTE));
-    return attended + mlp_(post_attention_layernorm_(attended));
-}
-
 DecoderLayer load_layer(const checkpoint::Checkpoint& source, int index, const ModelOptions& options) {
     const auto weights = Weights(source, options).under("model.layers." + std::to_string(index));
     return DecoderLayer(weights, source.config(), index);

@@ -8,13 +8,16 @@
 
 namespace mha2mla::model {
 
-/// x + attention(norm x), then + mlp(norm ·): one layer of a Llama-style decoder with either kind of attention.
+/// One layer of a Llama-style decoder with either kind of attention.
 class DecoderLayerImpl : public torch::nn::Module {
 public:
     DecoderLayerImpl(const Weights& weights, const checkpoint::ModelConfig& config, int layer);
 
     /// x_BTE -> [batch, tokens, hidden]
-    torch::Tensor forward(const torch::Tensor& x_BTE);
+    torch::Tensor forward(const torch::Tensor& x_BTE) { return feed_forward(attend(x_BTE)); }
+    /// Its two steps: x + attention(norm x), then + mlp(norm ·).
+    torch::Tensor attend(const torch::Tensor& x_BTE) { return x_BTE + self_attn_->forward(attention_input(x_BTE)); }
+    torch::Tensor feed_forward(const torch::Tensor& x_BTE) { return x_BTE + mlp_(post_attention_layernorm_(x_BTE)); }
     /// What the attention of this layer sees: the normed inputs.
     torch::Tensor attention_input(const torch::Tensor& x_BTE) { return input_layernorm_(x_BTE); }
     Attention& attention() { return *self_attn_; }

@@ -1,4 +1,3 @@
-#include <chrono>
 #include <fmt/format.h>
 #include <memory>
 #include <numeric>
@@ -22,24 +21,6 @@ struct CalibrateCommand {
     std::string device = "cpu";
 };
 
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-/// The seconds of each layer.
-std::vector<double> measure_layers(calibrate::Calibration& calibration, int layers, Session& session) {
-    std::vector<double> seconds;
-    session.progress().begin("calibrating", layers);
-    for (int layer = 0; layer < layers; ++layer) {
-        const auto started = Clock::now();
-        calibration.next(session.stop());
-        seconds.push_back(seconds_since(started));
-        session.progress().update(layer + 1, "");
-    }
-    session.progress().end();
-    return seconds;
-}
-
 void print_report(const calibrate::TokensRecord& text, const std::vector<double>& layer_seconds,
                   const CalibrateCommand& command, const Session& session) {
     const double seconds = std::accumulate(layer_seconds.begin(), layer_seconds.end(), 0.0);
@@ -59,10 +40,10 @@ void calibrate_model(CalibrateCommand& command, Session& session) {
     options.device = model::parse_device(command.device);
     checkpoint::check_target(options.statistics, false);
     options.rest.spill_directory = std::filesystem::absolute(options.statistics).parent_path();
-    const auto text = calibration_text(source, command.text, options.statistics, session);
+    auto text = calibration_text(source, command.text, options.statistics, session);
+    if (text.held_out.empty()) calibrate::hold_out(text);
     calibrate::Calibration calibration(source, text, options);
-    const auto seconds = measure_layers(calibration, source.config().num_hidden_layers, session);
-    calibration.finish();
+    const auto seconds = calibration.run(session.progress(), session.stop());
     print_report(calibrate::record_of(text), seconds, command, session);
 }
 

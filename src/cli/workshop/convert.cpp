@@ -53,15 +53,16 @@ void apply_selection(const std::vector<std::string>& words, convert::ConversionO
 }
 
 /// A number, or none for "auto".
-std::optional<int> parse_freqfold(const std::string& text) {
+/// A number, or nothing for "auto".
+std::optional<int> count_or_auto(const char* option, const std::string& text) {
     if (text == "auto") return std::nullopt;
-    int fold = 0;
-    const char* const end = text.data() + text.size();
-    if (std::from_chars(text.data(), end, fold) == std::from_chars_result{end, std::errc()}) return fold;
-    throw core::Error({.what = "not a number of frequencies",
+    int count = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
+    if (error == std::errc() && end == text.data() + text.size()) return count;
+    throw core::Error({.what = "not a number",
                        .expected = "auto or a whole number",
                        .got = fmt::format("'{}'", text),
-                       .where = "--freqfold"});
+                       .where = option});
 }
 
 /// An option of some methods only.
@@ -75,6 +76,7 @@ constexpr std::array method_options{MethodOption{"--select", {"mha2mla"}},
                                     MethodOption{"--split-full-rank", {"mha2mla"}},
                                     MethodOption{"--freqfold", {"transmla"}},
                                     MethodOption{"--balance-kv", {"transmla"}},
+                                    MethodOption{"--by-layer", {"lsq"}},
                                     MethodOption{"--compensate", {"lsq"}},
                                     MethodOption{"--shared-rope", {"lsq"}},
                                     MethodOption{"--mean-key", {"lsq"}},
@@ -164,6 +166,8 @@ void add_method_options(CLI::App& verb, ConvertCommand& command) {
 }
 
 void add_lsq_options(CLI::App& verb, convert::LsqOptions& options) {
+    verb.add_flag("--by-layer,!--no-by-layer", options.by_layer, "lsq: layers share the cache by what they lose")
+        ->group("lsq");
     verb.add_flag("--compensate,!--no-compensate", options.compensate, "lsq: best constant for a lost rotation")
         ->group("lsq");
     verb.add_flag("--shared-rope,!--no-shared-rope", options.shared_rope, "lsq: rotary components mix the heads")
@@ -179,16 +183,20 @@ void add_lsq_options(CLI::App& verb, convert::LsqOptions& options) {
 
 /// What belongs to the one rotary key that both methods share.
 void add_shared_key_options(CLI::App& verb, convert::ConversionOptions& options) {
-    verb.add_option_function<int>(
+    verb.add_option_function<std::string>(
             "--rope-components",
-            [&options](int count) { options.lsq.rope_components = options.transmla.rope_components = count; },
-            "lsq, transmla: rotary pairs of the shared key")
+            [&options](const std::string& count) {
+                options.lsq.rope_components = options.transmla.rope_components =
+                    count_or_auto("--rope-components", count);
+            },
+            "lsq, transmla: rotary pairs of the shared key; default auto: by each layer's errors (lsq)")
+        ->type_name("N|auto")
         ->group("lsq, transmla");
 }
 
 void add_transmla_options(CLI::App& verb, convert::TransmlaOptions& options) {
     verb.add_option_function<std::string>(
-            "--freqfold", [&options](const std::string& fold) { options.freqfold = parse_freqfold(fold); },
+            "--freqfold", [&options](const std::string& fold) { options.freqfold = count_or_auto("--freqfold", fold); },
             "transmla: adjacent frequencies that count as one; default auto: by held-out calibration windows")
         ->type_name("N|auto")
         ->group("transmla");

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <stop_token>
+#include <torch/torch.h>
+#include <vector>
+
+#include "calibrate/attention_moments.h"
+#include "checkpoint/checkpoint.h"
+#include "convert/plan.h"
+#include "core/progress.h"
+
+namespace mha2mla::convert {
+
+/// What choices are made from.
+struct Evidence {
+    const checkpoint::Checkpoint& source;
+    std::function<calibrate::AttentionMoments(int layer)> moments;
+    std::vector<std::vector<int>> held_out;  ///< windows of tokens that nothing was measured on
+    torch::Device device = torch::kCPU;
+};
+
+/// Perplexity of each plan's converted model on the held-out windows. The models are converted in memory and carried
+/// through the layers side by side, one layer of each at a time. Throws Cancelled.
+std::vector<double> try_plans(const std::vector<Plan>& plans, const Evidence& evidence, core::Progress& progress,
+                              const std::stop_token& stop);
+
+/// The plan that does best in that trial; of equals, or without held-out windows, the first.
+Plan best_plan(const std::vector<Plan>& plans, const Evidence& evidence, core::Progress& progress,
+               const std::stop_token& stop);
+
+}  // namespace mha2mla::convert
