@@ -166,7 +166,8 @@ void add_method_options(CLI::App& verb, ConvertCommand& command) {
 }
 
 void add_lsq_options(CLI::App& verb, convert::LsqOptions& options) {
-    verb.add_flag("--by-layer,!--no-by-layer", options.by_layer, "lsq: layers share the cache by what they lose")
+    verb.add_flag("--by-layer,!--no-by-layer", options.by_layer,
+                  "lsq: layers share the cache by what they lose, unless --kv-rank or --metric plain")
         ->group("lsq");
     verb.add_flag("--compensate,!--no-compensate", options.compensate, "lsq: best constant for a lost rotation")
         ->group("lsq");
