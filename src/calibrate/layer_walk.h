@@ -3,6 +3,7 @@
 #include <initializer_list>
 #include <stop_token>
 #include <torch/torch.h>
+#include <utility>
 #include <vector>
 
 #include "calibrate/hidden_states.h"
@@ -34,6 +35,8 @@ public:
     int next_layer() const { return next_layer_; }
     /// The inputs of the next layer.
     const HiddenStates& hidden() const { return hidden_; }
+    /// The same, to go on with; the walk ends.
+    HiddenStates take_hidden() { return std::move(hidden_); }
 
 private:
     const checkpoint::Checkpoint& source_;

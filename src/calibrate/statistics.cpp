@@ -34,7 +34,7 @@ Statistics::Statistics(const std::filesystem::path& path, const checkpoint::Chec
     for (int layer = 0; layer < config_.num_hidden_layers; ++layer) files::check_layer(path, layer, config_);
 }
 
-std::vector<std::vector<int>> Statistics::held_out() const { return files::read_tokens(path_).held_out; }
+CalibrationTokens Statistics::tokens() const { return files::read_tokens(path_); }
 
 AttentionMoments Statistics::layer(int layer) const { return files::read_layer(path_, layer, config_); }
 

@@ -26,8 +26,8 @@ public:
     Statistics(const std::filesystem::path& path, const checkpoint::Checkpoint& model, const MomentOptions& options);
     AttentionMoments layer(int layer) const;
     const TokensRecord& text() const { return text_; }
-    /// The windows that choices are judged by.
-    std::vector<std::vector<int>> held_out() const;
+    /// The text itself.
+    CalibrationTokens tokens() const;
 
 private:
     std::filesystem::path path_;

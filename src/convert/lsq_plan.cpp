@@ -81,13 +81,10 @@ core::OrderedJson options_of_lsq(const ConversionOptions& options) {
     const auto& lsq = options.lsq;
     core::OrderedJson components = "auto";
     if (lsq.rope_components) components = *lsq.rope_components;
-    return {{"rope_components", components},
-            {"by_layer", lsq.by_layer},
-            {"compensate", lsq.compensate},
-            {"shared_rope", lsq.shared_rope},
-            {"mean_key", lsq.mean_key},
-            {"metric", lsq.weighted ? "weighted" : "plain"},
-            {"sinks", lsq.sinks}};
+    return {{"rope_components", components},    {"by_layer", lsq.by_layer},
+            {"compensate", lsq.compensate},     {"shared_rope", lsq.shared_rope},
+            {"mean_key", lsq.mean_key},         {"metric", lsq.weighted ? "weighted" : "plain"},
+            {"refit_output", lsq.refit_output}, {"sinks", lsq.sinks}};
 }
 
 void lay_out_lsq(Plan& plan) {

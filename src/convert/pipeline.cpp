@@ -15,6 +15,7 @@
 #include "calibrate/statistics.h"
 #include "checkpoint/writer.h"
 #include "convert/documents.h"
+#include "convert/refit.h"
 #include "convert/select.h"
 #include "convert/trial.h"
 #include "core/error.h"
@@ -117,10 +118,7 @@ public:
           writer_(request.target, checkpoint::expected_tensors(plan.target),
                   checkpoint::WriterOptions{.dtype = request.dtype, .replace = request.replace}) {}
 
-    void use(const calibrate::Statistics& statistics) {
-        statistics_ = &statistics;
-        report_.text = statistics.text();
-    }
+    void use(const calibrate::Statistics& statistics, const ConvertRequest& request);
     /// For 2-norm selection.
     void walk(const CalibrationTokens& text, const ConvertRequest& request);
     LayerFidelity convert_layer(int layer, const std::stop_token& stop);
@@ -137,7 +135,16 @@ private:
     checkpoint::CheckpointWriter writer_;
     std::optional<calibrate::LayerWalk> walk_;
     const calibrate::Statistics* statistics_ = nullptr;
+    std::optional<OutputRefit> refit_;
 };
+
+void Conversion::use(const calibrate::Statistics& statistics, const ConvertRequest& request) {
+    statistics_ = &statistics;
+    report_.text = statistics.text();
+    const auto& options = report_.plan.options;
+    if (options.method != "lsq" || !options.lsq.refit_output) return;
+    refit_.emplace(source_, statistics.tokens().windows, device_, rest_options(request));
+}
 
 void Conversion::walk(const CalibrationTokens& text, const ConvertRequest& request) {
     calibrate::check_windows(text, 1);
@@ -156,8 +163,9 @@ LayerFidelity Conversion::convert_layer(int layer, const std::stop_token& stop) 
         set_rope_pairs(plan, layer, keep_best(ranks, *plan.options.rope_pairs));
     }
     const auto source = load_attention(source_, layer, device_);
-    const auto converted = method_.convert({source, plan, layer, moments ? &*moments : nullptr});
+    auto converted = method_.convert({source, plan, layer, moments ? &*moments : nullptr});
     if (!converted.rope_pairs.empty()) set_rope_pairs(plan, layer, converted.rope_pairs);
+    if (refit_) refit_->apply(plan.target, layer, converted, stop);
     std::size_t written = 0;
     for (const auto& spec : checkpoint::expected_layer_tensors(plan.target, layer)) {
         const auto found = converted.tensors.find(spec.name.substr(checkpoint::layer_tensor(layer, "").size()));
@@ -235,7 +243,7 @@ Plan settle(const Plan& plan, const Checkpoint& source, const calibrate::Statist
     if (method.alternatives == nullptr) return plan;
     const Evidence evidence{.source = source,
                             .moments = [&](int layer) { return statistics.layer(layer); },
-                            .held_out = statistics.held_out(),
+                            .held_out = statistics.tokens().held_out,
                             .device = model::parse_device(request.device)};
     return best_plan(method.alternatives(plan, evidence, watch.progress, watch.stop), evidence, watch.progress,
                      watch.stop);
@@ -271,7 +279,7 @@ ConversionReport convert(const Checkpoint& source, const Plan& plan, const Calib
         settled = settle(plan, source, measured->statistics(), request, watch);
     }
     Conversion conversion(source, settled, request);
-    if (measured) conversion.use(measured->statistics());
+    if (measured) conversion.use(measured->statistics(), request);
     if (!measured && needs_calibration(plan.options, request)) conversion.walk(calibration, request);
     conversion.copy_shared_tensors(stop);
     convert_layers(conversion, watch);

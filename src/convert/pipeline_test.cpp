@@ -285,6 +285,31 @@ TEST_F(Pipeline, LsqSharesTheCacheByLayerWhereHeldOutTextGains) {
     }
 }
 
+/// Where nothing is lost there is nothing to make up for; where something is, the text of the fit gains.
+TEST_F(Pipeline, RefitKeepsWhatIsExactAndGainsOnItsText) {
+    const auto source = fixture("tiny-gqa");
+    auto options = lsq();
+    options.lsq.by_layer = false;
+    options.lsq.rope_components = 0;
+    options.cache_ratio = 0.25;
+    const std::vector<int>& window = some_text.windows[0];
+    const auto lost = [&] {
+        const auto tokens = torch::tensor(window, torch::kInt64).unsqueeze(0);
+        model::CausalLm ours(Checkpoint::open(target()), model::ModelOptions{});
+        model::CausalLm theirs(source, model::ModelOptions{});
+        return (ours(tokens) - theirs(tokens)).slice(1, 4).square().sum().item<double>();
+    };
+    run(source, options, some_text);
+    const double before = lost();
+    options.lsq.refit_output = true;
+    run(source, options, some_text);
+    EXPECT_LT(lost(), before);
+    options.lsq.rope_components = source.config().num_key_value_heads * source.config().rope_pairs();
+    options.cache_ratio = 2;
+    run(source, options, some_text);
+    EXPECT_LT(relative_difference(logits(Checkpoint::open(target())), logits(source)), 2e-2);
+}
+
 TEST_F(Pipeline, SavedStatisticsStandForTheText) {
     const auto source = fixture("tiny-gqa");
     auto asked = request();

@@ -7,7 +7,6 @@
 #include <string>
 
 #include "convert/method.h"
-#include "model/decoder_layer.h"
 #include "model/layers.h"
 
 namespace mha2mla::convert {
@@ -44,15 +43,8 @@ std::vector<Candidate> make_candidates(const std::vector<Plan>& plans, const Evi
 void step(Candidate& candidate, const Evidence& evidence, const LayerTask& task) {
     const auto converted = find_method(candidate.plan.options.method).convert(task);
     if (!converted.rope_pairs.empty()) set_rope_pairs(candidate.plan, task.layer, converted.rope_pairs);
-    const auto prefix = checkpoint::layer_tensor(task.layer, "");
-    const auto read = [&](const std::string& name, const checkpoint::Shape& shape) {
-        const auto found = converted.tensors.find(name.substr(prefix.size()));
-        return found == converted.tensors.end() ? model::read_tensor(evidence.source, name, shape)
-                                                : found->second.to(torch::kFloat32);
-    };
-    const auto weights =
-        model::Weights(read, model_options(evidence)).under("model.layers." + std::to_string(task.layer));
-    model::DecoderLayer module(weights, candidate.plan.target, task.layer);
+    auto module =
+        make_converted_layer(evidence.source, candidate.plan.target, task.layer, converted, model_options(evidence));
     for (auto& hidden : candidate.hidden) hidden = module(hidden);
 }
 
@@ -88,6 +80,19 @@ std::vector<double> perplexities(const std::vector<Candidate>& candidates, const
 }
 
 }  // namespace
+
+model::DecoderLayer make_converted_layer(const checkpoint::Checkpoint& source, const checkpoint::ModelConfig& target,
+                                         int layer, const ConvertedAttention& converted,
+                                         const model::ModelOptions& options) {
+    const auto prefix = checkpoint::layer_tensor(layer, "");
+    const auto read = [&](const std::string& name, const checkpoint::Shape& shape) {
+        const auto found = converted.tensors.find(name.substr(prefix.size()));
+        return found == converted.tensors.end() ? model::read_tensor(source, name, shape)
+                                                : found->second.to(torch::kCPU, torch::kFloat32);
+    };
+    const auto weights = model::Weights(read, options).under("model.layers." + std::to_string(layer));
+    return model::DecoderLayer(weights, target, layer);
+}
 
 std::vector<double> try_plans(const std::vector<Plan>& plans, const Evidence& evidence, core::Progress& progress,
                               const std::stop_token& stop) {

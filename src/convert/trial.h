@@ -10,6 +10,7 @@
 #include "checkpoint/checkpoint.h"
 #include "convert/plan.h"
 #include "core/progress.h"
+#include "model/decoder_layer.h"
 
 namespace mha2mla::convert {
 
@@ -20,6 +21,13 @@ struct Evidence {
     std::vector<std::vector<int>> held_out;  ///< windows of tokens that nothing was measured on
     torch::Device device = torch::kCPU;
 };
+
+struct ConvertedAttention;
+
+/// A converted layer as a module: the converted tensors, and the source's for the rest.
+model::DecoderLayer make_converted_layer(const checkpoint::Checkpoint& source, const checkpoint::ModelConfig& target,
+                                         int layer, const ConvertedAttention& converted,
+                                         const model::ModelOptions& options);
 
 /// Perplexity of each plan's converted model on the held-out windows. The models are converted in memory and carried
 /// through the layers side by side, one layer of each at a time. Throws Cancelled.

@@ -158,9 +158,9 @@ void MlaAttentionImpl::add_sinks(Projected& parts, const torch::Tensor& x_BTE, c
     parts.v_sink_BSGv = v_proj_(first).unflatten(2, {shape_.kv_heads, -1});
 }
 
-torch::Tensor MlaAttentionImpl::forward(const torch::Tensor& x_BTE) {
+torch::Tensor MlaAttentionImpl::heads(const torch::Tensor& x_BTE) {
     const Projected parts = project(x_BTE);
-    return o_proj_(form_ == AttentionForm::expanded ? expanded(parts) : absorbed(parts));
+    return form_ == AttentionForm::expanded ? expanded(parts) : absorbed(parts);
 }
 
 /// Sinks are keys whose MLA parts are zero, the others keys whose exact part is zero.

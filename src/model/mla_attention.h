@@ -31,7 +31,9 @@ public:
     MlaAttentionImpl(const Weights& weights, const checkpoint::ModelConfig& config, int layer);
 
     /// In the form that the options name.
-    torch::Tensor forward(const torch::Tensor& x_BTE) override;
+    torch::Tensor forward(const torch::Tensor& x_BTE) override { return o_proj_(heads(x_BTE)); }
+    /// What the heads hand to the output matrix: [batch, tokens, H dv].
+    torch::Tensor heads(const torch::Tensor& x_BTE);
 
 private:
     struct Projected {

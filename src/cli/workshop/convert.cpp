@@ -80,6 +80,7 @@ constexpr std::array method_options{MethodOption{"--select", {"mha2mla"}},
                                     MethodOption{"--compensate", {"lsq"}},
                                     MethodOption{"--shared-rope", {"lsq"}},
                                     MethodOption{"--mean-key", {"lsq"}},
+                                    MethodOption{"--refit-output", {"lsq"}},
                                     MethodOption{"--sinks", {"lsq"}},
                                     MethodOption{"--metric", {"lsq"}},
                                     MethodOption{"--rope-components", {"lsq", "transmla"}},
@@ -174,6 +175,8 @@ void add_lsq_options(CLI::App& verb, convert::LsqOptions& options) {
     verb.add_flag("--shared-rope,!--no-shared-rope", options.shared_rope, "lsq: rotary components mix the heads")
         ->group("lsq");
     verb.add_flag("--mean-key,!--no-mean-key", options.mean_key, "lsq: the keys' mean keeps its RoPE")->group("lsq");
+    verb.add_flag("--refit-output", options.refit_output, "lsq: fit output matrices anew, layer after layer")
+        ->group("lsq");
     verb.add_option("--sinks", options.sinks, "lsq: first tokens that stay exact")->capture_default_str()->group("lsq");
     verb.add_option_function<std::string>(
             "--metric", [&options](const std::string& name) { options.weighted = name == "weighted"; },
