@@ -246,7 +246,8 @@ def main():
     try:
         recipe = read_recipe(options.recipe)
         if options.fresh:
-            shutil.rmtree(options.work, ignore_errors=True)
+            for made in (*Path(options.work).glob("statistics-*"), Path(options.work) / "model"):
+                shutil.rmtree(made, ignore_errors=True)
             (Path(options.out) / "rows.jsonl").unlink(missing_ok=True)
         for folder in (options.out, options.work):
             Path(folder).mkdir(parents=True, exist_ok=True)

@@ -10,10 +10,8 @@
 #include "model/decoder_layer.h"
 
 namespace mha2mla::calibrate {
-namespace {
 
-/// [1, tokens, hidden]. Reads only the rows that occur: an embedding can be larger than a layer.
-torch::Tensor embed(const checkpoint::Checkpoint& source, const std::vector<int>& tokens) {
+torch::Tensor embed_tokens(const checkpoint::Checkpoint& source, const std::vector<int>& tokens) {
     const auto& config = source.config();
     const checkpoint::Shape shape{config.vocab_size, config.hidden_size};
     const auto width = static_cast<std::size_t>(config.hidden_size);
@@ -33,12 +31,10 @@ torch::Tensor embed(const checkpoint::Checkpoint& source, const std::vector<int>
     return rows;
 }
 
-}  // namespace
-
 LayerWalk::LayerWalk(const checkpoint::Checkpoint& source, const std::vector<std::vector<int>>& windows,
                      const model::ModelOptions& options, const RestOptions& rest)
     : source_(source), options_(options), hidden_(rest) {
-    for (const auto& tokens : windows) hidden_.append(embed(source, tokens));
+    for (const auto& tokens : windows) hidden_.append(embed_tokens(source, tokens));
 }
 
 LayerWalk::LayerWalk(const checkpoint::Checkpoint& source, int next_layer, HiddenStates hidden,
@@ -62,7 +58,8 @@ double LayerWalk::step(std::initializer_list<Visitor> visitors, const std::stop_
     std::int64_t tokens = 0;
     for (std::size_t i = 0; i < hidden_.windows(); ++i) {
         const auto attended = layer->attend(input(i));
-        inverse_squares += attended.to(torch::kFloat64).square().sum(-1).reciprocal().sum().item<double>();
+        const auto squares = attended.to(torch::kFloat64).square().sum(-1);
+        inverse_squares += torch::where(squares > 0, squares.reciprocal(), 0.0).sum().item<double>();
         tokens += attended.size(1);
         hidden_.replace(i, layer->feed_forward(attended));
     }

@@ -14,6 +14,10 @@
 
 namespace mha2mla::calibrate {
 
+/// The embeddings of a window: [1, tokens, hidden], fp32, on the CPU. Reads only the rows that occur: the matrix can be
+/// larger than a layer. Throws Error on an empty window or a token id outside the vocabulary.
+torch::Tensor embed_tokens(const checkpoint::Checkpoint& source, const std::vector<int>& tokens);
+
 /// Carries token windows through a source model one layer at a time, so that only one layer's weights are in memory.
 /// The windows' hidden states rest (HiddenStates) and visit the device one by one.
 class LayerWalk {

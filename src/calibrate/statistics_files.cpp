@@ -113,10 +113,13 @@ CalibrationTokens read_tokens(const fs::path& directory) {
     const auto file = directory / tokens_file;
     const auto json = parse(file, std::size_t{1} << 31);
     using Windows = std::vector<std::vector<int>>;
+    const auto record = read_text(directory);
     try {
-        return {.windows = json.at("windows").get<Windows>(),
-                .origin = read_text(directory).origin,
-                .held_out = json.at("held_out").get<Windows>()};
+        CalibrationTokens tokens{.windows = json.at("windows").get<Windows>(),
+                                 .origin = record.origin,
+                                 .held_out = json.at("held_out").get<Windows>()};
+        if (record_of(tokens) == record) return tokens;
+        throw core::Error({.what = "the tokens are not those that the statistics name", .where = file.string()});
     } catch (const core::Json::exception&) {
         throw core::Error({.what = "not windows of tokens", .where = file.string()});
     }

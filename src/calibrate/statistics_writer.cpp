@@ -47,11 +47,7 @@ auto read_partial(const fs::path& partial, const Read& read) {
 
 }  // namespace
 
-fs::path partial_path(const fs::path& target) {
-    auto path = fs::absolute(target).lexically_normal();
-    if (!path.has_filename()) path = path.parent_path();
-    return path.string() + ".partial";
-}
+fs::path partial_path(const fs::path& target) { return core::absolute_target(target).string() + ".partial"; }
 
 std::optional<CalibrationTokens> interrupted_text(const fs::path& target) {
     if (target.empty() || !fs::exists(partial_path(target))) return std::nullopt;
@@ -122,7 +118,7 @@ void StatisticsWriter::add(const AttentionMoments& moments, const HiddenStates& 
 
 void StatisticsWriter::finish() {
     core::invariant(layers_ == config_.num_hidden_layers, "every layer was measured");
-    fs::remove_all(hidden_directory(partial_, layers_));
+    for (int layer = 0; layer <= layers_; ++layer) fs::remove_all(hidden_directory(partial_, layer));
     core::move_into_place(partial_, target_);
 }
 

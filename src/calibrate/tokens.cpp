@@ -39,12 +39,14 @@ void check_windows(const CalibrationTokens& tokens, int shortest) {
                            .where = "--calibration",
                            .remedy = "pass a longer text, or none to let the model write one"});
     }
-    for (const auto& window : tokens.windows) {
-        if (std::ssize(window) >= shortest) continue;
-        throw core::Error({.what = "a calibration window is too short",
-                           .expected = fmt::format("at least {} tokens", shortest),
-                           .got = fmt::to_string(window.size()),
-                           .where = "--calibration-window"});
+    for (const auto* windows : {&tokens.windows, &tokens.held_out}) {
+        for (const auto& window : *windows) {
+            if (std::ssize(window) >= shortest) continue;
+            throw core::Error({.what = "a calibration window is too short",
+                               .expected = fmt::format("at least {} tokens", shortest),
+                               .got = fmt::to_string(window.size()),
+                               .where = "--calibration-window"});
+        }
     }
 }
 

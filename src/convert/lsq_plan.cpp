@@ -28,9 +28,11 @@ int cached_elements(const ModelConfig& source, const ConversionOptions& options)
     return static_cast<int>(std::lround(ratio * source_elements(source)));
 }
 
-/// Rotary components in shares of a head's pairs, by the share of the cache: what measured best on SmolLM2-135M
-/// (docs/results). The less there is to cache, the more of it the latent deserves.
-int default_components(const ModelConfig& source, double ratio) {
+/// Rotary components of layers that are all alike, in shares of a head's pairs, by the share of the cache: what
+/// measured best on SmolLM2-135M (docs/results). The less there is to cache, the more of it the latent deserves.
+int default_components(const ModelConfig& source, const ConversionOptions& options) {
+    const double ratio = options.kv_rank ? static_cast<double>(*options.kv_rank) / (2 * source.head_dim)
+                                         : options.cache_ratio.value_or(default_cache_ratio);
     struct Step {
         double below;
         double share;
@@ -89,10 +91,11 @@ core::OrderedJson options_of_lsq(const ConversionOptions& options) {
 
 void lay_out_lsq(Plan& plan) {
     const auto& source = plan.source;
-    const auto& lsq = plan.options.lsq;
+    auto& lsq = plan.options.lsq;
     check_options(source, plan.options);
-    const int components = lsq.rope_components.value_or(
-        default_components(source, plan.options.cache_ratio.value_or(default_cache_ratio)));
+    lsq.by_layer = lsq.by_layer && lsq.weighted && !plan.options.kv_rank;
+    const int components = lsq.rope_components.value_or(default_components(source, plan.options));
+    if (!lsq.by_layer) lsq.rope_components = components;
     const auto layers = static_cast<std::size_t>(source.num_hidden_layers);
     checkpoint::MlaConfig mla;
     mla.kv_lora_rank.assign(layers, resolve_rank(source, plan.options, components));

@@ -25,17 +25,15 @@ std::vector<int> component_counts(const Plan& plan, int layer) {
     return counts;
 }
 
-/// Whether the options leave the sizes of layers to the data.
-bool sizes_are_open(const ConversionOptions& options) {
-    return options.lsq.by_layer && options.lsq.weighted && !options.kv_rank;
-}
-
 struct Table {
     std::vector<LayerSize> sizes;  // ascending, `step` apart
     std::size_t at = 0;
 };
 
 Table table_of(const LayerErrors& errors, int smallest, int largest) {
+    const auto fewest = std::min_element(errors.choices.begin(), errors.choices.end(),
+                                         [](const auto& a, const auto& b) { return a.components < b.components; });
+    smallest = std::max(smallest, 2 * fewest->components + 1);
     Table table;
     for (int elements = smallest; elements <= largest; elements += step) {
         const LayerSize size = divide(errors, elements);
@@ -131,7 +129,9 @@ std::vector<LayerSize> allocate(const std::vector<LayerErrors>& layers, int mean
 std::vector<Plan> alternatives_of_lsq(const Plan& plan, const Evidence& evidence, core::Progress& progress,
                                       const std::stop_token& stop) {
     std::vector<Plan> plans{plan};
-    if (!sizes_are_open(plan.options) || evidence.held_out.empty()) return plans;
+    plans[0].options.lsq.by_layer = false;
+    plans[0].options.lsq.rope_components = plan.target.mla().qk_rope_head_dim.at(0) / 2;
+    if (!plan.options.lsq.by_layer || evidence.held_out.empty()) return plans;
     std::vector<LayerErrors> errors;
     const int layers = plan.source.num_hidden_layers;
     progress.begin("sizing layers", layers);

@@ -65,7 +65,7 @@ calibrate::MomentOptions moment_options(const ConversionOptions& options) {
 
 calibrate::RestOptions rest_options(const ConvertRequest& request) {
     return {.memory_bytes = request.memory_bytes,
-            .spill_directory = std::filesystem::absolute(request.target).parent_path()};
+            .spill_directory = core::absolute_target(request.target).parent_path()};
 }
 
 /// The statistics that a conversion works from: those that the request names, or new ones, which last as long as this
@@ -75,7 +75,7 @@ public:
     Measurements(const Checkpoint& source, const Plan& plan, const ConvertRequest& request)
         : source_(source), options_(moment_options(plan.options)), request_(request), path_(request.statistics) {
         if (!path_.empty()) return;
-        scratch_.emplace(request.target.string() + ".statistics", true);
+        scratch_.emplace(core::absolute_target(request.target).string() + ".statistics", true);
         path_ = scratch_->path() / "statistics";
     }
 

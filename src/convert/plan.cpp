@@ -1,6 +1,9 @@
 #include "convert/plan.h"
 
 #include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <fmt/format.h>
 
 #include "convert/method.h"
 #include "core/error.h"
@@ -57,6 +60,11 @@ Plan make_plan(const ModelConfig& source, const ConversionOptions& options) {
         throw core::Error({.what = "the model is already converted",
                            .expected = "a model with multi-head or grouped-query attention",
                            .got = "multi-head latent attention"});
+    }
+    constexpr int widest = 1 << 20;
+    if (options.kv_rank && std::abs(std::int64_t{*options.kv_rank}) > widest) {
+        reject("--kv-rank", "the latent width per KV head is out of range", fmt::format("1..{}", widest),
+               std::to_string(*options.kv_rank));
     }
     Plan plan{.options = options, .source = source, .target = source};
     plan.target.model_type = "mha2mla";

@@ -4,8 +4,10 @@
 #include <cmath>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <limits>
 #include <string>
 
+#include "calibrate/layer_walk.h"
 #include "convert/method.h"
 #include "model/layers.h"
 
@@ -27,12 +29,9 @@ struct Candidate {
 };
 
 std::vector<Candidate> make_candidates(const std::vector<Plan>& plans, const Evidence& evidence) {
-    const auto& config = evidence.source.config();
-    const model::Weights weights(evidence.source, model_options(evidence));
-    model::Embedding embed(weights.under("model.embed_tokens"), config.vocab_size, config.hidden_size);
     std::vector<Tensor> hidden;
     for (const auto& window : evidence.held_out) {
-        hidden.push_back(embed(torch::tensor(window, torch::kInt64).to(evidence.device).unsqueeze(0)));
+        hidden.push_back(calibrate::embed_tokens(evidence.source, window).to(evidence.device));
     }
     std::vector<Candidate> candidates;
     for (const auto& plan : plans) candidates.push_back({plan, hidden});
@@ -74,7 +73,8 @@ std::vector<double> perplexities(const std::vector<Candidate>& candidates, const
         for (std::size_t w = 0; w < evidence.held_out.size(); ++w) {
             sum += mean_loss(norm(candidate.hidden[w])[0], output, evidence.held_out[w]);
         }
-        result.push_back(std::exp(sum / static_cast<double>(evidence.held_out.size())));
+        const double perplexity = std::exp(sum / static_cast<double>(evidence.held_out.size()));
+        result.push_back(std::isfinite(perplexity) ? perplexity : std::numeric_limits<double>::infinity());
     }
     return result;
 }

@@ -40,11 +40,6 @@ void write_all(int descriptor, std::size_t offset, std::span<const std::byte> by
     }
 }
 
-fs::path absolute_target(fs::path target) {
-    target = fs::absolute(target).lexically_normal();
-    return target.has_filename() ? target : target.parent_path();
-}
-
 }  // namespace
 
 MappedFile::MappedFile(const fs::path& path) : path_(path) {
@@ -157,6 +152,11 @@ void write_text(const fs::path& path, std::string_view text) {
     OutputFile file(path);
     file.write_at(0, std::as_bytes(std::span(text)));
     file.sync_and_close();
+}
+
+fs::path absolute_target(fs::path target) {
+    target = fs::absolute(target).lexically_normal();
+    return target.has_filename() ? target : target.parent_path();
 }
 
 void move_into_place(const fs::path& directory, const fs::path& target) {

@@ -66,6 +66,9 @@ private:
 /// Writes the text to a new file and flushes it to the disk.
 void write_text(const std::filesystem::path& path, std::string_view text);
 
+/// The absolute path of something to be written; a slash at its end does not count.
+std::filesystem::path absolute_target(std::filesystem::path target);
+
 /// Renames a directory to `target`, which does not exist yet, and flushes both names to the disk. Throws Error.
 void move_into_place(const std::filesystem::path& directory, const std::filesystem::path& target);
 

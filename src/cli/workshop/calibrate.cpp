@@ -7,6 +7,7 @@
 #include "cli/session.h"
 #include "cli/workshop/calibration_text.h"
 #include "core/error.h"
+#include "core/file.h"
 #include "core/memory.h"
 #include "core/progress.h"
 #include "model/options.h"
@@ -37,9 +38,15 @@ void print_report(const calibrate::TokensRecord& text, const std::vector<double>
 void calibrate_model(CalibrateCommand& command, Session& session) {
     auto& options = command.calibration;
     const auto source = checkpoint::Checkpoint::open(command.source);
+    if (source.config().is_mla()) {
+        throw core::Error({.what = "the model is already converted",
+                           .expected = "a model with multi-head or grouped-query attention",
+                           .got = "multi-head latent attention",
+                           .where = command.source});
+    }
     options.device = model::parse_device(command.device);
     checkpoint::check_target(options.statistics, false);
-    options.rest.spill_directory = std::filesystem::absolute(options.statistics).parent_path();
+    options.rest.spill_directory = core::absolute_target(options.statistics).parent_path();
     auto text = calibration_text(source, command.text, options.statistics, session);
     if (text.held_out.empty()) calibrate::hold_out(text);
     calibrate::Calibration calibration(source, text, options);

@@ -52,7 +52,6 @@ void apply_selection(const std::vector<std::string>& words, convert::ConversionO
     if (takes_file) options.rank_table = words[1];
 }
 
-/// A number, or none for "auto".
 /// A number, or nothing for "auto".
 std::optional<int> count_or_auto(const char* option, const std::string& text) {
     if (text == "auto") return std::nullopt;
@@ -108,6 +107,9 @@ std::string plan_text(const convert::Plan& plan) {
         const auto l = static_cast<std::size_t>(layer);
         text += fmt::format("  layer {:2}: latent {:4} + rotary {} x {} = {:4}\n", layer, mla.kv_lora_rank[l],
                             mla.num_rope_key_heads, mla.qk_rope_head_dim[l], mla.cached_elements(layer));
+    }
+    if (plan.options.method == "lsq" && plan.options.lsq.by_layer) {
+        text += "these sums stand; the layers will share them by what each loses on calibration text\n";
     }
     return text + fmt::format("KV cache: {:.2f} % less\n", 100 * (1 - plan.cache_ratio()));
 }
@@ -193,7 +195,9 @@ void add_shared_key_options(CLI::App& verb, convert::ConversionOptions& options)
                 options.lsq.rope_components = options.transmla.rope_components =
                     count_or_auto("--rope-components", count);
             },
-            "lsq, transmla: rotary pairs of the shared key; default auto: by each layer's errors (lsq)")
+            "lsq, transmla: rotary pairs of the shared key; default auto: by the errors of each layer, or (lsq "
+            "--no-by-layer, "
+            "transmla) by the size of the cache")
         ->type_name("N|auto")
         ->group("lsq, transmla");
 }
