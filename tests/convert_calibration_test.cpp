@@ -93,14 +93,14 @@ TEST(Calibration, MixesTextsAndRecordsThem) {
     ASSERT_EQ(run(with({"calibrate", model, directory / "a", "--calibration", text, "--calibration", lines}, small))
                   .exit_code,
               0);
-    const auto windows = core::parse_json(core::read_text(directory / "a/tokens.json"), "tokens.json");
-    const auto decoded = [&](std::size_t window) {
+    const auto tokens = core::parse_json(core::read_text(directory / "a/tokens.json"), "tokens.json");
+    const auto decoded = [&](const core::Json& window) {
         std::vector<std::string> arguments{"tokenize", model, "--json", "--decode"};
-        for (const auto& id : windows[window]) arguments.push_back(std::to_string(id.get<int>()));
+        for (const auto& id : window) arguments.push_back(std::to_string(id.get<int>()));
         return run(arguments).json()["text"].get<std::string>();
     };
-    EXPECT_THAT(decoded(0), HasSubstr("cat sat on the mat\n"));
-    EXPECT_THAT(decoded(1), HasSubstr("den<|endoftext|>the hen")) << "documents are told apart";
+    EXPECT_THAT(decoded(tokens["windows"][0]), HasSubstr("cat sat on the mat\n"));
+    EXPECT_THAT(decoded(tokens["held_out"][0]), HasSubstr("den<|endoftext|>the hen")) << "documents are told apart";
 }
 
 struct BadText {
