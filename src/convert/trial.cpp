@@ -9,6 +9,7 @@
 
 #include "calibrate/layer_walk.h"
 #include "convert/method.h"
+#include "core/error.h"
 #include "model/layers.h"
 
 namespace mha2mla::convert {
@@ -117,7 +118,13 @@ std::vector<double> try_plans(const std::vector<Plan>& plans, const Evidence& ev
 
 Plan best_plan(const std::vector<Plan>& plans, const Evidence& evidence, core::Progress& progress,
                const std::stop_token& stop) {
-    if (plans.size() == 1 || evidence.held_out.empty()) return plans.front();
+    if (plans.size() == 1) return plans.front();
+    if (evidence.held_out.empty()) {
+        throw core::Error({.what = "a choice is left to the calibration, and no window was held out to judge it by",
+                           .expected = "2 windows or more, or the choice made with --no-by-layer or --freqfold N",
+                           .got = "1 window",
+                           .where = "--calibration"});
+    }
     const auto result = try_plans(plans, evidence, progress, stop);
     return plans[static_cast<std::size_t>(std::min_element(result.begin(), result.end()) - result.begin())];
 }

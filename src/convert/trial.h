@@ -34,7 +34,8 @@ model::DecoderLayer make_converted_layer(const checkpoint::Checkpoint& source, c
 std::vector<double> try_plans(const std::vector<Plan>& plans, const Evidence& evidence, core::Progress& progress,
                               const std::stop_token& stop);
 
-/// The plan that does best in that trial; of equals, or without held-out windows, the first.
+/// The plan that does best in that trial; of equals the first. Throws Error where there is more than one plan and no
+/// held-out window, and Cancelled.
 Plan best_plan(const std::vector<Plan>& plans, const Evidence& evidence, core::Progress& progress,
                const std::stop_token& stop);
 
