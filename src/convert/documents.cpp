@@ -22,7 +22,7 @@ std::string name_of_model(const std::filesystem::path& source) {
 std::string method_in_words(const ConversionOptions& options) {
     if (options.method == "lsq") {
         return fmt::format("Method `lsq` (calibrated least squares), {}, {} exact tokens",
-                           options.lsq.by_layer ? "sizes by layer" : "equal layers", options.lsq.sinks);
+                           *options.lsq.by_layer ? "sizes by layer" : "equal layers", options.lsq.sinks);
     }
     if (options.method == "transmla") {
         return fmt::format("Method `transmla` (arXiv 2502.07864): {} rotary pairs in one shared key, FreqFold {}",

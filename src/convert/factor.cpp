@@ -51,6 +51,12 @@ torch::Tensor output_of_constant(const torch::Tensor& output_weight, const torch
     return output_weight.mv(of_query_heads.flatten());
 }
 
+torch::Tensor precise(const torch::Tensor& tensor) { return tensor.to(torch::kCPU, torch::kFloat64); }
+
+torch::Tensor bias_or_zero(const torch::Tensor& bias, std::int64_t size) {
+    return bias.defined() ? precise(bias) : torch::zeros({size}, torch::kFloat64);
+}
+
 double kept_energy(const torch::Tensor& weight, const torch::Tensor& approximation) {
     const double total = weight.square().sum().to(torch::kFloat64).item<double>();
     if (total == 0) return 1;

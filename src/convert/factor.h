@@ -29,6 +29,11 @@ torch::Tensor interleave_heads(const torch::Tensor& keys, const torch::Tensor& v
 /// What a constant [G d] in the values adds to the layer's output: attention weights sum to 1. [E]
 torch::Tensor output_of_constant(const torch::Tensor& output_weight, const torch::Tensor& value, std::int64_t kv_heads);
 
+/// fp64 on the CPU.
+torch::Tensor precise(const torch::Tensor& tensor);
+/// The bias in fp64, zeros where there is none.
+torch::Tensor bias_or_zero(const torch::Tensor& bias, std::int64_t size);
+
 /// 1 - ||W - approximation||² / ||W||²; 1 where W is empty or zero.
 double kept_energy(const torch::Tensor& weight, const torch::Tensor& approximation);
 

@@ -1,5 +1,7 @@
 #include "convert/lsq_layer.h"
 
+#include "convert/factor.h"
+
 namespace mha2mla::convert {
 namespace {
 
@@ -8,11 +10,14 @@ using torch::Tensor;
 
 constexpr double diagonal_share = 0.02;  // of the input covariance, against too little calibration text
 
-/// X = Cc / tr Cc + Ck / tr Ck + Cv / tr Cv, shrunk a little to its diagonal.
-Tensor input_covariance(const AttentionMoments& moments, bool weighted) {
+/// X = Cc / tr Cc + Ck / tr Ck + Cv / tr Cv, shrunk a little to its diagonal. Where the latent holds the mean too, Cc
+/// and Cv are about zero: keys lose nothing by a constant, values do.
+Tensor input_covariance(const AttentionMoments& moments, bool weighted, bool centred) {
     const auto unit = [](const Tensor& c) { return c / c.trace().clamp_min(1e-300); };
-    auto x = unit(moments.token_covariance);
-    if (weighted) x = x + unit(moments.key_covariance) + unit(moments.value_covariance);
+    const auto mean = centred ? torch::zeros_like(moments.token_covariance)
+                              : torch::outer(moments.input_mean, moments.input_mean);
+    auto x = unit(moments.token_covariance + mean);
+    if (weighted) x = x + unit(moments.key_covariance) + unit(moments.value_covariance + mean);
     return (1 - diagonal_share) * x + diagonal_share * torch::diag(torch::diag(x));
 }
 
@@ -61,18 +66,15 @@ WeightedProblem latent_problem(const LayerTask& task, const LsqLayer& layer) {
     const auto identity = torch::eye(config.head_dim, torch::kFloat64).repeat({kv_heads, 1, 1});
     return {.keys = layer.keys,
             .values = layer.values,
-            .key_metric_Gdd = weighted ? key_metric(*task.moments, layer.compensation, kv_heads) : identity,
-            .value_metric_Gdd = weighted ? sum_groups(output_HEd.transpose(1, 2).bmm(output_HEd), kv_heads) : identity,
-            .input_covariance = input_covariance(*task.moments, weighted)};
+            .key_metric = make_metric(weighted ? key_metric(*task.moments, layer.compensation, kv_heads) : identity),
+            .value_metric =
+                make_metric(weighted ? sum_groups(output_HEd.transpose(1, 2).bmm(output_HEd), kv_heads) : identity),
+            .input_root = root_of(input_covariance(*task.moments, weighted, latent_is_centred(task.plan)))};
 }
 
 }  // namespace
 
-Tensor precise(const Tensor& tensor) { return tensor.to(torch::kCPU, torch::kFloat64); }
-
-Tensor bias_or_zero(const Tensor& bias, std::int64_t size) {
-    return bias.defined() ? precise(bias) : torch::zeros({size}, torch::kFloat64);
-}
+bool latent_is_centred(const Plan& plan) { return plan.target.attention_bias; }
 
 LsqLayer make_lsq_layer(const LayerTask& task) {
     const auto& moments = *task.moments;
@@ -86,6 +88,14 @@ LsqLayer make_lsq_layer(const LayerTask& task) {
     layer.rotary = rotary_problem(task, layer);
     layer.latent = latent_problem(task, layer);
     return layer;
+}
+
+RotaryComponents rotary_components(const LsqLayer& layer, const Plan& plan, int index) {
+    const auto& mla = plan.target.mla();
+    const auto at = static_cast<std::size_t>(index);
+    const auto& pairs = mla.rope_pairs.at(at);
+    return pairs.empty() ? choose_components(layer.rotary, mla.qk_rope_head_dim.at(at) / 2)
+                         : components_of(layer.rotary, pairs.front());
 }
 
 Tensor residual_keys(const LsqLayer& layer, const RotaryComponents& rotary) {

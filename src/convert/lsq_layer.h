@@ -16,12 +16,13 @@ struct LsqLayer {
 };
 LsqLayer make_lsq_layer(const LayerTask& task);
 
+/// Whether the constants of keys and values are biases of the projections; else the latent holds them.
+bool latent_is_centred(const Plan& plan);
+
+/// The rotary components of layer `index`: of the frequencies that the plan names, else as many as it wants.
+RotaryComponents rotary_components(const LsqLayer& layer, const Plan& plan, int index);
+
 /// What the keys are without their rotary components: [G d, E].
 torch::Tensor residual_keys(const LsqLayer& layer, const RotaryComponents& rotary);
-
-/// fp64 on the CPU.
-torch::Tensor precise(const torch::Tensor& tensor);
-/// The bias in fp64, zeros where there is none.
-torch::Tensor bias_or_zero(const torch::Tensor& bias, std::int64_t size);
 
 }  // namespace mha2mla::convert

@@ -8,18 +8,20 @@ namespace {
 
 using torch::Tensor;
 
-/// kv_a: the centred latent, then the rotary key, centred where the mean keeps its RoPE elsewhere.
+/// kv_a: the latent, then the rotary key, centred where the mean keeps its RoPE elsewhere.
 void add_down(ConvertedAttention& out, const LayerTask& task, const LsqLayer& layer, const WeightedFactors& factors,
               const RotaryComponents& rotary) {
+    out.tensors["self_attn.kv_a_proj_with_mqa.weight"] = torch::cat({factors.down, rotary.to_key.mm(layer.keys)});
+    if (!latent_is_centred(task.plan)) return;
     const auto key_bias = bias_or_zero(task.source.k_bias, layer.keys.size(0));
     const auto constant = task.plan.options.lsq.mean_key ? key_bias - layer.mean_key : key_bias;
-    out.tensors["self_attn.kv_a_proj_with_mqa.weight"] = torch::cat({factors.down, rotary.to_key.mm(layer.keys)});
     out.tensors["self_attn.kv_a_proj_with_mqa.bias"] =
         torch::cat({-factors.down.mv(layer.input_mean), rotary.to_key.mv(constant)});
 }
 
 void add_output(ConvertedAttention& out, const LayerTask& task, const LsqLayer& layer) {
     out.tensors["self_attn.o_proj.weight"] = task.source.o_weight;
+    if (!latent_is_centred(task.plan)) return;
     out.tensors["self_attn.o_proj.bias"] =
         bias_or_zero(task.source.o_bias, task.plan.source.hidden_size) +
         output_of_constant(precise(task.source.o_weight), layer.mean_value, task.plan.source.num_key_value_heads);
@@ -41,7 +43,7 @@ ConvertedAttention convert_lsq(const LayerTask& task) {
     const auto& mla = task.plan.target.mla();
     const auto index = static_cast<std::size_t>(task.layer);
     const LsqLayer layer = make_lsq_layer(task);
-    const auto rotary = choose_components(layer.rotary, mla.qk_rope_head_dim.at(index) / 2);
+    const auto rotary = rotary_components(layer, task.plan, task.layer);
     auto problem = layer.latent;
     problem.keys = residual_keys(layer, rotary);
     const auto factors = factorize(problem, mla.kv_lora_rank.at(index));
@@ -49,7 +51,9 @@ ConvertedAttention convert_lsq(const LayerTask& task) {
     ConvertedAttention out;
     out.rope_pairs = {rotary.pairs};
     out.tensors["self_attn.q_proj.weight"] = task.source.q_weight;
-    out.tensors["self_attn.q_proj.bias"] = bias_or_zero(task.source.q_bias, task.source.q_weight.size(0));
+    if (latent_is_centred(task.plan)) {
+        out.tensors["self_attn.q_proj.bias"] = bias_or_zero(task.source.q_bias, task.source.q_weight.size(0));
+    }
     add_down(out, task, layer, factors, rotary);
     out.tensors["self_attn.kv_b_proj.weight"] =
         interleave_heads(factors.key_up, factors.value_up, task.plan.source.num_key_value_heads);

@@ -11,6 +11,7 @@ namespace {
 
 using torch::Tensor;
 
+constexpr double rounding = 1e-14;
 constexpr double eigenvalue_floor = 1e-5;  // of the largest: roots of metrics stay invertible
 
 /// A component before it is chosen: a frequency and the complex mix of heads.
@@ -62,20 +63,12 @@ void set_complex(Tensor& matrix, const Place& y, const Place& x, c10::complex<do
     matrix.index_put_({y[1], x[1]}, z.real());
 }
 
-/// Symmetric square root and its inverse of each block [G, d, d].
-std::pair<Tensor, Tensor> roots(const Tensor& metric_Gdd) {
-    const auto [values, vectors] = torch::linalg_eigh(metric_Gdd);
-    const auto floor = values.amax(-1, true) * eigenvalue_floor;
-    const auto root = torch::maximum(values, floor).clamp_min(1e-300).sqrt().unsqueeze(1);
-    return {(vectors * root).matmul(vectors.transpose(1, 2)), (vectors / root).matmul(vectors.transpose(1, 2))};
-}
-
 /// Block-diagonal [G, d, d] times a matrix of G d rows.
 Tensor times_blocks(const Tensor& blocks_Gdd, const Tensor& matrix) {
     return blocks_Gdd.bmm(matrix.unflatten(0, {blocks_Gdd.size(0), blocks_Gdd.size(1)})).flatten(0, 1);
 }
 
-/// The eigenvectors of M X Mᵀ, M [rows, E], with the `rank` largest energies, as columns, and the share of the others.
+/// The eigenvectors of A Aᵀ with the `rank` largest energies, as columns, and the share of the others.
 struct Leading {
     Tensor vectors;
     double lost = 0;
@@ -86,41 +79,70 @@ double share_of_others(const Tensor& ascending, std::int64_t rank) {
     return (others.sum() / ascending.sum().clamp_min(1e-300)).item<double>();
 }
 
-Leading leading_of_rows(const Tensor& stack, const Tensor& covariance, std::int64_t rank) {
-    const auto [energies, vectors] = torch::linalg_eigh(stack.mm(covariance).mm(stack.t()));
-    return {vectors.slice(1, vectors.size(1) - rank).flip(1), share_of_others(energies, rank)};  // eigh sorts upwards
-}
-
-/// The same where M has more rows than columns (multi-head attention: 2 G d > E): with A = M X^1/2 and AᵀA v = e v, the
-/// vectors are A v / sqrt(e). Those without energy are zero: they add nothing to the factors.
-Leading leading_of_columns(const Tensor& stack, const Tensor& covariance, std::int64_t rank) {
-    constexpr double floor = 1e-14;  // of the largest energy: rounding
-    const auto [sizes, axes] = torch::linalg_eigh(covariance);
-    const auto root = stack.mm(axes * sizes.clamp_min(0).sqrt());
-    const auto [energies, vectors] = torch::linalg_eigh(root.t().mm(root));
-    const auto kept = energies.slice(0, energies.size(0) - rank).flip(0);
+/// Where A has more rows than columns (multi-head attention: 2 G d > E), AᵀA is the smaller: of its v with energy e, A v
+/// / sqrt(e). Those without energy are zero: they add nothing to the factors.
+Leading leading_of(const Tensor& a, std::int64_t rank) {
+    const bool wide = a.size(0) <= a.size(1);
+    const auto [energies, vectors] = torch::linalg_eigh(wide ? a.mm(a.t()) : a.t().mm(a));
+    const auto kept = vectors.slice(1, vectors.size(1) - rank).flip(1);  // eigh sorts upwards
+    if (wide) return {kept, share_of_others(energies, rank)};
+    const auto sizes = energies.slice(0, energies.size(0) - rank).flip(0);
     const auto scale =
-        torch::where(kept > floor * energies.max(), kept.clamp_min(1e-300).rsqrt(), torch::zeros_like(kept));
-    return {root.mm(vectors.slice(1, vectors.size(1) - rank).flip(1)) * scale, share_of_others(energies, rank)};
-}
-
-Leading leading_of(const Tensor& stack, const Tensor& covariance, std::int64_t rank) {
-    return stack.size(0) <= stack.size(1) ? leading_of_rows(stack, covariance, rank)
-                                          : leading_of_columns(stack, covariance, rank);
+        torch::where(sizes > rounding * energies.max(), sizes.clamp_min(1e-300).rsqrt(), torch::zeros_like(sizes));
+    return {a.mm(kept) * scale, share_of_others(energies, rank)};
 }
 
 /// Keys and values in the units of their metrics: M = [L_k^1/2 K; L_v^1/2 V].
-struct WeightedStack {
-    explicit WeightedStack(const WeightedProblem& problem) {
-        const auto [key_root, key_unroot] = roots(problem.key_metric_Gdd);
-        const auto [value_root, value_unroot] = roots(problem.value_metric_Gdd);
-        rows = torch::cat({times_blocks(key_root, problem.keys), times_blocks(value_root, problem.values)});
-        key_inverse = key_unroot;
-        value_inverse = value_unroot;
+Tensor weighted_rows(const WeightedProblem& problem) {
+    return torch::cat({times_blocks(problem.key_metric.root_Gdd, problem.keys),
+                       times_blocks(problem.value_metric.root_Gdd, problem.values)});
+}
+
+/// The candidates of all frequencies, those whose loss would cost most first.
+std::vector<Candidate> ranked_candidates(const RotaryProblem& problem) {
+    std::vector<Candidate> candidates;
+    for (std::int64_t pair = 0; pair < problem.weight_GP.size(1); ++pair) add_candidates(problem, pair, candidates);
+    std::stable_sort(candidates.begin(), candidates.end(),
+                     [](const Candidate& a, const Candidate& b) { return a.cost > b.cost; });
+    return candidates;
+}
+
+/// Writes candidate `c` of `kept` into its rows and columns.
+void place(const Candidate& candidate, std::int64_t c, RotaryComponents& kept) {
+    const auto count = kept.to_key.size(0) / 2;
+    const auto kv_heads = candidate.mix_G.size(0);
+    const auto width = kept.to_key.size(1) / kv_heads;
+    const auto group = kept.factor_HC2.size(0) / kv_heads;
+    const Place component{c, c + count};
+    for (std::int64_t g = 0; g < kv_heads; ++g) {
+        const auto mix = candidate.mix_G[g].item<c10::complex<double>>();
+        const Place key{g * width + candidate.pair, g * width + width / 2 + candidate.pair};
+        set_complex(kept.to_key, component, key, candidate.to_G[g].item<c10::complex<double>>());
+        set_complex(kept.from_key, key, component, mix);
+        kept.factor_HC2.slice(0, g * group, (g + 1) * group).select(1, c) =
+            torch::tensor({mix.real(), -mix.imag()}, torch::kFloat64);
     }
-    Tensor rows;
-    Tensor key_inverse, value_inverse;  // of the roots
-};
+}
+
+/// Keeps the first `count` candidates and loses the others.
+RotaryComponents keep_first(const RotaryProblem& problem, const std::vector<Candidate>& candidates,
+                            std::int64_t count) {
+    const auto rows = problem.weight_GP.size(0) * 2 * problem.weight_GP.size(1);
+    RotaryComponents kept{.pairs = {},
+                          .to_key = torch::zeros({2 * count, rows}, torch::kFloat64),
+                          .from_key = torch::zeros({rows, 2 * count}, torch::kFloat64),
+                          .factor_HC2 = torch::zeros({problem.query_heads, count, 2}, torch::kFloat64)};
+    for (std::int64_t c = 0; c < std::ssize(candidates); ++c) {
+        const auto& candidate = candidates[static_cast<std::size_t>(c)];
+        if (c >= count) {
+            kept.lost += candidate.lost;
+            continue;
+        }
+        kept.pairs.push_back(candidate.pair);
+        place(candidate, c, kept);
+    }
+    return kept;
+}
 
 }  // namespace
 
@@ -142,55 +164,53 @@ Compensation compensate(const calibrate::PairMoments& moments, bool solve) {
 }
 
 RotaryComponents choose_components(const RotaryProblem& problem, std::int64_t count) {
-    const auto kv_heads = problem.weight_GP.size(0);
-    const auto pairs = problem.weight_GP.size(1);
-    std::vector<Candidate> candidates;
-    for (std::int64_t pair = 0; pair < pairs; ++pair) add_candidates(problem, pair, candidates);
+    const auto candidates = ranked_candidates(problem);
     core::invariant(count <= std::ssize(candidates), "a plan keeps no more components than there are");
-    std::stable_sort(candidates.begin(), candidates.end(),
-                     [](const Candidate& a, const Candidate& b) { return a.cost > b.cost; });
-    RotaryComponents kept;
-    for (std::size_t c = static_cast<std::size_t>(count); c < candidates.size(); ++c) kept.lost += candidates[c].lost;
-    const auto width = 2 * pairs;
-    kept.to_key = torch::zeros({2 * count, kv_heads * width}, torch::kFloat64);
-    kept.from_key = torch::zeros({kv_heads * width, 2 * count}, torch::kFloat64);
-    kept.factor_HC2 = torch::zeros({problem.query_heads, count, 2}, torch::kFloat64);
-    const auto group = problem.query_heads / kv_heads;
-    for (std::int64_t c = 0; c < count; ++c) {
-        const auto& candidate = candidates[static_cast<std::size_t>(c)];
-        kept.pairs.push_back(candidate.pair);
-        for (std::int64_t g = 0; g < kv_heads; ++g) {
-            const auto mix = candidate.mix_G[g].item<c10::complex<double>>();
-            const Place component{c, c + count};
-            const Place key{g * width + candidate.pair, g * width + pairs + candidate.pair};
-            set_complex(kept.to_key, component, key, candidate.to_G[g].item<c10::complex<double>>());
-            set_complex(kept.from_key, key, component, mix);
-            kept.factor_HC2.slice(0, g * group, (g + 1) * group).select(1, c) =
-                torch::tensor({mix.real(), -mix.imag()}, torch::kFloat64);
-        }
+    return keep_first(problem, candidates, count);
+}
+
+RotaryComponents components_of(const RotaryProblem& problem, const std::vector<int>& pairs) {
+    auto candidates = ranked_candidates(problem);
+    auto next = candidates.begin();
+    for (const int pair : pairs) {
+        const auto found = std::find_if(next, candidates.end(), [&](const Candidate& c) { return c.pair == pair; });
+        core::invariant(found != candidates.end(), "a plan names frequencies that there are");
+        std::rotate(next, found, found + 1);
+        ++next;
     }
-    return kept;
+    return keep_first(problem, candidates, std::ssize(pairs));
+}
+
+Metric make_metric(const Tensor& metric_Gdd) {
+    const auto [values, vectors] = torch::linalg_eigh(metric_Gdd);
+    const auto floor = values.amax(-1, true) * eigenvalue_floor;
+    const auto root = torch::maximum(values, floor).clamp_min(1e-300).sqrt().unsqueeze(1);
+    return {(vectors * root).matmul(vectors.transpose(1, 2)), (vectors / root).matmul(vectors.transpose(1, 2))};
+}
+
+Tensor root_of(const Tensor& covariance) {
+    const auto floor = covariance.diagonal().mean() * rounding;
+    return torch::linalg_cholesky(covariance + torch::diag(floor.clamp_min(1e-300).expand(covariance.size(0))));
 }
 
 WeightedFactors factorize(const WeightedProblem& problem, std::int64_t rank) {
-    const WeightedStack stack(problem);
-    const auto [leading, lost] = leading_of(stack.rows, problem.input_covariance, rank);
+    const auto rows = weighted_rows(problem);
+    const auto [leading, lost] = leading_of(rows.mm(problem.input_root), rank);
     const auto key_rows = problem.keys.size(0);
-    return {.down = leading.t().mm(stack.rows),
-            .key_up = times_blocks(stack.key_inverse, leading.slice(0, 0, key_rows)),
-            .value_up = times_blocks(stack.value_inverse, leading.slice(0, key_rows)),
+    return {.down = leading.t().mm(rows),
+            .key_up = times_blocks(problem.key_metric.inverse_Gdd, leading.slice(0, 0, key_rows)),
+            .value_up = times_blocks(problem.value_metric.inverse_Gdd, leading.slice(0, key_rows)),
             .lost = lost};
 }
 
 Tensor errors_by_rank(const WeightedProblem& problem, const Tensor& key_inputs, const Tensor& value_inputs) {
-    const WeightedStack stack(problem);
-    const auto most = std::min(stack.rows.size(0), stack.rows.size(1));
-    const auto vectors = leading_of(stack.rows, problem.input_covariance, most).vectors;
-    const auto coordinates = vectors.t().mm(stack.rows);
+    const auto rows = weighted_rows(problem);
+    const auto vectors = leading_of(rows.mm(problem.input_root), std::min(rows.size(0), rows.size(1))).vectors;
+    const auto coordinates = vectors.t().mm(rows);
     const auto key_rows = problem.keys.size(0);
     // What direction i costs together with direction j, when neither is kept.
-    const auto pair_costs = [&](const Tensor& inputs, const Tensor& rows) {
-        return coordinates.mm(inputs).mm(coordinates.t()) * rows.t().mm(rows);
+    const auto pair_costs = [&](const Tensor& inputs, const Tensor& side) {
+        return coordinates.mm(inputs).mm(coordinates.t()) * side.t().mm(side);
     };
     const auto costs =
         pair_costs(key_inputs, vectors.slice(0, 0, key_rows)) + pair_costs(value_inputs, vectors.slice(0, key_rows));

@@ -37,17 +37,30 @@ struct RotaryProblem {
 };
 /// Keeps the `count` components whose loss would cost most.
 RotaryComponents choose_components(const RotaryProblem& problem, std::int64_t count);
+/// Keeps one component of each of these frequencies, the one whose loss would cost most.
+RotaryComponents components_of(const RotaryProblem& problem, const std::vector<int>& pairs);
+
+/// How errors of keys or values count: a block-diagonal metric, taken apart once.
+struct Metric {
+    torch::Tensor root_Gdd;     ///< symmetric square root
+    torch::Tensor inverse_Gdd;  ///< of the root
+};
+/// Of symmetric positive blocks [G, d, d]. Eigenvalues below 1e-5 of the largest of their block are raised to it.
+Metric make_metric(const torch::Tensor& metric_Gdd);
+
+/// Of symmetric X [n, n] >= 0: a root with root rootᵀ = X, [n, n]. Cholesky's: eigenvectors of E x E take minutes.
+torch::Tensor root_of(const torch::Tensor& covariance);
 
 /// down [R, E], key_up [G d, R], value_up [G d, R]: the best joint factors of keys [G d, E] and values [G d, E] where
-/// errors count by the block-diagonal metrics [G, d, d] and inputs by their covariance [E, E].
+/// errors count by their metrics and inputs by their covariance [E, E], given by a root of it.
 struct WeightedFactors {
     torch::Tensor down, key_up, value_up;
     double lost = 0;  ///< share of the weighted energy that no factors of this rank keep
 };
 struct WeightedProblem {
     torch::Tensor keys, values;
-    torch::Tensor key_metric_Gdd, value_metric_Gdd;
-    torch::Tensor input_covariance;
+    Metric key_metric, value_metric;
+    torch::Tensor input_root;
 };
 WeightedFactors factorize(const WeightedProblem& problem, std::int64_t rank);
 

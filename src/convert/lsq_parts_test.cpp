@@ -1,5 +1,6 @@
 #include "convert/lsq_parts.h"
 
+#include <algorithm>
 #include <cmath>
 #include <gtest/gtest.h>
 
@@ -129,21 +130,49 @@ TEST(RotaryComponents, LoseWhatTheFrequenciesCostUntilAllAreKept) {
     }
 }
 
+TEST(RotaryComponents, OfGivenFrequenciesAreTheBestOfEach) {
+    torch::manual_seed(12);
+    const auto problem = rotary_problem(true);
+    const auto given = components_of(problem, {2, 0});
+    EXPECT_EQ(given.pairs, (std::vector<int>{2, 0}));
+    const auto free = choose_components(problem, 6);
+    for (std::int64_t c = 0; c < 2; ++c) {
+        const auto best = std::find(free.pairs.begin(), free.pairs.end(), given.pairs[static_cast<std::size_t>(c)]);
+        const auto row = best - free.pairs.begin();
+        EXPECT_TRUE(torch::equal(given.to_key[c], free.to_key[row]));
+        EXPECT_TRUE(torch::equal(given.from_key.select(1, c + 2), free.from_key.select(1, row + 6)));
+    }
+    EXPECT_GT(given.lost, choose_components(problem, 2).lost * (1 - 1e-12));
+    EXPECT_LT(given.lost, problem.lost_P.sum().item<double>());
+}
+
+TEST(Metric, RootsMultiplyToIt) {
+    torch::manual_seed(13);
+    const auto blocks = positive({2, 3, 3});
+    const auto metric = make_metric(blocks);
+    EXPECT_LT(difference(metric.root_Gdd.bmm(metric.root_Gdd), blocks), 1e-9);
+    EXPECT_LT(difference(metric.root_Gdd.bmm(metric.inverse_Gdd), torch::eye(3, torch::kFloat64).expand({2, 3, 3})),
+              1e-9);
+    const auto covariance = positive({5, 5});
+    EXPECT_LT(difference(root_of(covariance).mm(root_of(covariance).t()), covariance), 1e-9);
+    EXPECT_TRUE(root_of(torch::zeros({4, 4}, torch::kFloat64)).isfinite().all().item<bool>());
+}
+
 WeightedProblem weighted_problem() {
     return {.keys = random({6, 7}),
             .values = random({6, 7}),
-            .key_metric_Gdd = positive({2, 3, 3}),
-            .value_metric_Gdd = positive({2, 3, 3}),
-            .input_covariance = positive({7, 7})};
+            .key_metric = make_metric(positive({2, 3, 3})),
+            .value_metric = make_metric(positive({2, 3, 3})),
+            .input_root = root_of(positive({7, 7}))};
 }
 
 double weighted_loss(const WeightedProblem& problem, const WeightedFactors& factors) {
-    const auto side = [&](const Tensor& rows, const Tensor& up, const Tensor& metric) {
+    const auto side = [&](const Tensor& rows, const Tensor& up, const Metric& metric) {
         const auto error = (rows - up.mm(factors.down)).view({2, 3, 7});
-        return error.transpose(1, 2).bmm(metric).bmm(error).sum(0).mul(problem.input_covariance).sum().item<double>();
+        return metric.root_Gdd.bmm(error).matmul(problem.input_root).square().sum().item<double>();
     };
-    return side(problem.keys, factors.key_up, problem.key_metric_Gdd) +
-           side(problem.values, factors.value_up, problem.value_metric_Gdd);
+    return side(problem.keys, factors.key_up, problem.key_metric) +
+           side(problem.values, factors.value_up, problem.value_metric);
 }
 
 TEST(WeightedFactors, AreExactAtFullRank) {
@@ -164,7 +193,7 @@ TEST(WeightedFactors, AreTheSameByRowsAndByColumns) {
     const auto unseen = torch::zeros({6, 13}, torch::kFloat64);
     by_rows.keys = torch::cat({by_rows.keys, unseen}, 1);
     by_rows.values = torch::cat({by_rows.values, unseen}, 1);
-    by_rows.input_covariance = torch::block_diag({by_columns.input_covariance, positive({13, 13})});
+    by_rows.input_root = torch::block_diag({by_columns.input_root, root_of(positive({13, 13}))});
     for (const std::int64_t rank : {1, 3, 7}) {
         const auto a = factorize(by_columns, rank);
         const auto b = factorize(by_rows, rank);
@@ -209,12 +238,12 @@ double loss_of(const WeightedProblem& problem, const WeightedFactors& factors, c
                const Tensor& value_inputs) {
     auto keys_alone = problem;
     keys_alone.values = torch::zeros_like(problem.values);
-    keys_alone.input_covariance = key_inputs;
+    keys_alone.input_root = root_of(key_inputs);
     auto of_keys = factors;
     of_keys.value_up = torch::zeros_like(factors.value_up);
     auto values_alone = problem;
     values_alone.keys = torch::zeros_like(problem.keys);
-    values_alone.input_covariance = value_inputs;
+    values_alone.input_root = root_of(value_inputs);
     auto of_values = factors;
     of_values.key_up = torch::zeros_like(factors.key_up);
     return weighted_loss(keys_alone, of_keys) + weighted_loss(values_alone, of_values);

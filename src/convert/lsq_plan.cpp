@@ -3,30 +3,15 @@
 #include <cmath>
 #include <fmt/format.h>
 
+#include "convert/deepseek_shape.h"
 #include "convert/lsq_method.h"
+#include "convert/sizes.h"
 #include "core/error.h"
 
 namespace mha2mla::convert {
 namespace {
 
 using checkpoint::ModelConfig;
-
-constexpr double default_cache_ratio = 0.5;
-
-int source_elements(const ModelConfig& source) { return 2 * source.num_key_value_heads * source.head_dim; }
-
-/// What keys and values can fill at most: the rank of [W_k; W_v].
-int largest_rank(const ModelConfig& source) { return std::min(source.hidden_size, source_elements(source)); }
-
-/// Elements to cache per token and layer.
-int cached_elements(const ModelConfig& source, const ConversionOptions& options) {
-    const double ratio = options.cache_ratio.value_or(default_cache_ratio);
-    if (!(ratio > 0 && ratio <= 2)) {
-        reject("--cache-ratio", "the share of the cache is out of range", "above 0 and at most 2",
-               fmt::format("{}", ratio));
-    }
-    return static_cast<int>(std::lround(ratio * source_elements(source)));
-}
 
 /// Rotary components of layers that are all alike, in shares of a head's pairs, by the share of the cache: what
 /// measured best on SmolLM2-135M (docs/results). The less there is to cache, the more of it the latent deserves.
@@ -43,6 +28,11 @@ int default_components(const ModelConfig& source, const ConversionOptions& optio
     return static_cast<int>(std::lround(share * source.rope_pairs()));
 }
 
+/// Sizes by layer come from the errors of weighted factors, and from a sum that is left to divide.
+bool can_differ_by_layer(const ConversionOptions& options) {
+    return options.lsq.weighted && !options.kv_rank && !options.lsq.deepseek_shape;
+}
+
 void check_options(const ModelConfig& source, const ConversionOptions& options) {
     const auto& lsq = options.lsq;
     if (lsq.sinks < 0 || lsq.sinks > 64) {
@@ -52,6 +42,12 @@ void check_options(const ModelConfig& source, const ConversionOptions& options) 
         reject("--sinks", "exact tokens need the positional part", "--sinks 0 with --no-mean-key",
                std::to_string(lsq.sinks));
     }
+    if (lsq.by_layer.value_or(false) && !can_differ_by_layer(options)) {
+        reject("--by-layer", "sizes are not left open", "no --kv-rank, --metric plain or --export-shape deepseek", "one");
+    }
+    if (lsq.deepseek_shape && lsq.refit_output) {
+        reject("--refit-output", "it writes a bias, which stock engines do not load", "--export-shape any", "deepseek");
+    }
     const int pairs = source.num_key_value_heads * source.rope_pairs();
     const int components = lsq.rope_components.value_or(0);
     if (components < 0 || components > pairs) {
@@ -60,45 +56,39 @@ void check_options(const ModelConfig& source, const ConversionOptions& options) 
     }
 }
 
-/// R: from --kv-rank, or what the rotary key leaves of the cache.
-int resolve_rank(const ModelConfig& source, const ConversionOptions& options, int components) {
-    const int largest = largest_rank(source);
-    const int rope = 2 * components;
-    const int rank = options.kv_rank ? *options.kv_rank * source.num_key_value_heads
-                                     : std::min(largest, cached_elements(source, options) - rope);
-    if (rank >= 1 && rank <= largest) return rank;
-    if (options.kv_rank) {
-        reject("--kv-rank", "the latent width per KV head is out of range",
-               fmt::format("1..{} for this model", largest / source.num_key_value_heads),
-               std::to_string(*options.kv_rank));
-    }
-    reject("--cache-ratio", "the cache is too small for the rotary key",
-           fmt::format("at least {:.4f}, or fewer --rope-components", (rope + 1.0) / source_elements(source)),
-           fmt::format("{}", options.cache_ratio.value_or(default_cache_ratio)));
-}
-
 }  // namespace
+
+int lsq_rank(const ModelConfig& source, const ConversionOptions& options, int components) {
+    constexpr double largest_ratio = 2;  // conversions that lose nothing are worth a look
+    const int largest = std::min(source.hidden_size, source_elements(source));  // the rank of [W_k; W_v]
+    return resolve_rank(source, options, cached_elements(source, options, largest_ratio), components, largest);
+}
 
 core::OrderedJson options_of_lsq(const ConversionOptions& options) {
     const auto& lsq = options.lsq;
     core::OrderedJson components = "auto";
     if (lsq.rope_components) components = *lsq.rope_components;
-    return {{"rope_components", components},    {"by_layer", lsq.by_layer},
+    return {{"rope_components", components},    {"by_layer", *lsq.by_layer},
             {"compensate", lsq.compensate},     {"shared_rope", lsq.shared_rope},
             {"mean_key", lsq.mean_key},         {"metric", lsq.weighted ? "weighted" : "plain"},
-            {"refit_output", lsq.refit_output}, {"sinks", lsq.sinks}};
+            {"refit_output", lsq.refit_output}, {"sinks", lsq.sinks},
+            {"export_shape", lsq.deepseek_shape ? "deepseek" : "any"}};
 }
 
 void lay_out_lsq(Plan& plan) {
     const auto& source = plan.source;
     auto& lsq = plan.options.lsq;
+    if (lsq.deepseek_shape) {
+        lsq.mean_key = false;
+        lsq.sinks = 0;
+    }
     check_options(source, plan.options);
-    lsq.by_layer = lsq.by_layer && lsq.weighted && !plan.options.kv_rank;
+    if (!lsq.by_layer) lsq.by_layer = can_differ_by_layer(plan.options);
     const int components = lsq.rope_components.value_or(default_components(source, plan.options));
-    if (!lsq.by_layer) lsq.rope_components = components;
+    if (!*lsq.by_layer && !lsq.deepseek_shape) lsq.rope_components = components;
     const auto layers = static_cast<std::size_t>(source.num_hidden_layers);
     checkpoint::MlaConfig mla;
-    mla.kv_lora_rank.assign(layers, resolve_rank(source, plan.options, components));
+    mla.kv_lora_rank.assign(layers, lsq_rank(source, plan.options, components));
     mla.qk_rope_head_dim.assign(layers, 2 * components);
     mla.qk_nope_head_dim.assign(layers, source.head_dim);
     mla.v_head_dim = source.head_dim;
@@ -113,6 +103,7 @@ void lay_out_lsq(Plan& plan) {
     mla.source_model_type = source.model_type;
     plan.target.attention = std::move(mla);
     plan.target.attention_bias = true;  // the centred latent's constants
+    if (lsq.deepseek_shape) restrict_to_deepseek_shape(plan);
 }
 
 }  // namespace mha2mla::convert

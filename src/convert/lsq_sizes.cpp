@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "convert/deepseek_shape.h"
 #include "core/error.h"
 
 namespace mha2mla::convert {
@@ -77,21 +78,28 @@ Plan with_sizes(Plan plan, const std::vector<LayerSize>& sizes) {
 
 }  // namespace
 
+LayerErrors::Choice errors_of_choice(const LsqLayer& layer, const calibrate::AttentionMoments& moments,
+                                     const RotaryComponents& rotary) {
+    const double price = moments.inverse_power.item<double>();
+    auto problem = layer.latent;
+    problem.keys = residual_keys(layer, rotary);
+    const auto by_rank = (price * errors_by_rank(problem, moments.key_covariance, moments.value_covariance)).contiguous();
+    const auto* values = by_rank.data_ptr<double>();
+    return {.components = static_cast<int>(rotary.pairs.size()),
+            .lost_rotation = price * rotary.lost,
+            .lost_directions = {values, values + by_rank.numel()}};
+}
+
+double expected_error(const LayerErrors::Choice& choice, int rank) {
+    if (rank < 1 || rank >= std::ssize(choice.lost_directions)) return std::numeric_limits<double>::infinity();
+    return rotation_discount * choice.lost_rotation + choice.lost_directions[static_cast<std::size_t>(rank)];
+}
+
 LayerErrors errors_of(const LayerTask& task) {
     const LsqLayer layer = make_lsq_layer(task);
-    const double price = task.moments->inverse_power.item<double>();
     LayerErrors errors;
     for (const int count : component_counts(task.plan, task.layer)) {
-        const auto rotary = choose_components(layer.rotary, count);
-        auto problem = layer.latent;
-        problem.keys = residual_keys(layer, rotary);
-        const auto by_rank =
-            (price * errors_by_rank(problem, task.moments->key_covariance, task.moments->value_covariance))
-                .contiguous();
-        const auto* values = by_rank.data_ptr<double>();
-        errors.choices.push_back({.components = count,
-                                  .lost_rotation = price * rotary.lost,
-                                  .lost_directions = {values, values + by_rank.numel()}});
+        errors.choices.push_back(errors_of_choice(layer, *task.moments, choose_components(layer.rotary, count)));
     }
     return errors;
 }
@@ -99,13 +107,27 @@ LayerErrors errors_of(const LayerTask& task) {
 LayerSize divide(const LayerErrors& errors, int elements) {
     LayerSize best{.elements = elements, .components = 0, .error = std::numeric_limits<double>::infinity()};
     for (const auto& choice : errors.choices) {
-        const int rank = elements - 2 * choice.components;
-        if (rank < 1 || rank >= std::ssize(choice.lost_directions)) continue;
-        const double error =
-            rotation_discount * choice.lost_rotation + choice.lost_directions[static_cast<std::size_t>(rank)];
+        const double error = expected_error(choice, elements - 2 * choice.components);
         if (error < best.error) best = {.elements = elements, .components = choice.components, .error = error};
     }
     return best;
+}
+
+std::vector<LayerErrors> for_each_layer(const Plan& plan, const Evidence& evidence, core::Progress& progress,
+                                        const std::stop_token& stop,
+                                        core::FunctionRef<LayerErrors(const LayerTask&)> measure) {
+    std::vector<LayerErrors> errors;
+    const int layers = plan.source.num_hidden_layers;
+    progress.begin("sizing layers", layers);
+    for (int layer = 0; layer < layers; ++layer) {
+        core::throw_if_stopped(stop);
+        const auto source = load_attention(evidence.source, layer, evidence.device);
+        const auto moments = evidence.moments(layer);
+        errors.push_back(measure({source, plan, layer, &moments}));
+        progress.update(layer + 1, "");
+    }
+    progress.end();
+    return errors;
 }
 
 std::vector<LayerSize> allocate(const std::vector<LayerErrors>& layers, int mean) {
@@ -126,25 +148,17 @@ std::vector<LayerSize> allocate(const std::vector<LayerErrors>& layers, int mean
     return chosen;
 }
 
-std::vector<Plan> alternatives_of_lsq(const Plan& plan, const Evidence& evidence, core::Progress& progress,
-                                      const std::stop_token& stop) {
-    std::vector<Plan> plans{plan};
-    plans[0].options.lsq.by_layer = false;
-    plans[0].options.lsq.rope_components = plan.target.mla().qk_rope_head_dim.at(0) / 2;
-    if (!plan.options.lsq.by_layer || evidence.held_out.empty()) return plans;
-    std::vector<LayerErrors> errors;
-    const int layers = plan.source.num_hidden_layers;
-    progress.begin("sizing layers", layers);
-    for (int layer = 0; layer < layers; ++layer) {
-        core::throw_if_stopped(stop);
-        const auto source = load_attention(evidence.source, layer, evidence.device);
-        const auto moments = evidence.moments(layer);
-        errors.push_back(errors_of({source, plan, layer, &moments}));
-        progress.update(layer + 1, "");
-    }
-    progress.end();
-    plans.push_back(with_sizes(plan, allocate(errors, plan.target.cached_elements(0))));
-    return plans;
+std::vector<Alternative> alternatives_of_lsq(const Plan& plan, const Evidence& evidence, core::Progress& progress,
+                                             const std::stop_token& stop) {
+    if (plan.options.lsq.deepseek_shape) return alternatives_of_deepseek_shape(plan, evidence, progress, stop);
+    Plan equal = plan;
+    equal.options.lsq.by_layer = false;
+    equal.options.lsq.rope_components = plan.target.mla().qk_rope_head_dim.at(0) / 2;
+    if (!*plan.options.lsq.by_layer) return {{"equal layers", equal}};
+    const auto measure = [](const LayerTask& task) { return errors_of(task); };
+    const auto errors = for_each_layer(plan, evidence, progress, stop, measure);
+    return {{"equal layers", equal},
+            {"sizes by layer", with_sizes(plan, allocate(errors, plan.target.cached_elements(0)))}};
 }
 
 }  // namespace mha2mla::convert

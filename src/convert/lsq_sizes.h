@@ -5,6 +5,7 @@
 
 #include "convert/lsq_layer.h"
 #include "convert/trial.h"
+#include "core/function_ref.h"
 
 namespace mha2mla::convert {
 
@@ -19,6 +20,17 @@ struct LayerErrors {
     std::vector<Choice> choices;
 };
 LayerErrors errors_of(const LayerTask& task);
+/// Of one choice of rotary components.
+LayerErrors::Choice errors_of_choice(const LsqLayer& layer, const calibrate::AttentionMoments& moments,
+                                     const RotaryComponents& rotary);
+/// What the model expects of a choice with a latent of that rank: the error that sizes are chosen by. Infinite where
+/// the layer has no such rank.
+double expected_error(const LayerErrors::Choice& choice, int rank);
+
+/// Errors of every layer, as `measure` finds them. Throws Cancelled.
+std::vector<LayerErrors> for_each_layer(const Plan& plan, const Evidence& evidence, core::Progress& progress,
+                                        const std::stop_token& stop,
+                                        core::FunctionRef<LayerErrors(const LayerTask&)> measure);
 
 /// How a layer divides its share of the cache.
 struct LayerSize {
@@ -33,8 +45,9 @@ LayerSize divide(const LayerErrors& errors, int elements);
 /// step goes where it gains most. No layer gets less than 0.6 or more than 1.67 of the mean.
 std::vector<LayerSize> allocate(const std::vector<LayerErrors>& layers, int mean);
 
-/// The plan with equal layers and, where its options leave sizes open, one with sizes by layer.
-std::vector<Plan> alternatives_of_lsq(const Plan& plan, const Evidence& evidence, core::Progress& progress,
-                                      const std::stop_token& stop);
+/// The plan with equal layers and, where its options leave sizes open, one with sizes by layer. Of a plan for stock
+/// engines the alternatives that they load (deepseek_shape.h).
+std::vector<Alternative> alternatives_of_lsq(const Plan& plan, const Evidence& evidence, core::Progress& progress,
+                                             const std::stop_token& stop);
 
 }  // namespace mha2mla::convert

@@ -10,11 +10,11 @@
 #include <utility>
 
 #include "calibrate/attention_moments.h"
-#include "calibrate/calibration.h"
 #include "calibrate/pair_norms.h"
 #include "calibrate/statistics.h"
 #include "checkpoint/writer.h"
 #include "convert/documents.h"
+#include "convert/measurements.h"
 #include "convert/refit.h"
 #include "convert/select.h"
 #include "convert/trial.h"
@@ -59,54 +59,6 @@ void write_tensor(const torch::Tensor& tensor, checkpoint::CheckpointWriter& wri
     writer.write(spec.name, {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())});
 }
 
-calibrate::MomentOptions moment_options(const ConversionOptions& options) {
-    return {.sinks = options.lsq.sinks, .centred_keys = options.lsq.mean_key};
-}
-
-calibrate::RestOptions rest_options(const ConvertRequest& request) {
-    return {.memory_bytes = request.memory_bytes,
-            .spill_directory = core::absolute_target(request.target).parent_path()};
-}
-
-/// The statistics that a conversion works from: those that the request names, or new ones, which last as long as this
-/// object where the request names no place.
-class Measurements {
-public:
-    Measurements(const Checkpoint& source, const Plan& plan, const ConvertRequest& request)
-        : source_(source), options_(moment_options(plan.options)), request_(request), path_(request.statistics) {
-        if (!path_.empty()) return;
-        scratch_.emplace(core::absolute_target(request.target).string() + ".statistics", true);
-        path_ = scratch_->path() / "statistics";
-    }
-
-    /// Measures where there is nothing yet.
-    void measure(const CalibrationTokens& text, core::Progress& progress, const std::stop_token& stop) {
-        if (!std::filesystem::exists(path_)) calibrate(text, progress, stop);
-        statistics_.emplace(path_, source_, options_);
-    }
-    const calibrate::Statistics& statistics() const { return *statistics_; }
-    const std::vector<double>& layer_seconds() const { return layer_seconds_; }
-
-private:
-    void calibrate(CalibrationTokens text, core::Progress& progress, const std::stop_token& stop) {
-        if (text.held_out.empty()) calibrate::hold_out(text);
-        calibrate::Calibration calibration(source_, text,
-                                           {.moments = options_,
-                                            .device = model::parse_device(request_.device),
-                                            .rest = rest_options(request_),
-                                            .statistics = path_});
-        layer_seconds_ = calibration.run(progress, stop);
-    }
-
-    const Checkpoint& source_;
-    calibrate::MomentOptions options_;
-    const ConvertRequest& request_;
-    std::optional<core::StagedDirectory> scratch_;
-    std::filesystem::path path_;
-    std::optional<calibrate::Statistics> statistics_;
-    std::vector<double> layer_seconds_;
-};
-
 /// What one conversion holds from its first layer to its last.
 class Conversion {
 public:
@@ -114,7 +66,7 @@ public:
         : source_(source),
           device_(model::parse_device(request.device)),
           method_(find_method(plan.options.method)),
-          report_{.plan = plan, .layers = {}, .text = {}, .calibration_seconds = {}, .layer_seconds = {}},
+          report_{.plan = plan, .layers = {}, .text = {}, .trial = {}, .calibration_seconds = {}, .layer_seconds = {}},
           writer_(request.target, checkpoint::expected_tensors(plan.target),
                   checkpoint::WriterOptions{.dtype = request.dtype, .replace = request.replace}) {}
 
@@ -204,6 +156,34 @@ void Conversion::write_documents(const ConvertRequest& request) {
     for (const auto& [name, contents] : files) writer_.add_file(name, contents);
 }
 
+/// The plan itself, or what its method makes of it by the statistics.
+Choice settle(const Plan& plan, const Checkpoint& source, const calibrate::Statistics& statistics,
+            const ConvertRequest& request, Watch watch) {
+    const auto& method = find_method(plan.options.method);
+    if (method.alternatives == nullptr) return {plan, std::nullopt};
+    const Evidence evidence{.source = source,
+                            .moments = [&](int layer) { return statistics.layer(layer); },
+                            .held_out = statistics.tokens().held_out,
+                            .device = model::parse_device(request.device),
+                            .rest = rest_options(request)};
+    return choose(method.alternatives(plan, evidence, watch.progress, watch.stop), evidence, watch.progress,
+                  watch.stop);
+}
+
+void convert_layers(Conversion& conversion, Watch watch) {
+    const int layers = conversion.report().plan.target.num_hidden_layers;
+    watch.progress.begin("converting", layers);
+    for (int layer = 0; layer < layers; ++layer) {
+        core::throw_if_stopped(watch.stop);
+        const auto started = Clock::now();
+        const LayerFidelity kept = conversion.convert_layer(layer, watch.stop);
+        conversion.report().layer_seconds.push_back(seconds_since(started));
+        watch.progress.update(layer + 1, fmt::format("layer {}: keeps {:.0f} % of keys, {:.0f} % of values", layer,
+                                                     100 * kept.key_energy, 100 * kept.value_energy));
+    }
+    watch.progress.end();
+}
+
 core::OrderedJson to_json(const LayerFidelity& fidelity) {
     return {{"key_energy", fidelity.key_energy}, {"value_energy", fidelity.value_energy}};
 }
@@ -215,6 +195,7 @@ core::OrderedJson ConversionReport::to_json() const {
     json["plan"] = plan_to_json(plan);
     auto& fidelity = json["fidelity"] = core::OrderedJson::array();
     for (const auto& layer : layers) fidelity.push_back(convert::to_json(layer));
+    if (trial) json["held_out"] = trial->to_json();
     json["seconds"] = seconds;
     json["calibration_seconds"] = calibration_seconds;
     json["layer_seconds"] = layer_seconds;
@@ -234,37 +215,6 @@ bool needs_calibration(const ConversionOptions& options, const ConvertRequest& r
     return request.statistics.empty() || !std::filesystem::exists(request.statistics);
 }
 
-namespace {
-
-/// The plan itself, or what its method makes of it by the statistics.
-Plan settle(const Plan& plan, const Checkpoint& source, const calibrate::Statistics& statistics,
-            const ConvertRequest& request, Watch watch) {
-    const auto& method = find_method(plan.options.method);
-    if (method.alternatives == nullptr) return plan;
-    const Evidence evidence{.source = source,
-                            .moments = [&](int layer) { return statistics.layer(layer); },
-                            .held_out = statistics.tokens().held_out,
-                            .device = model::parse_device(request.device)};
-    return best_plan(method.alternatives(plan, evidence, watch.progress, watch.stop), evidence, watch.progress,
-                     watch.stop);
-}
-
-void convert_layers(Conversion& conversion, Watch watch) {
-    const int layers = conversion.report().plan.target.num_hidden_layers;
-    watch.progress.begin("converting", layers);
-    for (int layer = 0; layer < layers; ++layer) {
-        core::throw_if_stopped(watch.stop);
-        const auto started = Clock::now();
-        const LayerFidelity kept = conversion.convert_layer(layer, watch.stop);
-        conversion.report().layer_seconds.push_back(seconds_since(started));
-        watch.progress.update(layer + 1, fmt::format("layer {}: keeps {:.0f} % of keys, {:.0f} % of values", layer,
-                                                     100 * kept.key_energy, 100 * kept.value_energy));
-    }
-    watch.progress.end();
-}
-
-}  // namespace
-
 ConversionReport convert(const Checkpoint& source, const Plan& plan, const CalibrationTokens& calibration,
                          const ConvertRequest& request, core::Progress& progress, const std::stop_token& stop) {
     const auto started = Clock::now();
@@ -272,19 +222,20 @@ ConversionReport convert(const Checkpoint& source, const Plan& plan, const Calib
     const Watch watch{progress, stop};
     check_request(request);
     std::optional<Measurements> measured;
-    Plan settled = plan;
+    Choice settled{plan, std::nullopt};
     if (find_method(plan.options.method).needs_moments) {
         measured.emplace(source, plan, request);
         measured->measure(calibration, progress, stop);
         settled = settle(plan, source, measured->statistics(), request, watch);
     }
-    Conversion conversion(source, settled, request);
+    Conversion conversion(source, settled.plan, request);
     if (measured) conversion.use(measured->statistics(), request);
     if (!measured && needs_calibration(plan.options, request)) conversion.walk(calibration, request);
     conversion.copy_shared_tensors(stop);
     convert_layers(conversion, watch);
     core::throw_if_stopped(stop);
     auto& report = conversion.report();
+    report.trial = std::move(settled.trial);
     if (measured) report.calibration_seconds = measured->layer_seconds();
     report.seconds = seconds_since(started);
     report.peak_memory_bytes = core::peak_memory_bytes();

@@ -37,6 +37,7 @@ struct ConversionReport {
     Plan plan;  ///< complete, with the pairs of every layer
     std::vector<LayerFidelity> layers;
     std::optional<calibrate::TokensRecord> text;  ///< that it was calibrated on
+    std::optional<Trial> trial;                   ///< where plans were compared on held-out text
     double seconds = 0;
     std::vector<double> calibration_seconds;  ///< of each layer; empty where statistics were there already
     std::vector<double> layer_seconds;        ///< factors of each layer

@@ -274,15 +274,41 @@ TEST_F(Pipeline, LsqSharesTheCacheByLayerWhereHeldOutTextGains) {
         run(source, options, some_text);
         const double equal = perplexity(Checkpoint::open(target()), some_text.windows[1]);
         options.lsq.by_layer = true;
-        run(source, options, some_text);
+        const auto report = run(source, options, some_text);
         const auto converted = Checkpoint::open(target());
         EXPECT_LE(perplexity(converted, some_text.windows[1]), equal * (1 + 1e-3));
+        const auto& trial = *report.trial;
+        const auto chosen = std::find_if(trial.alternatives.begin(), trial.alternatives.end(),
+                                         [](const auto& result) { return result.chosen; });
+        ASSERT_NE(chosen, trial.alternatives.end());
+        EXPECT_NEAR(chosen->perplexity, perplexity(converted, some_text.windows[1]), 0.02 * chosen->perplexity);
+        EXPECT_NEAR(trial.source, perplexity(source, some_text.windows[1]), 0.02 * trial.source);
         int elements = 0;
         for (int layer = 0; layer < source.config().num_hidden_layers; ++layer) {
             elements += converted.config().cached_elements(layer);
         }
         EXPECT_LE(elements, source.config().num_hidden_layers * source.config().cached_elements(0) / 2);
     }
+}
+
+/// Without biases the latent holds the means of keys and values too.
+TEST_F(Pipeline, DeepseekShapeHasNoBiasAndSaysWhatItCosts) {
+    const auto source = fixture("tiny-gqa");
+    auto options = lsq();
+    options.lsq.deepseek_shape = true;
+    options.cache_ratio = 2;
+    for (const auto& layer : run(source, options, some_text).layers) EXPECT_NEAR(layer.value_energy, 1, 1e-6);
+    options.cache_ratio = 0.5;
+    const auto report = run(source, options, some_text);
+    const auto converted = Checkpoint::open(target());
+    EXPECT_FALSE(converted.config().attention_bias);
+    EXPECT_TRUE(logits(converted).isfinite().all().item<bool>());
+    const auto& pairs = converted.config().mla().rope_pairs;
+    EXPECT_TRUE(std::all_of(pairs.begin(), pairs.end(), [&](const auto& layer) { return layer == pairs[0]; }));
+    ASSERT_TRUE(report.trial.has_value());
+    const auto& free = report.trial->alternatives.back();
+    EXPECT_EQ(free.name, "free pairs and sizes");
+    EXPECT_FALSE(free.chosen);
 }
 
 /// Where nothing is lost there is nothing to make up for; where something is, the text of the fit gains.

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <string>
 
+#include "convert/deepseek_shape.h"
 #include "core/error.h"
 
 namespace mha2mla::convert {
@@ -171,6 +172,69 @@ TEST(Plan, LsqDividesTheCacheBetweenLatentAndRotaryKey) {
         EXPECT_EQ(mla.qk_nope_head_dim[0], 64);
         EXPECT_TRUE(plan.target.attention_bias);
     }
+}
+
+checkpoint::ModelConfig turning_model() {
+    auto model = model_of(64);
+    model.rope_theta = 10000;
+    return model;
+}
+
+ConversionOptions deepseek_shape() {
+    ConversionOptions options;
+    options.method = "lsq";
+    options.lsq.deepseek_shape = true;
+    return options;
+}
+
+TEST(Plan, DeepseekShapeIsWhatStockEnginesLoad) {
+    const auto plan = make_plan(turning_model(), deepseek_shape());
+    const auto& mla = plan.target.mla();
+    EXPECT_FALSE(plan.target.attention_bias || mla.positional_part || mla.q_rope_proj);
+    EXPECT_EQ(mla.sink_tokens, 0);
+    EXPECT_EQ(mla.num_rope_key_heads, 1);
+    EXPECT_GT(mla.qk_rope_head_dim[0], 0);
+    for (std::size_t layer = 1; layer < mla.rope_pairs.size(); ++layer) {
+        EXPECT_EQ(mla.kv_lora_rank[layer], mla.kv_lora_rank[0]);
+        EXPECT_EQ(mla.rope_pairs[layer], mla.rope_pairs[0]);
+    }
+}
+
+TEST(Plan, DeepseekShapeRefusesWhatNoStockEngineLoads) {
+    auto biased = turning_model();
+    biased.attention_bias = true;
+    EXPECT_THROW(make_plan(biased, deepseek_shape()), core::Error);
+    auto with_refit = deepseek_shape();
+    with_refit.lsq.refit_output = true;
+    EXPECT_THROW(make_plan(turning_model(), with_refit), core::Error);
+    auto tiny_cache = deepseek_shape();
+    tiny_cache.cache_ratio = 0.005;
+    EXPECT_THROW(make_plan(turning_model(), tiny_cache), core::Error);
+}
+
+TEST(GeometricPairs, ArePowersOfOneBase) {
+    auto model = turning_model();
+    EXPECT_EQ(geometric_pairs(model, 16).size(), 2u) << "1 and 2 apart";
+    EXPECT_EQ(geometric_pairs(model, 1), (std::vector<std::vector<int>>{{0}}));
+    EXPECT_TRUE(geometric_pairs(model, 33).empty()) << "a head has 32 pairs";
+    const auto table = checkpoint::rope_frequencies(model);
+    for (const auto& pairs : geometric_pairs(model, 4)) {
+        const double base = table[static_cast<std::size_t>(pairs[1])];
+        for (std::size_t i = 0; i < pairs.size(); ++i) {
+            EXPECT_NEAR(table[static_cast<std::size_t>(pairs[i])], std::pow(base, i), 1e-12);
+        }
+    }
+    model.rope_scaling = checkpoint::Llama3RopeScaling{8, 1, 4, 8192};
+    EXPECT_LT(geometric_pairs(model, 16).size(), 2u) << "the low frequencies are scaled";
+}
+
+TEST(Plan, ByLayerNeedsSizesThatAreLeftOpen) {
+    ConversionOptions options;
+    options.method = "lsq";
+    options.kv_rank = 16;
+    EXPECT_FALSE(*make_plan(model_of(64), options).options.lsq.by_layer);
+    options.lsq.by_layer = true;
+    EXPECT_THROW(make_plan(model_of(64), options), core::Error);
 }
 
 TEST(Plan, LsqKeepsHalfTheCacheByDefault) {

@@ -9,10 +9,8 @@ namespace {
 
 using torch::Tensor;
 
-Tensor precise(const Tensor& tensor) { return tensor.to(torch::kCPU, torch::kFloat64); }
-
 Activation activation(const Tensor& weight, const Tensor& bias) {
-    return {precise(weight), bias.defined() ? precise(bias) : torch::zeros({weight.size(0)}, torch::kFloat64)};
+    return {precise(weight), bias_or_zero(bias, weight.size(0))};
 }
 
 Activation times(const Tensor& matrix, const Activation& a) { return {matrix.mm(a.weight), matrix.mv(a.bias)}; }

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <fmt/format.h>
 
+#include "convert/sizes.h"
 #include "convert/transmla_method.h"
 #include "convert/transmla_parts.h"
 
@@ -9,20 +10,6 @@ namespace mha2mla::convert {
 namespace {
 
 using checkpoint::ModelConfig;
-
-constexpr double default_cache_ratio = 0.5;
-
-int source_elements(const ModelConfig& source) { return 2 * source.num_key_value_heads * source.head_dim; }
-
-/// Elements to cache per token and layer.
-int cached_elements(const ModelConfig& source, const ConversionOptions& options) {
-    const double ratio = options.cache_ratio.value_or(default_cache_ratio);
-    if (!(ratio > 0 && ratio <= 1)) {
-        reject("--cache-ratio", "the share of the cache is out of range", "above 0 and at most 1",
-               fmt::format("{}", ratio));
-    }
-    return static_cast<int>(std::lround(ratio * source_elements(source)));
-}
 
 /// Every frequency takes part alike, so the components are a share of the pairs or whole turns of them.
 void check_components(const ModelConfig& source, int components) {
@@ -52,29 +39,11 @@ void check_balance(double balance) {
     reject("--balance-kv", "the ratio of keys to values is out of range", "above 0", fmt::format("{}", balance));
 }
 
-/// R: from --kv-rank, or what the rotary key leaves of the cache.
-int resolve_rank(const ModelConfig& source, const ConversionOptions& options) {
-    const int rope = 2 * *options.transmla.rope_components;
-    const int largest = source_elements(source) - rope;
-    const int rank =
-        options.kv_rank ? *options.kv_rank * source.num_key_value_heads : cached_elements(source, options) - rope;
-    if (rank >= 1 && rank <= largest) return rank;
-    if (options.kv_rank) {
-        reject("--kv-rank", "the latent width per KV head is out of range",
-               fmt::format("1..{} for this model with {} rotary components", largest / source.num_key_value_heads,
-                           *options.transmla.rope_components),
-               std::to_string(*options.kv_rank));
-    }
-    reject("--cache-ratio", "the cache is too small for the rotary key",
-           fmt::format("at least {:.4f}, or fewer --rope-components", (rope + 1.0) / source_elements(source)),
-           fmt::format("{}", options.cache_ratio.value_or(default_cache_ratio)));
-}
-
 /// Rotary components where the user names none: a head's pairs, halved until the rotary key takes no more than 4 / 9
 /// of the cache (with --kv-rank: of the latent), which measured best on SmolLM2-135M (docs/results).
 int default_components(const ModelConfig& source, const ConversionOptions& options) {
     const int elements =
-        options.kv_rank ? *options.kv_rank * source.num_key_value_heads : cached_elements(source, options);
+        options.kv_rank ? *options.kv_rank * source.num_key_value_heads : cached_elements(source, options, 1);
     int components = source.rope_pairs();
     while (components % 2 == 0 && 9 * components > 2 * elements) components /= 2;
     return components;
@@ -89,16 +58,17 @@ core::OrderedJson options_of_transmla(const ConversionOptions& options) {
     return json;
 }
 
-std::vector<Plan> alternatives_of_transmla(const Plan& plan, const Evidence&, core::Progress&, const std::stop_token&) {
-    if (plan.options.transmla.freqfold) return {plan};
+std::vector<Alternative> alternatives_of_transmla(const Plan& plan, const Evidence&, core::Progress&,
+                                                  const std::stop_token&) {
+    if (plan.options.transmla.freqfold) return {{"the freqfold of the options", plan}};
     const int pairs = plan.source.rope_pairs();
-    std::vector<Plan> plans;
+    std::vector<Alternative> alternatives;
     for (int fold = frequency_step(pairs, *plan.options.transmla.rope_components); fold <= pairs; fold *= 2) {
         if (pairs % fold != 0) continue;
-        plans.push_back(plan);
-        plans.back().options.transmla.freqfold = fold;
+        alternatives.push_back({fmt::format("freqfold {}", fold), plan});
+        alternatives.back().plan.options.transmla.freqfold = fold;
     }
-    return plans;
+    return alternatives;
 }
 
 void lay_out_transmla(Plan& plan) {
@@ -111,7 +81,8 @@ void lay_out_transmla(Plan& plan) {
     check_balance(transmla.balance_kv);
     const auto layers = static_cast<std::size_t>(source.num_hidden_layers);
     checkpoint::MlaConfig mla;
-    mla.kv_lora_rank.assign(layers, resolve_rank(source, plan.options));
+    mla.kv_lora_rank.assign(layers, resolve_rank(source, plan.options, cached_elements(source, plan.options, 1),
+                                                 components, source_elements(source) - 2 * components));
     mla.qk_rope_head_dim.assign(layers, 2 * components);
     mla.qk_nope_head_dim.assign(layers, source.head_dim);
     mla.v_head_dim = source.head_dim;

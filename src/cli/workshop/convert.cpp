@@ -82,6 +82,7 @@ constexpr std::array method_options{MethodOption{"--select", {"mha2mla"}},
                                     MethodOption{"--refit-output", {"lsq"}},
                                     MethodOption{"--sinks", {"lsq"}},
                                     MethodOption{"--metric", {"lsq"}},
+                                    MethodOption{"--export-shape", {"lsq"}},
                                     MethodOption{"--rope-components", {"lsq", "transmla"}},
                                     MethodOption{"--statistics", {"lsq", "transmla"}}};
 
@@ -108,10 +109,20 @@ std::string plan_text(const convert::Plan& plan) {
         text += fmt::format("  layer {:2}: latent {:4} + rotary {} x {} = {:4}\n", layer, mla.kv_lora_rank[l],
                             mla.num_rope_key_heads, mla.qk_rope_head_dim[l], mla.cached_elements(layer));
     }
-    if (plan.options.method == "lsq" && plan.options.lsq.by_layer) {
+    if (plan.options.method == "lsq" && *plan.options.lsq.by_layer) {
         text += "these sums stand; the layers will share them by what each loses on calibration text\n";
     }
     return text + fmt::format("KV cache: {:.2f} % less\n", 100 * (1 - plan.cache_ratio()));
+}
+
+/// What comparisons on held-out calibration text say of the model's quality.
+std::string trial_text(const convert::Trial& trial) {
+    std::string text =
+        fmt::format("perplexity on {} held-out calibration windows: {:.2f} of the source", trial.windows, trial.source);
+    for (const auto& result : trial.alternatives) {
+        text += fmt::format(", {:.2f} with {}{}", result.perplexity, result.name, result.chosen ? " (this model)" : "");
+    }
+    return text + "\n";
 }
 
 std::string report_text(const convert::ConversionReport& report, const std::filesystem::path& target) {
@@ -122,10 +133,11 @@ std::string report_text(const convert::ConversionReport& report, const std::file
         values += layer.value_energy / static_cast<double>(report.layers.size());
     }
     return fmt::format(
-        "{}: KV cache {:.2f} % less; the factors keep {:.1f} % of the energy of the un-rotated keys' weights and "
-        "{:.1f} % of the values' ({}, at most {:.2f} GB of memory)\n",
-        target.string(), 100 * (1 - report.plan.cache_ratio()), 100 * keys, 100 * values,
-        core::format_duration(report.seconds), static_cast<double>(report.peak_memory_bytes) / 1e9);
+               "{}: KV cache {:.2f} % less; the factors keep {:.1f} % of the energy of the un-rotated keys' weights and "
+               "{:.1f} % of the values' ({}, at most {:.2f} GB of memory)\n",
+               target.string(), 100 * (1 - report.plan.cache_ratio()), 100 * keys, 100 * values,
+               core::format_duration(report.seconds), static_cast<double>(report.peak_memory_bytes) / 1e9) +
+           (report.trial ? trial_text(*report.trial) : "");
 }
 
 void convert_model(ConvertCommand& command, Session& session) {
@@ -170,16 +182,26 @@ void add_method_options(CLI::App& verb, ConvertCommand& command) {
 
 void add_lsq_options(CLI::App& verb, convert::LsqOptions& options) {
     verb.add_flag("--by-layer,!--no-by-layer", options.by_layer,
-                  "lsq: layers share the cache by what they lose, unless --kv-rank or --metric plain")
+                  "lsq: layers share the cache by what they lose; not with --kv-rank or --metric plain")
         ->group("lsq");
     verb.add_flag("--compensate,!--no-compensate", options.compensate, "lsq: best constant for a lost rotation")
         ->group("lsq");
     verb.add_flag("--shared-rope,!--no-shared-rope", options.shared_rope, "lsq: rotary components mix the heads")
         ->group("lsq");
-    verb.add_flag("--mean-key,!--no-mean-key", options.mean_key, "lsq: the keys' mean keeps its RoPE")->group("lsq");
+    auto* mean_key =
+        verb.add_flag("--mean-key,!--no-mean-key", options.mean_key, "lsq: the keys' mean keeps its RoPE")->group("lsq");
     verb.add_flag("--refit-output", options.refit_output, "lsq: fit output matrices anew, layer after layer")
         ->group("lsq");
-    verb.add_option("--sinks", options.sinks, "lsq: first tokens that stay exact")->capture_default_str()->group("lsq");
+    auto* sinks = verb.add_option("--sinks", options.sinks, "lsq: first tokens that stay exact")
+                      ->capture_default_str()
+                      ->group("lsq");
+    verb.add_option_function<std::string>(
+            "--export-shape", [&options](const std::string& name) { options.deepseek_shape = name == "deepseek"; },
+            "lsq: any (default), or deepseek: only what engines without mha2mla load once it is exported")
+        ->check(CLI::IsMember({"any", "deepseek"}))
+        ->excludes(mean_key)
+        ->excludes(sinks)
+        ->group("lsq");
     verb.add_option_function<std::string>(
             "--metric", [&options](const std::string& name) { options.weighted = name == "weighted"; },
             "lsq: how errors count: weighted (default) or plain")
