@@ -120,6 +120,7 @@ TEST(ConvertCommand, SavedStatisticsNeedNoTextAndServeOtherSizes) {
 TEST(ConvertCommand, DryRunPrintsThePlanAndWritesNothing) {
     const TemporaryDirectory directory;
     const auto plan = run({"convert", model, directory / "mla", "--dry-run", "--json"}).json();
+    EXPECT_EQ(plan["by_layer"], true);
     EXPECT_TRUE(plan.is_object());
     EXPECT_TRUE(fs::is_empty(directory.path()));
     EXPECT_THAT(run({"convert", model, directory / "mla", "--dry-run"}).out, HasSubstr("% less"));
@@ -216,6 +217,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Refusal{"FreqfoldThatDoesNotFit",
                             {"--method", "transmla", "--rope-components", "2", "--freqfold", "2"},
                             {"--freqfold", "multiple of 4"}},
+                    Refusal{"SizesByLayerThatAreGiven", {"--by-layer", "--kv-rank", "8"}, {"--by-layer", "--kv-rank"}},
                     Refusal{"NoBalance", {"--balance-kv", "0"}, {"--balance-kv", "above 0"}},
                     Refusal{"NothingToHoldOut",
                             {"--method", "transmla", "--calibration-windows", "1", "--calibration-window", "32"},

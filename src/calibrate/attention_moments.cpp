@@ -54,34 +54,63 @@ Tensor attention_rows(const Window& window) {
     return logits.masked_fill(hidden.unsqueeze(0), -std::numeric_limits<double>::infinity()).softmax(-1);
 }
 
+/// Adds up a tensor over processes.
+void sum_over(const parallel::Communicator& processes, Tensor& sum) {
+    processes.sum({sum.data_ptr<double>(), static_cast<std::size_t>(sum.numel())});
+}
+
 /// Sums of one layer over windows.
 class MomentSum {
 public:
-    explicit MomentSum(const MomentOptions& options) : options_(options) {}
+    MomentSum(const MomentOptions& options, const parallel::Communicator& processes)
+        : options_(options), processes_(processes) {}
 
     void add_to_mean(const Tensor& x_TE) {
         const auto kept = x_TE.slice(0, options_.sinks);
         add_to(mean_, kept.sum(0));
-        tokens_ += kept.size(0);
+        tokens_ += static_cast<double>(kept.size(0));
     }
+    /// After the mean has seen every window.
     void add(model::GqaAttentionImpl& attention, const Tensor& x_BTE);
     /// To be asked once: the sums become the result.
-    AttentionMoments result(double inverse_power);
+    AttentionMoments result(InversePower power);
 
 private:
-    Tensor mean() const { return mean_ / static_cast<double>(std::max<std::int64_t>(tokens_, 1)); }
+    Tensor mean() const { return mean_ / std::max(tokens_, 1.0); }
+    void complete_mean();
+    void complete_sums();
+    std::uint64_t next_window();
     Window window(model::GqaAttentionImpl& attention, const Tensor& x_BTE);
     void add_inputs(const Window& window);
     void add_costs(const Window& window, const Tensor& output_weight);
     void add_pairs(const Window& window, const Tensor& mean_key_Gd);
 
     MomentOptions options_;
+    const parallel::Communicator& processes_;
     std::uint64_t windows_ = 0;  // seen so far
-    std::int64_t tokens_ = 0;    // of the mean
-    std::int64_t queries_ = 0;   // drawn so far
+    bool mean_is_complete_ = false;
+    double tokens_ = 0;   // of the mean
+    double queries_ = 0;  // drawn so far
     Tensor mean_, token_, value_, attended_, gram_, cost_;
     std::array<Tensor, 6> pairs_;
 };
+
+void MomentSum::complete_mean() {
+    sum_over(processes_, mean_);
+    processes_.sum({&tokens_, 1});
+    mean_is_complete_ = true;
+}
+
+void MomentSum::complete_sums() {
+    for (auto* sum : {&token_, &value_, &attended_, &gram_, &cost_}) sum_over(processes_, *sum);
+    for (auto& sum : pairs_) sum_over(processes_, sum);
+    processes_.sum({&queries_, 1});
+}
+
+/// Its number among those of all processes.
+std::uint64_t MomentSum::next_window() {
+    return static_cast<std::uint64_t>(processes_.rank()) + windows_++ * static_cast<std::uint64_t>(processes_.size());
+}
 
 Window MomentSum::window(model::GqaAttentionImpl& attention, const Tensor& x_BTE) {
     Window window;
@@ -93,7 +122,7 @@ Window MomentSum::window(model::GqaAttentionImpl& attention, const Tensor& x_BTE
     window.v_TGd = attention.values(x_BTE)[0].to(torch::kFloat32);
     window.q_rotated_THd = attention.rotate(q)[0].to(torch::kFloat32);
     window.k_rotated_TGd = attention.rotate(k)[0].to(torch::kFloat32);
-    window.queries = draw_queries(x_BTE.size(1), options_, windows_++).to(x_BTE.device());
+    window.queries = draw_queries(x_BTE.size(1), options_, next_window()).to(x_BTE.device());
     window.full_p_HMT = attention_rows(window);
     window.p_HMT = window.full_p_HMT.clone();
     window.p_HMT.slice(2, 0, options_.sinks).zero_();
@@ -182,6 +211,7 @@ void MomentSum::add_pairs(const Window& window, const Tensor& mean_key_Gd) {
 }
 
 void MomentSum::add(model::GqaAttentionImpl& attention, const Tensor& x_BTE) {
+    if (!mean_is_complete_) complete_mean();
     auto window = this->window(attention, x_BTE);
     add_inputs(window);
     add_costs(window, attention.output_weight());
@@ -194,32 +224,35 @@ void MomentSum::add(model::GqaAttentionImpl& attention, const Tensor& x_BTE) {
         window.k_rotated_TGd -= attention.rotate(everywhere)[0].to(torch::kFloat32);
     }
     add_pairs(window, mean_key);
-    queries_ += window.queries.size(0);
+    queries_ += static_cast<double>(window.queries.size(0));
 }
 
-AttentionMoments MomentSum::result(double inverse_power) {
-    const auto queries = static_cast<double>(queries_);
-    const auto pair = [&](std::size_t i) { return pairs_[i].div_(queries); };
+AttentionMoments MomentSum::result(InversePower power) {
+    complete_sums();
+    processes_.sum({&power.sum, 1});
+    processes_.sum({&power.tokens, 1});
+    const auto pair = [&](std::size_t i) { return pairs_[i].div_(queries_); };
     return {.input_mean = mean(),
-            .token_covariance = token_.div_(static_cast<double>(tokens_)),
-            .value_covariance = value_.div_(queries),
-            .key_covariance = attended_.div_(queries).sub_(value_),
-            .query_gram = gram_.div_(queries),
-            .logit_cost = cost_.div_(queries),
+            .token_covariance = token_.div_(tokens_),
+            .value_covariance = value_.div_(queries_),
+            .key_covariance = attended_.div_(queries_).sub_(value_),
+            .query_gram = gram_.div_(queries_),
+            .logit_cost = cost_.div_(queries_),
             .pairs = {.aa = pair(0), .ab = pair(1), .bb = pair(2), .ta = pair(3), .tb = pair(4), .tt = pair(5)},
-            .inverse_power = torch::full({1}, inverse_power, torch::kFloat64)};
+            .inverse_power = torch::full({1}, power.sum / std::max(power.tokens, 1.0), torch::kFloat64)};
 }
 
 }  // namespace
 
 int shortest_window(const MomentOptions& options) { return std::max(options.sinks, options.first_query) + 2; }
 
-AttentionMoments measure_attention_moments(LayerWalk& walk, const MomentOptions& options, const std::stop_token& stop) {
-    MomentSum sum(options);
+AttentionMoments measure_attention_moments(LayerWalk& walk, const MomentOptions& options, const std::stop_token& stop,
+                                           const parallel::Communicator& processes) {
+    MomentSum sum(options, processes);
     const auto add_to_mean = [&](model::GqaAttentionImpl&, const Tensor& x_BTE) { sum.add_to_mean(x_BTE[0]); };
     const auto add = [&](model::GqaAttentionImpl& attention, const Tensor& x_BTE) { sum.add(attention, x_BTE); };
-    const double inverse_power = walk.step({add_to_mean, add}, stop);
-    return sum.result(inverse_power);
+    const InversePower power = walk.step({add_to_mean, add}, stop);
+    return sum.result(power);
 }
 
 }  // namespace mha2mla::calibrate

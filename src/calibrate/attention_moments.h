@@ -5,6 +5,7 @@
 #include <torch/torch.h>
 
 #include "calibrate/layer_walk.h"
+#include "parallel/communicator.h"
 
 namespace mha2mla::calibrate {
 
@@ -43,8 +44,10 @@ struct MomentOptions {
 /// Tokens that a window must have for its queries to see keys that count.
 int shortest_window(const MomentOptions& options);
 
-/// The moments of the walk's next layer over all its windows; the walk steps over that layer. Throws Cancelled at a
-/// stop request.
-AttentionMoments measure_attention_moments(LayerWalk& walk, const MomentOptions& options, const std::stop_token& stop);
+/// The moments of the walk's next layer over all its windows, and over those of all processes: each walks the windows
+/// of its share (parallel::for_each_share), at least one. The walk steps over that layer. Throws Cancelled at a stop
+/// request.
+AttentionMoments measure_attention_moments(LayerWalk& walk, const MomentOptions& options, const std::stop_token& stop,
+                                           const parallel::Communicator& processes = parallel::alone());
 
 }  // namespace mha2mla::calibrate

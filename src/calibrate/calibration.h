@@ -21,14 +21,16 @@ struct CalibrationOptions {
     torch::Device device = torch::kCPU;
     RestOptions rest = {};
     std::filesystem::path statistics = {};  ///< directory that keeps the moments and what is needed to go on; or empty
+    const parallel::Communicator* processes = &parallel::alone();  ///< they share the windows
 };
 
 /// Measures the attention moments of a source model, layer by layer. Memory holds one layer's weights, its moments, and
 /// what RestOptions allows of the hidden states.
 class Calibration {
 public:
-    /// Goes on where an interrupted run with the same statistics directory stopped. Throws Error where the text is of
-    /// no use or the directory is not writable or not of this calibration. `source` must outlive it.
+    /// Goes on where an interrupted run with the same statistics directory stopped. Each process keeps what it needs to
+    /// go on beside that directory. Throws Error where the text is of no use or the directory is not writable or not of
+    /// this calibration. `source` must outlive it.
     Calibration(const checkpoint::Checkpoint& source, const CalibrationTokens& text, const CalibrationOptions& options);
 
     /// The moments of the next layer, measured or from the interrupted run. Throws Cancelled.
@@ -40,6 +42,9 @@ public:
     void finish();
 
 private:
+    void open_statistics(const checkpoint::Checkpoint& source, const CalibrationTokens& text,
+                         const std::vector<std::size_t>& share);
+
     CalibrationOptions options_;
     int layers_;  // of the model
     std::optional<StatisticsWriter> writer_;

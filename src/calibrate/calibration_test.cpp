@@ -1,10 +1,14 @@
 #include "calibrate/calibration.h"
 
 #include <algorithm>
+#include <barrier>
 #include <fstream>
+#include <functional>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <map>
+#include <span>
+#include <thread>
 #include <unistd.h>
 
 #include "core/error.h"
@@ -48,8 +52,8 @@ protected:
                 .rest = {.memory_bytes = memory_bytes, .spill_directory = root_},
                 .statistics = root_ / name};
     }
-    static void finish(Calibration& calibration, const Checkpoint& source, int first_layer = 0) {
-        for (int layer = first_layer; layer < source.config().num_hidden_layers; ++layer) calibration.next({});
+    static void finish(Calibration& calibration, const Checkpoint& source) {
+        for (int layer = 0; layer < source.config().num_hidden_layers; ++layer) calibration.next({});
         calibration.finish();
     }
     std::string error_of(const Checkpoint& source, const CalibrationTokens& tokens,
@@ -130,6 +134,93 @@ TEST_F(CalibrationTest, GoesOnWhereItWasInterrupted) {
     const auto contents = contents_of(root_ / "resumed");
     EXPECT_EQ(contents.size(), 4u);  // two layers, the origin, the windows
     EXPECT_EQ(contents, contents_of(root_ / "whole"));
+}
+
+/// Threads that stand for processes.
+class Threads {
+public:
+    explicit Threads(int size) : meet_(size), parts_(static_cast<std::size_t>(size)) {}
+
+    class Process : public parallel::Communicator {
+    public:
+        Process(Threads& all, int rank) : all_(all), rank_(rank) {}
+        int rank() const override { return rank_; }
+        int size() const override { return static_cast<int>(all_.parts_.size()); }
+        void sum(std::span<double> values) const override {
+            all_.parts_[static_cast<std::size_t>(rank_)].assign(values.begin(), values.end());
+            all_.meet_.arrive_and_wait();
+            std::fill(values.begin(), values.end(), 0.0);
+            for (const auto& part : all_.parts_) {
+                for (std::size_t i = 0; i < values.size(); ++i) values[i] += part[i];
+            }
+            all_.meet_.arrive_and_wait();
+        }
+
+    private:
+        Threads& all_;
+        int rank_;
+    };
+
+    /// Runs `work` as every process.
+    void run(const std::function<void(const Process&)>& work) {
+        std::vector<std::thread> threads;
+        for (int rank = 0; rank < static_cast<int>(parts_.size()); ++rank) {
+            threads.emplace_back([this, rank, &work] { work(Process(*this, rank)); });
+        }
+        for (auto& thread : threads) thread.join();
+    }
+
+private:
+    std::barrier<> meet_;
+    std::vector<std::vector<double>> parts_;
+};
+
+double difference(const torch::Tensor& a, const torch::Tensor& b) {
+    return ((a - b).abs().max() / b.abs().max()).item<double>();
+}
+
+void expect_equal(const AttentionMoments& a, const AttentionMoments& b, double tolerance) {
+    EXPECT_LT(difference(a.input_mean, b.input_mean), tolerance);
+    EXPECT_LT(difference(a.token_covariance, b.token_covariance), tolerance);
+    EXPECT_LT(difference(a.value_covariance, b.value_covariance), tolerance);
+    EXPECT_LT(difference(a.key_covariance, b.key_covariance), tolerance);
+    EXPECT_LT(difference(a.query_gram, b.query_gram), tolerance);
+    EXPECT_LT(difference(a.logit_cost, b.logit_cost), tolerance);
+    EXPECT_LT(difference(a.pairs.ta, b.pairs.ta), tolerance);
+    EXPECT_LT(difference(a.pairs.tt, b.pairs.tt), tolerance);
+    EXPECT_LT(difference(a.inverse_power, b.inverse_power), tolerance);
+}
+
+/// Two processes for three windows, the second one interrupted together with the first after a layer.
+TEST_F(CalibrationTest, SharedAmongProcessesIsTheSame) {
+    Calibration whole(source_, text, options("whole"));
+    finish(whole, source_);
+    for (int run = 0; run < 2; ++run) {
+        Threads(2).run([&](const Threads::Process& process) {
+            auto shared = options("shared");
+            shared.processes = &process;
+            Calibration calibration(source_, text, shared);
+            EXPECT_EQ(calibration.layers_from_before(), run);
+            if (run == 0) {
+                calibration.next({});
+            } else {
+                finish(calibration, source_);
+            }
+        });
+    }
+    const Statistics expected(root_ / "whole", source_, options("").moments);
+    const Statistics found(root_ / "shared", source_, options("").moments);
+    for (int layer = 0; layer < 2; ++layer) expect_equal(found.layer(layer), expected.layer(layer), 1e-6);
+    EXPECT_EQ(std::distance(fs::directory_iterator(root_), fs::directory_iterator()), 2) << "nothing else is left";
+}
+
+TEST_F(CalibrationTest, MoreProcessesThanWindowsAreRefused) {
+    Threads(4).run([&](const Threads::Process& process) {
+        auto shared = options("");
+        shared.statistics.clear();
+        shared.processes = &process;
+        EXPECT_THROW(Calibration(source_, text, shared), core::Error);
+    });
 }
 
 TEST_F(CalibrationTest, AnInterruptedOneKeepsItsText) {

@@ -1,6 +1,5 @@
 #include "calibrate/layer_walk.h"
 
-#include <algorithm>
 #include <span>
 #include <string>
 #include <utility>
@@ -41,7 +40,7 @@ LayerWalk::LayerWalk(const checkpoint::Checkpoint& source, int next_layer, Hidde
                      const model::ModelOptions& options)
     : source_(source), options_(options), hidden_(std::move(hidden)), next_layer_(next_layer) {}
 
-double LayerWalk::step(std::initializer_list<Visitor> visitors, const std::stop_token& stop) {
+InversePower LayerWalk::step(std::initializer_list<Visitor> visitors, const std::stop_token& stop) {
     core::invariant(next_layer_ < source_.config().num_hidden_layers, "a walk ends at the last layer");
     const torch::NoGradGuard no_gradients;
     auto layer = model::load_layer(source_, next_layer_++, options_);
@@ -54,16 +53,15 @@ double LayerWalk::step(std::initializer_list<Visitor> visitors, const std::stop_
     for (const auto& visit : visitors) {
         for (std::size_t i = 0; i < hidden_.windows(); ++i) visit(*attention, layer->attention_input(input(i)));
     }
-    double inverse_squares = 0;
-    std::int64_t tokens = 0;
+    InversePower power;
     for (std::size_t i = 0; i < hidden_.windows(); ++i) {
         const auto attended = layer->attend(input(i));
         const auto squares = attended.to(torch::kFloat64).square().sum(-1);
-        inverse_squares += torch::where(squares > 0, squares.reciprocal(), 0.0).sum().item<double>();
-        tokens += attended.size(1);
+        power.sum += torch::where(squares > 0, squares.reciprocal(), 0.0).sum().item<double>();
+        power.tokens += static_cast<double>(attended.size(1));
         hidden_.replace(i, layer->feed_forward(attended));
     }
-    return inverse_squares / static_cast<double>(std::max<std::int64_t>(tokens, 1));
+    return power;
 }
 
 }  // namespace mha2mla::calibrate

@@ -18,6 +18,12 @@ namespace mha2mla::calibrate {
 /// larger than a layer. Throws Error on an empty window or a token id outside the vocabulary.
 torch::Tensor embed_tokens(const checkpoint::Checkpoint& source, const std::vector<int>& tokens);
 
+/// Of the residual stream h after a layer's attention: 1 / |h|², summed over tokens.
+struct InversePower {
+    double sum = 0;
+    double tokens = 0;
+};
+
 /// Carries token windows through a source model one layer at a time, so that only one layer's weights are in memory.
 /// The windows' hidden states rest (HiddenStates) and visit the device one by one.
 class LayerWalk {
@@ -32,9 +38,8 @@ public:
 
     using Visitor = core::FunctionRef<void(model::GqaAttentionImpl& attention, const torch::Tensor& x_BTE)>;
     /// Loads the next layer, shows its attention to each visitor in turn with the normed inputs, window by window
-    /// (batch of 1), and steps over the layer. Returns the mean over all tokens of 1 / |h|², h the residual stream
-    /// after the attention. Throws Cancelled at a stop request.
-    double step(std::initializer_list<Visitor> visitors, const std::stop_token& stop = {});
+    /// (batch of 1), and steps over the layer. Throws Cancelled at a stop request.
+    InversePower step(std::initializer_list<Visitor> visitors, const std::stop_token& stop = {});
 
     int next_layer() const { return next_layer_; }
     /// The inputs of the next layer.

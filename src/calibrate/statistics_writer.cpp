@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <span>
+#include <utility>
 
 #include "calibrate/statistics_files.h"
 #include "checkpoint/safetensors.h"
@@ -21,11 +22,10 @@ fs::path hidden_directory(const fs::path& directory, int layer) {
 }
 
 /// Windows' hidden states as tensors of a file.
-std::vector<TensorSpec> hidden_specs(const std::vector<std::vector<int>>& windows, std::int64_t width) {
+std::vector<TensorSpec> hidden_specs(const std::vector<std::vector<int>>& windows,
+                                     const std::vector<std::size_t>& share, std::int64_t width) {
     std::vector<TensorSpec> specs;
-    for (std::size_t i = 0; i < windows.size(); ++i) {
-        specs.push_back({fmt::format("window-{}", i), {std::ssize(windows[i]), width}});
-    }
+    for (const auto i : share) specs.push_back({fmt::format("window-{}", i), {std::ssize(windows[i]), width}});
     return specs;
 }
 
@@ -56,8 +56,14 @@ std::optional<CalibrationTokens> interrupted_text(const fs::path& target) {
 }
 
 StatisticsWriter::StatisticsWriter(const fs::path& target, const checkpoint::ModelConfig& config,
-                                   const StatisticsOrigin& origin, const CalibrationTokens& tokens)
-    : target_(target), partial_(partial_path(target)), config_(config), origin_(origin), tokens_(tokens) {
+                                   const StatisticsOrigin& origin, const CalibrationTokens& tokens,
+                                   std::vector<std::size_t> share)
+    : target_(target),
+      partial_(partial_path(target)),
+      config_(config),
+      origin_(origin),
+      tokens_(tokens),
+      share_(std::move(share)) {
     if (fs::exists(partial_)) read_partial(partial_, [&] { check(); });
 }
 
@@ -91,7 +97,7 @@ HiddenStates StatisticsWriter::hidden(const RestOptions& rest) const {
         const auto path = hidden_directory(partial_, layers_);
         const checkpoint::SafetensorsSource tensors(path);
         HiddenStates hidden(rest);
-        for (const auto& spec : hidden_specs(tokens_.windows, config_.hidden_size)) {
+        for (const auto& spec : hidden_specs(tokens_.windows, share_, config_.hidden_size)) {
             checkpoint::check_tensor(spec, tensors, path.string());
             const auto states = torch::empty(spec.shape, torch::kFloat32);
             tensors.read_rows(spec.name, 0, spec.shape.front(), values_of(states));
@@ -103,11 +109,11 @@ HiddenStates StatisticsWriter::hidden(const RestOptions& rest) const {
 
 /// The inputs come first: the layer's directory says that all of it is there.
 void StatisticsWriter::add(const AttentionMoments& moments, const HiddenStates& next_inputs) {
-    core::invariant(next_inputs.windows() == tokens_.windows.size(), "a walk keeps its windows");
+    core::invariant(next_inputs.windows() == share_.size(), "a walk keeps its windows");
     if (!fs::exists(partial_)) create();
     const auto next = hidden_directory(partial_, layers_ + 1);
     fs::remove_all(next);  // of a run that ended between the two
-    const auto specs = hidden_specs(tokens_.windows, config_.hidden_size);
+    const auto specs = hidden_specs(tokens_.windows, share_, config_.hidden_size);
     checkpoint::CheckpointWriter writer(next, specs, {.dtype = core::DType::bf16});
     for (std::size_t i = 0; i < specs.size(); ++i) writer.write(specs[i].name, values_of(next_inputs.get(i)));
     writer.finish();
@@ -121,5 +127,7 @@ void StatisticsWriter::finish() {
     for (int layer = 0; layer <= layers_; ++layer) fs::remove_all(hidden_directory(partial_, layer));
     core::move_into_place(partial_, target_);
 }
+
+void StatisticsWriter::discard() { fs::remove_all(partial_); }
 
 }  // namespace mha2mla::calibrate

@@ -21,8 +21,9 @@ std::optional<CalibrationTokens> interrupted_text(const std::filesystem::path& t
 class StatisticsWriter {
 public:
     /// Throws Error where TARGET.partial is damaged or belongs to another calibration.
+    /// `share`: the windows that this process carries.
     StatisticsWriter(const std::filesystem::path& target, const checkpoint::ModelConfig& config,
-                     const StatisticsOrigin& origin, const CalibrationTokens& tokens);
+                     const StatisticsOrigin& origin, const CalibrationTokens& tokens, std::vector<std::size_t> share);
 
     /// How many layers are finished, from the first on.
     int layers() const { return layers_; }
@@ -33,6 +34,8 @@ public:
     void add(const AttentionMoments& moments, const HiddenStates& next_inputs);
     /// Moves the complete statistics to the target.
     void finish();
+    /// Removes them: another process has them too.
+    void discard();
 
 private:
     void create() const;
@@ -43,6 +46,7 @@ private:
     checkpoint::ModelConfig config_;
     StatisticsOrigin origin_;
     CalibrationTokens tokens_;
+    std::vector<std::size_t> share_;
     int layers_ = 0;
 };
 

@@ -35,6 +35,8 @@ public:
     core::Progress& progress();
     /// A remark on stderr; silent with --log-level quiet.
     void note(const std::string& text) const;
+    /// No progress and no remarks from now on, as with --log-level quiet.
+    void silence() { options_.log_level = "quiet"; }
     /// The result on stdout: the object with --json, the text otherwise.
     void print(const core::OrderedJson& object, const std::string& text) const;
 

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <iostream>
 #include <memory>
 #include <numeric>
 
@@ -6,6 +7,7 @@
 #include "checkpoint/writer.h"
 #include "cli/session.h"
 #include "cli/workshop/calibration_text.h"
+#include "cli/world.h"
 #include "core/error.h"
 #include "core/file.h"
 #include "core/memory.h"
@@ -47,11 +49,14 @@ void calibrate_model(CalibrateCommand& command, Session& session) {
     options.device = model::parse_device(command.device);
     checkpoint::check_target(options.statistics, false);
     options.rest.spill_directory = core::absolute_target(options.statistics).parent_path();
-    auto text = calibration_text(source, command.text, options.statistics, session);
+    const auto& processes = world();
+    options.processes = &processes;
+    if (processes.rank() > 0) session.silence();
+    auto text = calibration_text(source, command.text, options.statistics, session, processes);
     if (text.held_out.empty()) calibrate::hold_out(text);
     calibrate::Calibration calibration(source, text, options);
     const auto seconds = calibration.run(session.progress(), session.stop());
-    print_report(calibrate::record_of(text), seconds, command, session);
+    if (processes.rank() == 0) print_report(calibrate::record_of(text), seconds, command, session);
 }
 
 }  // namespace
@@ -61,7 +66,8 @@ void add_calibrate(CLI::App& program, Session& session) {
     CLI::App* verb = add_verb(program, session, "calibrate", "Measure what conversions of a model need to know",
                               "  mha2mla calibrate model.gguf statistics\n"
                               "  mha2mla calibrate llama/ statistics --calibration books.txt,code.jsonl --memory 2G\n"
-                              "  mha2mla convert llama/ converted --statistics statistics --cache-ratio 0.25");
+                              "  mha2mla convert llama/ converted --statistics statistics --cache-ratio 0.25\n"
+                              "  mpirun -n 4 mha2mla calibrate llama/ statistics    (built with -DMHA2MLA_MPI=ON)");
     verb->add_option("MODEL", command->source, "Source: directory or GGUF file")->required();
     verb->add_option("DIRECTORY", command->calibration.statistics, "Directory to write, for convert --statistics")
         ->required();
@@ -78,6 +84,11 @@ void add_calibrate(CLI::App& program, Session& session) {
             calibrate_model(*command, session);
         } catch (const core::Cancelled&) {
             note_interruption(command->calibration.statistics, session);
+            end_other_processes(130);
+            throw;
+        } catch (const core::Error& error) {
+            if (world().size() > 1) std::cerr << "mha2mla: " << error.what() << std::endl;
+            end_other_processes(1);
             throw;
         }
     });

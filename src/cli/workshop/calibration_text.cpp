@@ -6,6 +6,7 @@
 
 #include "calibrate/statistics_writer.h"
 #include "cli/model_options.h"
+#include "cli/workshop/openings.h"
 #include "core/error.h"
 #include "core/memory.h"
 #include "data/mixture.h"
@@ -59,25 +60,53 @@ int first_token(const checkpoint::ModelConfig& config) {
     return config.eos_token_ids.empty() ? 0 : config.eos_token_ids.front();
 }
 
-std::string sampled_origin(const CalibrationTextOptions& options, std::uint64_t seed) {
-    return fmt::format("sampled from the source model, seed {}, {} windows of {} tokens", seed, options.windows,
-                       options.window);
+/// The first token and an opening, no more than half of a window.
+std::vector<int> prompt_of(std::size_t window, const tokenizer::Tokenizer& words, const checkpoint::ModelConfig& config,
+                           const CalibrationTextOptions& options) {
+    std::vector<int> tokens{first_token(config)};
+    const auto opening = words.encode(std::string(openings[window % openings.size()]), false);
+    tokens.insert(tokens.end(), opening.begin(), opening.end());
+    tokens.resize(std::min(tokens.size(), std::max<std::size_t>(1, static_cast<std::size_t>(options.window) / 2)));
+    return tokens;
 }
 
-CalibrationTokens sampled(const checkpoint::Checkpoint& model, const CalibrationTextOptions& options,
-                          Session& session) {
+std::string sampled_origin(const CalibrationTextOptions& options, std::uint64_t seed) {
+    return fmt::format("sampled from the source model, {} openings, seed {}, {} windows of {} tokens", openings.size(),
+                       seed, options.windows, options.window);
+}
+
+/// Every process gets the windows of all: token ids are exact in fp64.
+void share_windows(std::vector<std::vector<int>>& windows, const CalibrationTextOptions& options,
+                   const parallel::Communicator& processes) {
+    const auto width = static_cast<std::size_t>(options.window);
+    std::vector<double> ids(windows.size() * width);
+    for (std::size_t w = 0; w < windows.size(); ++w) {
+        std::copy(windows[w].begin(), windows[w].end(), ids.begin() + static_cast<std::ptrdiff_t>(w * width));
+    }
+    processes.sum(ids);
+    for (std::size_t w = 0; w < windows.size(); ++w) {
+        const auto first = ids.begin() + static_cast<std::ptrdiff_t>(w * width);
+        windows[w].assign(first, first + options.window);
+    }
+}
+
+CalibrationTokens sampled(const checkpoint::Checkpoint& model, const CalibrationTextOptions& options, Session& session,
+                          const parallel::Communicator& processes) {
     const auto decoder = load_decoder(model, {.context_tokens = options.window}, session);
     const std::uint64_t seed = session.options().seed;
-    CalibrationTokens result{.windows = {}, .origin = sampled_origin(options, seed)};
+    const auto words = load_tokenizer(model);
+    const auto windows = static_cast<std::size_t>(options.windows);
+    CalibrationTokens result{.windows = std::vector<std::vector<int>>(windows),
+                             .origin = sampled_origin(options, seed)};
     session.progress().begin("sampling calibration text", static_cast<std::int64_t>(options.windows) * options.window);
-    for (int index = 0; index < options.windows; ++index) {
-        std::vector<int> tokens{first_token(model.config())};
+    parallel::for_each_share(processes, windows, [&](std::size_t index) {
+        const auto prompt = prompt_of(index, *words, model.config(), options);
+        auto tokens = prompt;
         runtime::GenerateOptions generate{
-            .sampling = {.temperature = 1, .seed = seed + static_cast<std::uint64_t>(index)},
-            .max_tokens = options.window - 1,
+            .sampling = {.temperature = 1, .seed = seed + index},
+            .max_tokens = options.window - static_cast<int>(prompt.size()),
             .stop_tokens = {}};
         auto sequence = decoder->new_sequence();
-        const std::vector<int> prompt = tokens;
         runtime::generate(
             *decoder, sequence, prompt, generate,
             [&](int token) {
@@ -86,8 +115,9 @@ CalibrationTokens sampled(const checkpoint::Checkpoint& model, const Calibration
             },
             session.stop());
         core::throw_if_stopped(session.stop());
-        result.windows.push_back(std::move(tokens));
-    }
+        result.windows[index] = std::move(tokens);
+    });
+    share_windows(result.windows, options, processes);
     session.progress().end();
     return result;
 }
@@ -120,12 +150,13 @@ void add_memory_option(CLI::App& verb, std::size_t& bytes) {
 }
 
 CalibrationTokens calibration_text(const checkpoint::Checkpoint& model, CalibrationTextOptions options,
-                                   const std::filesystem::path& statistics, Session& session) {
+                                   const std::filesystem::path& statistics, Session& session,
+                                   const parallel::Communicator& processes) {
     options.window = std::min(options.window, model.config().max_position_embeddings);
     const auto seed = session.options().seed;
     if (!options.files.empty()) return from_files(model, options, seed);
     const auto before = calibrate::interrupted_text(statistics);
-    if (!before) return sampled(model, options, session);
+    if (!before) return sampled(model, options, session, processes);
     if (before->origin == sampled_origin(options, seed)) return *before;
     throw core::Error({.what = "an interrupted calibration on another text is here",
                        .expected = sampled_origin(options, seed),

@@ -9,6 +9,7 @@
 #include "calibrate/tokens.h"
 #include "checkpoint/checkpoint.h"
 #include "cli/session.h"
+#include "parallel/communicator.h"
 
 namespace mha2mla::cli {
 
@@ -26,10 +27,11 @@ void add_calibration_options(CLI::App& verb, CalibrationTextOptions& options);
 void add_memory_option(CLI::App& verb, std::size_t& bytes);
 
 /// Windows of the files, evenly mixed, or, so that a conversion needs no data set, of text sampled from the model with
-/// the session's seed. Where a calibration into `statistics` was interrupted, the text that it had sampled is taken
+/// the session's seed, each process its share. Where a calibration into `statistics` was interrupted, the text that it had sampled is taken
 /// from there. Throws Error naming file and line before anything long.
 calibrate::CalibrationTokens calibration_text(const checkpoint::Checkpoint& model, CalibrationTextOptions options,
-                                              const std::filesystem::path& statistics, Session& session);
+                                              const std::filesystem::path& statistics, Session& session,
+                                              const parallel::Communicator& processes = parallel::alone());
 
 /// A remark, after a stop request, on what of a calibration is kept.
 void note_interruption(const std::filesystem::path& statistics, const Session& session);

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cstdint>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <map>
@@ -181,8 +182,9 @@ void add_method_options(CLI::App& verb, ConvertCommand& command) {
 }
 
 void add_lsq_options(CLI::App& verb, convert::LsqOptions& options) {
-    verb.add_flag("--by-layer,!--no-by-layer", options.by_layer,
-                  "lsq: layers share the cache by what they lose; not with --kv-rank or --metric plain")
+    verb.add_flag_function(
+            "--by-layer,!--no-by-layer", [&options](std::int64_t count) { options.by_layer = count > 0; },
+            "lsq: layers share the cache by what they lose; not with --kv-rank or --metric plain")
         ->group("lsq");
     verb.add_flag("--compensate,!--no-compensate", options.compensate, "lsq: best constant for a lost rotation")
         ->group("lsq");
