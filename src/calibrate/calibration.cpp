@@ -21,7 +21,8 @@ std::vector<std::size_t> share_of(const CalibrationTokens& text, const parallel:
 }
 
 std::filesystem::path statistics_of(const std::filesystem::path& target, int rank) {
-    return rank == 0 ? target : std::filesystem::path(core::absolute_target(target).string() + fmt::format(".process-{}", rank));
+    return rank == 0 ? target
+                     : std::filesystem::path(core::absolute_target(target).string() + fmt::format(".process-{}", rank));
 }
 
 }  // namespace

@@ -116,8 +116,7 @@ std::vector<Alternative> alternatives_of_deepseek_shape(const Plan& plan, const 
     for (const auto& [error, i] : ranked) {
         const auto& pairs = possible[i];
         const int apart = pairs.size() > 1 ? pairs[1] : 0;
-        alternatives.push_back(
-            {fmt::format("{} rotary pairs {} apart", pairs.size(), apart), with_pairs(plan, pairs)});
+        alternatives.push_back({fmt::format("{} rotary pairs {} apart", pairs.size(), apart), with_pairs(plan, pairs)});
     }
     for (auto& free : without_restriction(plan, evidence, progress, stop)) alternatives.push_back(std::move(free));
     return alternatives;

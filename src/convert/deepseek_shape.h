@@ -4,8 +4,9 @@
 
 #include "convert/lsq_sizes.h"
 
-// Conversions of lsq that stock engines load once they are exported as DeepSeek-V3: one rotary key whose C pairs turn by
-// the powers of one base, base^(-i/C); the same sizes in every layer; no biases, no positional part, no exact tokens.
+// Conversions of lsq that stock engines load once they are exported as DeepSeek-V3: one rotary key whose C pairs turn
+// by the powers of one base, base^(-i/C); the same sizes in every layer; no biases, no positional part, no exact
+// tokens.
 
 namespace mha2mla::convert {
 

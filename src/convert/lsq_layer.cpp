@@ -14,8 +14,8 @@ constexpr double diagonal_share = 0.02;  // of the input covariance, against too
 /// and Cv are about zero: keys lose nothing by a constant, values do.
 Tensor input_covariance(const AttentionMoments& moments, bool weighted, bool centred) {
     const auto unit = [](const Tensor& c) { return c / c.trace().clamp_min(1e-300); };
-    const auto mean = centred ? torch::zeros_like(moments.token_covariance)
-                              : torch::outer(moments.input_mean, moments.input_mean);
+    const auto mean =
+        centred ? torch::zeros_like(moments.token_covariance) : torch::outer(moments.input_mean, moments.input_mean);
     auto x = unit(moments.token_covariance + mean);
     if (weighted) x = x + unit(moments.key_covariance) + unit(moments.value_covariance + mean);
     return (1 - diagonal_share) * x + diagonal_share * torch::diag(torch::diag(x));

@@ -79,8 +79,8 @@ double share_of_others(const Tensor& ascending, std::int64_t rank) {
     return (others.sum() / ascending.sum().clamp_min(1e-300)).item<double>();
 }
 
-/// Where A has more rows than columns (multi-head attention: 2 G d > E), AᵀA is the smaller: of its v with energy e, A v
-/// / sqrt(e). Those without energy are zero: they add nothing to the factors.
+/// Where A has more rows than columns (multi-head attention: 2 G d > E), AᵀA is the smaller: of its v with energy e, A
+/// v / sqrt(e). Those without energy are zero: they add nothing to the factors.
 Leading leading_of(const Tensor& a, std::int64_t rank) {
     const bool wide = a.size(0) <= a.size(1);
     const auto [energies, vectors] = torch::linalg_eigh(wide ? a.mm(a.t()) : a.t().mm(a));

@@ -43,7 +43,8 @@ void check_options(const ModelConfig& source, const ConversionOptions& options) 
                std::to_string(lsq.sinks));
     }
     if (lsq.by_layer.value_or(false) && !can_differ_by_layer(options)) {
-        reject("--by-layer", "sizes are not left open", "no --kv-rank, --metric plain or --export-shape deepseek", "one");
+        reject("--by-layer", "sizes are not left open", "no --kv-rank, --metric plain or --export-shape deepseek",
+               "one");
     }
     if (lsq.deepseek_shape && lsq.refit_output) {
         reject("--refit-output", "it writes a bias, which stock engines do not load", "--export-shape any", "deepseek");
@@ -68,10 +69,14 @@ core::OrderedJson options_of_lsq(const ConversionOptions& options) {
     const auto& lsq = options.lsq;
     core::OrderedJson components = "auto";
     if (lsq.rope_components) components = *lsq.rope_components;
-    return {{"rope_components", components},    {"by_layer", *lsq.by_layer},
-            {"compensate", lsq.compensate},     {"shared_rope", lsq.shared_rope},
-            {"mean_key", lsq.mean_key},         {"metric", lsq.weighted ? "weighted" : "plain"},
-            {"refit_output", lsq.refit_output}, {"sinks", lsq.sinks},
+    return {{"rope_components", components},
+            {"by_layer", *lsq.by_layer},
+            {"compensate", lsq.compensate},
+            {"shared_rope", lsq.shared_rope},
+            {"mean_key", lsq.mean_key},
+            {"metric", lsq.weighted ? "weighted" : "plain"},
+            {"refit_output", lsq.refit_output},
+            {"sinks", lsq.sinks},
             {"export_shape", lsq.deepseek_shape ? "deepseek" : "any"}};
 }
 

@@ -83,7 +83,8 @@ LayerErrors::Choice errors_of_choice(const LsqLayer& layer, const calibrate::Att
     const double price = moments.inverse_power.item<double>();
     auto problem = layer.latent;
     problem.keys = residual_keys(layer, rotary);
-    const auto by_rank = (price * errors_by_rank(problem, moments.key_covariance, moments.value_covariance)).contiguous();
+    const auto by_rank =
+        (price * errors_by_rank(problem, moments.key_covariance, moments.value_covariance)).contiguous();
     const auto* values = by_rank.data_ptr<double>();
     return {.components = static_cast<int>(rotary.pairs.size()),
             .lost_rotation = price * rotary.lost,

@@ -158,7 +158,7 @@ void Conversion::write_documents(const ConvertRequest& request) {
 
 /// The plan itself, or what its method makes of it by the statistics.
 Choice settle(const Plan& plan, const Checkpoint& source, const calibrate::Statistics& statistics,
-            const ConvertRequest& request, Watch watch) {
+              const ConvertRequest& request, Watch watch) {
     const auto& method = find_method(plan.options.method);
     if (method.alternatives == nullptr) return {plan, std::nullopt};
     const Evidence evidence{.source = source,

@@ -25,13 +25,13 @@ struct LsqOptions {
     std::optional<int> rope_components;  ///< rotary pairs of the one shared key; default by the errors of each layer
     /// Layers share the cache by what they lose, else all are equal; default: wherever sizes are left open.
     std::optional<bool> by_layer;
-    bool compensate = true;     ///< un-rotated pairs of the query get the best constant for their lost rotation
-    bool shared_rope = true;    ///< rotary components mix the KV heads; else each is one pair of one head
-    bool mean_key = true;       ///< the keys' mean keeps its RoPE: the positional part
-    bool weighted = true;       ///< errors count as they change the output; else as they change keys and values
-    bool refit_output = false;  ///< output matrices are fitted anew on the converted layers before them
+    bool compensate = true;       ///< un-rotated pairs of the query get the best constant for their lost rotation
+    bool shared_rope = true;      ///< rotary components mix the KV heads; else each is one pair of one head
+    bool mean_key = true;         ///< the keys' mean keeps its RoPE: the positional part
+    bool weighted = true;         ///< errors count as they change the output; else as they change keys and values
+    bool refit_output = false;    ///< output matrices are fitted anew on the converted layers before them
     bool deepseek_shape = false;  ///< only what stock engines load: switches mean_key, sinks and by_layer off
-    int sinks = 4;              ///< first tokens that stay exact; needs mean_key
+    int sinks = 4;                ///< first tokens that stay exact; needs mean_key
 };
 
 /// Choices of the method transmla (docs/conversion.md).

@@ -2,7 +2,8 @@
 
 #include "convert/plan.h"
 
-// Sizes that the methods with one shared rotary key work out alike: a latent of R elements and C rotary components of 2.
+// Sizes that the methods with one shared rotary key work out alike: a latent of R elements and C rotary components
+// of 2.
 
 namespace mha2mla::convert {
 

@@ -130,8 +130,8 @@ model::DecoderLayer make_converted_layer(const checkpoint::Checkpoint& source, c
     return model::DecoderLayer(weights, target, layer);
 }
 
-Trial try_alternatives(const std::vector<Alternative>& alternatives, const Evidence& evidence,
-                       core::Progress& progress, const std::stop_token& stop) {
+Trial try_alternatives(const std::vector<Alternative>& alternatives, const Evidence& evidence, core::Progress& progress,
+                       const std::stop_token& stop) {
     const torch::NoGradGuard no_gradients;
     auto source_hidden = embed(evidence);
     std::vector<Candidate> candidates;

@@ -56,8 +56,8 @@ model::DecoderLayer make_converted_layer(const checkpoint::Checkpoint& source, c
 
 /// The models are converted in memory and carried through the layers side by side, one layer of each at a time. None is
 /// chosen yet. Throws Cancelled.
-Trial try_alternatives(const std::vector<Alternative>& alternatives, const Evidence& evidence,
-                       core::Progress& progress, const std::stop_token& stop);
+Trial try_alternatives(const std::vector<Alternative>& alternatives, const Evidence& evidence, core::Progress& progress,
+                       const std::stop_token& stop);
 
 struct Choice {
     Plan plan;

@@ -22,7 +22,8 @@ const Communicator& alone();
 /// The items 0..count-1 that fall to this process: rank, rank + size, ...
 template <typename Function>
 void for_each_share(const Communicator& processes, std::size_t count, Function function) {
-    for (auto i = static_cast<std::size_t>(processes.rank()); i < count; i += static_cast<std::size_t>(processes.size())) {
+    for (auto i = static_cast<std::size_t>(processes.rank()); i < count;
+         i += static_cast<std::size_t>(processes.size())) {
         function(i);
     }
 }

@@ -1,8 +1,9 @@
 #include "cli/world.h"
 
+#include <mpi.h>
+
 #include <algorithm>
 #include <cstddef>
-#include <mpi.h>
 
 #include "core/error.h"
 

@@ -102,10 +102,9 @@ CalibrationTokens sampled(const checkpoint::Checkpoint& model, const Calibration
     parallel::for_each_share(processes, windows, [&](std::size_t index) {
         const auto prompt = prompt_of(index, *words, model.config(), options);
         auto tokens = prompt;
-        runtime::GenerateOptions generate{
-            .sampling = {.temperature = 1, .seed = seed + index},
-            .max_tokens = options.window - static_cast<int>(prompt.size()),
-            .stop_tokens = {}};
+        runtime::GenerateOptions generate{.sampling = {.temperature = 1, .seed = seed + index},
+                                          .max_tokens = options.window - static_cast<int>(prompt.size()),
+                                          .stop_tokens = {}};
         auto sequence = decoder->new_sequence();
         runtime::generate(
             *decoder, sequence, prompt, generate,

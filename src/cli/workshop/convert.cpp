@@ -134,7 +134,8 @@ std::string report_text(const convert::ConversionReport& report, const std::file
         values += layer.value_energy / static_cast<double>(report.layers.size());
     }
     return fmt::format(
-               "{}: KV cache {:.2f} % less; the factors keep {:.1f} % of the energy of the un-rotated keys' weights and "
+               "{}: KV cache {:.2f} % less; the factors keep {:.1f} % of the energy of the un-rotated keys' weights "
+               "and "
                "{:.1f} % of the values' ({}, at most {:.2f} GB of memory)\n",
                target.string(), 100 * (1 - report.plan.cache_ratio()), 100 * keys, 100 * values,
                core::format_duration(report.seconds), static_cast<double>(report.peak_memory_bytes) / 1e9) +
@@ -190,8 +191,8 @@ void add_lsq_options(CLI::App& verb, convert::LsqOptions& options) {
         ->group("lsq");
     verb.add_flag("--shared-rope,!--no-shared-rope", options.shared_rope, "lsq: rotary components mix the heads")
         ->group("lsq");
-    auto* mean_key =
-        verb.add_flag("--mean-key,!--no-mean-key", options.mean_key, "lsq: the keys' mean keeps its RoPE")->group("lsq");
+    auto* mean_key = verb.add_flag("--mean-key,!--no-mean-key", options.mean_key, "lsq: the keys' mean keeps its RoPE")
+                         ->group("lsq");
     verb.add_flag("--refit-output", options.refit_output, "lsq: fit output matrices anew, layer after layer")
         ->group("lsq");
     auto* sinks = verb.add_option("--sinks", options.sinks, "lsq: first tokens that stay exact")
