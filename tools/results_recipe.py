@@ -32,7 +32,7 @@ class Recipe:
     title: str
     description: str
     window: int             # tokens
-    weights: str            # type of weights and products: bf16 or f32
+    weights: str            # type of the native runtime's weights: bf16 or f32
     sizes: tuple            # cached elements a token and layer
     formats: tuple          # of the converted models' cache, words of `eval --emulate-cache`
     source_formats: tuple   # of the source's cache
