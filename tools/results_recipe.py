@@ -18,6 +18,7 @@ class Text:
     path: str     # below the folder that --data names
     first: int    # index of the first window
     windows: int
+    formats: tuple = ()  # measured on this text alone, of the recipe's; (): all
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Fields:
 def read_text(table, where):
     fields = Fields(table, where)
     text = Text(fields.take("name", str), fields.take("path", str), fields.count("first", 0),
-                fields.count("windows", 1))
+                fields.count("windows", 1), fields.items("formats", str, []))
     fields.close()
     return text
 
@@ -112,6 +113,10 @@ def check(recipe, where):
     for size in recipe.sizes:
         if size < 1:
             raise RecipeError(f"{where}: 'sizes' must be at least 1, not {size}")
+    for text in recipe.texts:
+        for form in text.formats:
+            if form not in (*recipe.formats, *recipe.source_formats):
+                raise RecipeError(f"{where}, texts: the recipe has no format '{form}' for '{text.name}'")
     for name in ("sizes", "formats", "source_formats", "texts"):
         unique(list(getattr(recipe, name)), f"{where}, {name}")
         if not getattr(recipe, name):
@@ -143,5 +148,6 @@ def groups(recipe, source_elements):
     """The points in the order of the table, one list per model: the source, then each method at each size."""
     models = [(None, source_elements, recipe.source_formats)]
     models += [(method, size, recipe.formats) for method in recipe.methods for size in recipe.sizes]
-    return [[Point(method, elements, form, text) for form in formats for text in recipe.texts]
+    return [[Point(method, elements, form, text) for form in formats for text in recipe.texts
+             if not text.formats or form in text.formats]
             for method, elements, formats in models]

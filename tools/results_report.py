@@ -84,9 +84,10 @@ def origin(recipe, table, command):
 
 
 def explanation(recipe):
-    return (f"Perplexity in windows of {recipe.window:,} tokens, {recipe.weights} weights, LibTorch module "
-            "(`eval --engine workshop --emulate-cache FORMAT`). Bytes are those of a token and layer, by formula, "
-            "scales included; the sinks of a converted model come on top, once a sequence.")
+    return (f"Perplexity in windows of {recipe.window:,} tokens: `bf16` in the native runtime (`eval --engine native "
+            f"--weights {recipe.weights}`), the other formats in the LibTorch module (`eval --engine workshop --weights "
+            "f32 --emulate-cache FORMAT`). Bytes are those of a token and layer, by formula, scales included; the sinks "
+            "of a converted model come on top, once a sequence.")
 
 
 def curve_points(table, recipe, method, form):

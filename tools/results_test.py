@@ -13,7 +13,7 @@ import xml.etree.ElementTree as xml
 from pathlib import Path
 
 import svg_plot
-from results_recipe import RecipeError, read_recipe
+from results_recipe import RecipeError, groups, read_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 SMOKE = (ROOT / "recipes/smoke.toml").read_text(encoding="utf-8")
@@ -127,9 +127,17 @@ class RecipeTest(Sandbox):
                 ('statistics = "lsq"', 'statistic = "lsq"', "methods: unknown field 'statistic'"),
                 ('plot_text = "a conf', 'plot_text = "another conf', "names none of the texts"),
                 ("windows = 2", "windows = 0", "'windows' must be at least 1"),
+                ("windows = 2", 'windows = 2\nformats = ["int3"]', "no format 'int3' for 'a configuration'"),
                 ("title =", "title", "recipe.toml")]:
             self.assertIn(old, SMOKE)
             self.assertIn(words, self.refusal(SMOKE.replace(old, new, 1)))
+
+    def test_a_text_may_name_its_formats(self):
+        (self.folder / "recipe.toml").write_text(SMOKE.replace("windows = 2", 'windows = 2\nformats = ["int4"]'),
+                                                 encoding="utf-8")
+        points = [point for group in groups(read_recipe(self.folder / "recipe.toml"), 64) for point in group]
+        self.assertEqual({point.format for point in points}, {"int4"})
+        self.assertEqual(len(points), 1 + 2 * 2)
 
     def test_a_missing_recipe_is_one_line(self):
         with self.assertRaises(RecipeError):
