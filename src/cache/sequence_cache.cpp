@@ -57,6 +57,12 @@ std::int64_t SequenceCache::room() const {
     return held + (pool_->free_pages() - copy) * page_tokens;
 }
 
+std::int64_t SequenceCache::new_pages(std::int64_t count) const {
+    const auto needed = static_cast<std::int64_t>(pages_for(tokens_ + count));
+    const auto held = static_cast<std::int64_t>(pages_.size());
+    return std::max(needed - held, std::int64_t{0}) + (must_copy_open_page() ? 1 : 0);
+}
+
 void SequenceCache::reserve(std::int64_t count) {
     if (count > room()) {
         throw core::Error(

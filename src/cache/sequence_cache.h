@@ -26,6 +26,8 @@ public:
     /// How many more tokens the pool has space for.
     std::int64_t room() const;
 
+    /// Free pages that reserve(count) takes.
+    std::int64_t new_pages(std::int64_t count) const;
     /// Makes the rows [tokens(), tokens() + count) writable. Throws Error, and changes nothing, when the pool is full.
     void reserve(std::int64_t count);
     /// Counts `count` reserved rows, written in every layer, as tokens.

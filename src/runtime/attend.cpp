@@ -48,33 +48,6 @@ void add_position_logits(const AttendJob& job, std::int64_t row, float* logits, 
                             .scratch = params.scratch});
 }
 
-/// Where the partial result of a key range goes.
-struct Part {
-    float* out;  // [rows of all streams, value_width]
-    float* max;
-    float* sum;
-    void* scratch;
-};
-
-/// All streams over keys of blocks [begin, end).
-void attend_blocks(const AttendJob& job, std::int64_t begin, std::int64_t end, const Part& part,
-                   const Compute& compute) {
-    for (std::int64_t stream = 0; stream < job.streams; ++stream) {
-        const std::int64_t row = stream * job.rows;
-        auto params = row_params(job, stream, 0, job.rows);
-        params.first_key = std::max(begin * cache::page_tokens, job.first_key);
-        params.end_key = std::min(end * cache::page_tokens, job.keys);
-        params.out = part.out + row * job.value_width;
-        params.max = part.max + row;
-        params.sum = part.sum + row;
-        params.scratch = part.scratch;
-        float* const logits =
-            compute.workspace.position_logits.data() + row * compute.workspace.position_logits_stride();
-        add_position_logits(job, row, logits, compute, params);
-        compute.kernels.attention(params);
-    }
-}
-
 void split_over_keys(const AttendJob& job, const Compute& compute) {
     const Workspace& workspace = compute.workspace;
     const std::int64_t rows = job.streams * job.rows;
@@ -90,6 +63,7 @@ void split_over_keys(const AttendJob& job, const Compute& compute) {
                       {.out = workspace.partial.data() + part * rows * job.value_width,
                        .max = workspace.row_max.data() + part * rows,
                        .sum = workspace.row_sum.data() + part * rows,
+                       .position_logits = workspace.position_logits_of(worker),
                        .scratch = workspace.kernel_scratch(worker)},
                       compute);
     });
@@ -117,9 +91,7 @@ void attend_rows(const AttendJob& job, std::int64_t stream, std::int64_t first_r
     params.max = workspace.row_max.data() + row;
     params.sum = workspace.row_sum.data() + row;
     params.scratch = workspace.kernel_scratch(worker);
-    add_position_logits(
-        job, row, workspace.position_logits.data() + worker * attention_task_rows * workspace.position_logits_stride(),
-        compute, params);
+    add_position_logits(job, row, workspace.position_logits_of(worker), compute, params);
     compute.kernels.attention(params);
     compute.kernels.merge({.partial = params.out,
                            .max = params.max,
@@ -145,6 +117,23 @@ void split_over_rows(const AttendJob& job, const Compute& compute) {
 }
 
 }  // namespace
+
+void attend_blocks(const AttendJob& job, std::int64_t begin, std::int64_t end, const AttendPart& part,
+                   const Compute& compute) {
+    for (std::int64_t stream = 0; stream < job.streams; ++stream) {
+        const std::int64_t row = stream * job.rows;
+        auto params = row_params(job, stream, 0, job.rows);
+        params.first_key = std::max(begin * cache::page_tokens, job.first_key);
+        params.end_key = std::min(end * cache::page_tokens, job.keys);
+        params.out = part.out + row * job.value_width;
+        params.max = part.max + row;
+        params.sum = part.sum + row;
+        params.scratch = part.scratch;
+        float* const logits = part.position_logits + row * compute.workspace.position_logits_stride();
+        add_position_logits(job, row, logits, compute, params);
+        compute.kernels.attention(params);
+    }
+}
 
 void attend(const AttendJob& job, const Compute& compute) {
     if (job.streams * job.rows <= max_key_split_rows) {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "runtime/chunk.h"
 #include "runtime/compute.h"
 
 namespace mha2mla::runtime {
@@ -32,5 +33,25 @@ struct AttendJob {
 /// Few rows (decode): split over keys, every worker handles all streams of its keys, merged by log-sum-exp. Many rows
 /// (prefill): split over rows.
 void attend(const AttendJob& job, const Compute& compute);
+
+/// Where the partial result of a key range goes, and what a worker has for itself meanwhile.
+struct AttendPart {
+    float* out;  // [rows of all streams, value_width]
+    float* max;  // [rows of all streams]
+    float* sum;
+    float* position_logits;  // [rows of all streams, Workspace::position_logits_stride()]
+    void* scratch;
+};
+
+/// All streams of a job over the keys of blocks [begin, end).
+void attend_blocks(const AttendJob& job, std::int64_t begin, std::int64_t end, const AttendPart& part,
+                   const Compute& compute);
+
+/// Attention of every chunk of a batch over the keys of its sequence. `job_of` lists the pages of a chunk in `blocks`,
+/// [streams, pages], and says what is to be done; it is called on the workers. Chunks of few rows (decode steps of
+/// several sequences) go together: their keys are dealt out in one go, so that they all cost one barrier.
+void attend_all(const AttentionBatch& batch,
+                core::FunctionRef<AttendJob(const Chunk& chunk, kernels::KeyValueBlock* blocks)> job_of,
+                const Compute& compute);
 
 }  // namespace mha2mla::runtime

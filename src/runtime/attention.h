@@ -6,29 +6,31 @@
 
 namespace mha2mla::runtime {
 
-/// Grouped-query attention: caches the rotated keys and the values of the chunk and attends over all of them.
-void gqa_attention(const AttentionInput& input, const Compute& compute);
+/// Grouped-query attention: caches the rotated keys and the values of the chunks; each attends over all of its
+/// sequence.
+void gqa_attention(const AttentionBatch& batch, const Compute& compute);
 
-/// Latent attention: caches latents and rotated rotary keys of the chunk, then attends in the form that `form` names.
-void mla_attention(const AttentionInput& input, const MlaWeights& weights, AttentionForm form, const Compute& compute);
+/// Latent attention: caches latents and rotated rotary keys of the chunks, then attends in the form that `form` names.
+void mla_attention(const AttentionBatch& batch, const MlaWeights& weights, AttentionForm form, const Compute& compute);
 
 /// Which form computes a chunk of `chunk_tokens` queries: `asked`, or the cheaper one.
 AttentionForm choose_form(AttentionForm asked, std::int64_t chunk_tokens);
 
-/// The two forms of latent attention, after the chunk is cached. Their result, [G, tokens, group, dv], goes to
-/// Workspace::grouped; where there are sinks, it leaves them out, and the log of each row's sum goes to
+/// The two forms of latent attention, after the chunks are cached. Their result, [G, tokens, group, dv] of each chunk,
+/// goes to Workspace::grouped; where there are sinks, it leaves them out, and the log of each row's sum goes to
 /// Workspace::part_max.
-void attend_absorbed(const AttentionInput& input, const MlaWeights& weights, const Compute& compute);
-void attend_expanded(const AttentionInput& input, const MlaWeights& weights, const Compute& compute);
+void attend_absorbed(const AttentionBatch& batch, const MlaWeights& weights, const Compute& compute);
+void attend_expanded(const AttentionBatch& batch, const MlaWeights& weights, const Compute& compute);
 
 /// Caches the full keys and values of those tokens of the chunk that are sinks.
 void store_sinks(const AttentionInput& input, const MlaWeights& weights, const Compute& compute);
-/// Attends to the sinks and joins the result to that of the latents in Workspace::grouped.
-void attend_sinks(const AttentionInput& input, const Compute& compute);
+/// Attends to the sinks and joins the results to that of the latents in Workspace::grouped.
+void attend_sinks(const AttentionBatch& batch, const Compute& compute);
 
 /// Picks the un-rotated part of every query: pairs ascending, times their factors, first halves, then second halves.
-/// Writes [dn] to out + ((g * tokens + t) * group + h) * out_stride for head h of KV head g.
-void pick_unrotated_query(const AttentionInput& input, const MlaWeights& weights, float* out, std::int64_t out_stride,
+/// Writes [dn] to out + ((g * tokens + t) * group + h) * out_stride for head h of KV head g, out being where the chunk
+/// starts.
+void pick_unrotated_query(const AttentionBatch& batch, const MlaWeights& weights, float* out, std::int64_t out_stride,
                           const Compute& compute);
 
 /// A part of every query that rotates with the query's position, and where it goes: in the order above.
@@ -42,6 +44,6 @@ struct RotatedPart {
     std::int64_t kv_head_columns = 0;  // with pairs of their own, KV heads write so many columns apart
 };
 
-void rotate_query(const AttentionInput& input, const RotatedPart& part, const Compute& compute);
+void rotate_query(const AttentionBatch& batch, const RotatedPart& part, const Compute& compute);
 
 }  // namespace mha2mla::runtime

@@ -14,6 +14,26 @@ AttentionShape::AttentionShape(const checkpoint::ModelConfig& config)
       softmax_scale(
           static_cast<float>(config.is_mla() ? config.mla().softmax_scale : 1 / std::sqrt(double(config.head_dim)))) {}
 
+std::int64_t count_tokens(std::span<const Chunk> chunks) {
+    std::int64_t tokens = 0;
+    for (const Chunk& chunk : chunks) tokens += chunk.tokens;
+    return tokens;
+}
+
+void parallel_rows(std::span<const Chunk> chunks, std::int64_t work_of_row, const Compute& compute,
+                   core::FunctionRef<void(int, const Chunk&, std::int64_t, std::int64_t)> task) {
+    const std::int64_t tokens = count_tokens(chunks);
+    parallel_ranges(compute.pool, tokens, tokens * work_of_row, [&](int worker, std::int64_t begin, std::int64_t end) {
+        std::int64_t first = 0;  // row of the chunk
+        for (const Chunk& chunk : chunks) {
+            const std::int64_t from = std::max(begin - first, std::int64_t{0});
+            const std::int64_t to = std::min(end - first, chunk.tokens);
+            if (from < to) task(worker, chunk, from, to);
+            first += chunk.tokens;
+        }
+    });
+}
+
 void store_cache_rows(const AttentionInput& input, const CacheRows& rows, const kernels::KernelSet& kernels) {
     const Chunk& chunk = input.chunk;
     const cache::PageFormat& format = chunk.cache.pool().format(input.layer);
@@ -32,20 +52,20 @@ void store_cache_rows(const AttentionInput& input, const CacheRows& rows, const 
     }
 }
 
-void gather_heads(const float* grouped, const AttentionInput& input, const Compute& compute) {
-    const AttentionShape& shape = input.shape;
-    const std::int64_t tokens = input.chunk.tokens;
+void gather_heads(const float* grouped, const AttentionBatch& batch, const Compute& compute) {
+    const AttentionShape& shape = batch.shape;
     const std::int64_t width = shape.group * shape.value_dim;
-    float* const heads = compute.workspace.heads.data();
-    parallel_ranges(compute.pool, tokens, tokens * shape.kv_heads * width,
-                    [&](int, std::int64_t begin, std::int64_t end) {
-                        for (std::int64_t token = begin; token < end; ++token) {
-                            for (std::int64_t g = 0; g < shape.kv_heads; ++g) {
-                                std::copy_n(grouped + (g * tokens + token) * width, width,
-                                            heads + (token * shape.kv_heads + g) * width);
-                            }
-                        }
-                    });
+    parallel_rows(batch.chunks, shape.kv_heads * width, compute,
+                  [&](int, const Chunk& chunk, std::int64_t begin, std::int64_t end) {
+                      const std::int64_t offset = chunk.first_row * shape.kv_heads * width;
+                      for (std::int64_t token = begin; token < end; ++token) {
+                          for (std::int64_t g = 0; g < shape.kv_heads; ++g) {
+                              std::copy_n(
+                                  grouped + offset + (g * chunk.tokens + token) * width, width,
+                                  compute.workspace.heads.data() + offset + (token * shape.kv_heads + g) * width);
+                          }
+                      }
+                  });
 }
 
 }  // namespace mha2mla::runtime

@@ -1,6 +1,7 @@
 #include "runtime/decoder.h"
 
 #include <algorithm>
+#include <numeric>
 #include <string>
 #include <utility>
 
@@ -27,6 +28,8 @@ KvBytes Sequence::kv_bytes() const {
         .capacity = cache.pool().capacity_bytes(), .allocated = cache.allocated_bytes(), .used = cache.used_bytes()};
 }
 
+static_assert(Decoder::max_batch_tokens == max_chunk_tokens);
+
 namespace {
 
 using checkpoint::ModelConfig;
@@ -39,6 +42,10 @@ std::int64_t context_of(const ModelConfig& config, const DecoderOptions& options
                            .where = "--context"});
     }
     return options.context_tokens == 0 ? config.max_position_embeddings : options.context_tokens;
+}
+
+std::int64_t whole_pages(std::int64_t tokens) {
+    return (tokens + cache::page_tokens - 1) / cache::page_tokens * cache::page_tokens;
 }
 
 void check_type(core::DType type, const char* option) {
@@ -59,16 +66,23 @@ struct Decoder::Impl {
          core::Progress& progress)
         : config(model.config()),
           context(context_of(config, options)),
-          pages(page_formats(config, checked(options).kv_cache), context, sink_format(config, options.kv_cache)),
-          transformer(config, load_weights(model, options.weights, pool, progress), options, pages.capacity_tokens(),
-                      pool) {}
+          pages(page_formats(config, checked(options).kv_cache), whole_pages(context) * options.sequences,
+                sink_format(config, options.kv_cache)),
+          transformer(config, load_weights(model, options.weights, pool, progress), options, whole_pages(context),
+                      pool) {
+        feeds.reserve(max_chunk_tokens);
+        rows.reserve(max_chunk_tokens);
+    }
 
-    /// Pages are whole, so the pool may hold more than the context; no sequence may.
+    /// Pages are whole and shared, so the pool may hold more than the context; no sequence may.
     std::int64_t room(const Sequence& sequence) const {
         return std::min(sequence.impl_->cache.room(), context - sequence.tokens());
     }
     /// Refuses what cannot be run, before anything is changed.
     void check(const Sequence& sequence, std::span<const int> tokens) const;
+    void check(std::span<const Feed> batch) const;
+    std::span<const float> forward(std::span<const Feed> batch);
+    std::span<const float> logits();
     /// Calls visit_chunk(index of the chunk's first token, its tokens) after each chunk.
     template <typename VisitChunk>
     void run(Sequence& sequence, std::span<const int> tokens, const VisitChunk& visit_chunk);
@@ -77,6 +91,8 @@ struct Decoder::Impl {
     std::int64_t context;
     cache::PagePool pages;
     Transformer transformer;
+    std::vector<Feed> feeds;         // of decode_step
+    std::vector<std::int64_t> rows;  // of the batch, whose logits are wanted
 };
 
 void Decoder::Impl::check(const Sequence& sequence, std::span<const int> tokens) const {
@@ -97,12 +113,51 @@ void Decoder::Impl::check(const Sequence& sequence, std::span<const int> tokens)
                        .remedy = "pass a larger --context or a shorter text"});
 }
 
+void Decoder::Impl::check(std::span<const Feed> batch) const {
+    std::int64_t tokens = 0, new_pages = 0;
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+        check(*batch[i].sequence, batch[i].tokens);
+        for (const Feed& other : batch.first(i)) {
+            core::invariant(other.sequence != batch[i].sequence, "a sequence comes once in a batch");
+        }
+        const auto count = static_cast<std::int64_t>(batch[i].tokens.size());
+        tokens += count;
+        new_pages += batch[i].sequence->impl_->cache.new_pages(count);
+    }
+    core::invariant(tokens > 0 && tokens <= max_chunk_tokens, "a batch holds 1 to max_batch_tokens tokens");
+    if (new_pages <= pages.free_pages()) return;
+    throw core::Error({.what = "the cache is full",
+                       .expected = "room for " + std::to_string(new_pages) + " pages more",
+                       .got = std::to_string(pages.free_pages()) + " free pages",
+                       .where = "--context",
+                       .remedy = "pass a larger --context or fewer sequences"});
+}
+
+std::span<const float> Decoder::Impl::logits() {
+    const float* const first = transformer.logits(rows);
+    return {first, rows.size() * static_cast<std::size_t>(config.vocab_size)};
+}
+
+std::span<const float> Decoder::Impl::forward(std::span<const Feed> batch) {
+    check(batch);
+    rows.clear();
+    std::int64_t end_row = 0;
+    for (const Feed& feed : batch) {
+        transformer.add(feed.sequence->impl_->cache, feed.tokens);
+        end_row += static_cast<std::int64_t>(feed.tokens.size());
+        if (feed.wants_logits) rows.push_back(end_row - 1);
+    }
+    transformer.forward();
+    return rows.empty() ? std::span<const float>() : logits();
+}
+
 template <typename VisitChunk>
 void Decoder::Impl::run(Sequence& sequence, std::span<const int> tokens, const VisitChunk& visit_chunk) {
     check(sequence, tokens);
     for (std::size_t first = 0; first < tokens.size(); first += max_chunk_tokens) {
         const auto chunk = tokens.subspan(first, std::min<std::size_t>(max_chunk_tokens, tokens.size() - first));
-        transformer.forward(sequence.impl_->cache, chunk);
+        transformer.add(sequence.impl_->cache, chunk);
+        transformer.forward();
         visit_chunk(static_cast<std::int64_t>(first), static_cast<std::int64_t>(chunk.size()));
     }
 }
@@ -126,21 +181,31 @@ Sequence Decoder::fork(const Sequence& sequence) {
 }
 
 std::span<const float> Decoder::forward(Sequence& sequence, std::span<const int> tokens) {
-    std::int64_t last = 0;
-    impl_->run(sequence, tokens, [&](std::int64_t, std::int64_t count) { last = count - 1; });
-    return {impl_->transformer.logits(last, 1), static_cast<std::size_t>(impl_->config.vocab_size)};
+    impl_->run(sequence, tokens, [&](std::int64_t, std::int64_t count) { impl_->rows.assign(1, count - 1); });
+    return impl_->logits();
+}
+
+std::span<const float> Decoder::forward(std::span<const Feed> feeds) { return impl_->forward(feeds); }
+
+std::span<const float> Decoder::decode_step(std::span<Sequence* const> sequences, std::span<const int> tokens) {
+    core::invariant(sequences.size() == tokens.size(), "each sequence takes one token");
+    impl_->feeds.clear();
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+        impl_->feeds.push_back({.sequence = sequences[i], .tokens = tokens.subspan(i, 1)});
+    }
+    return impl_->forward(impl_->feeds);
 }
 
 void Decoder::forward_all(Sequence& sequence, std::span<const int> tokens,
                           core::FunctionRef<void(std::int64_t, std::span<const float>)> visit) {
     const auto vocab = static_cast<std::size_t>(impl_->config.vocab_size);
+    auto& rows = impl_->rows;
     impl_->run(sequence, tokens, [&](std::int64_t first, std::int64_t count) {
         for (std::int64_t row = 0; row < count; row += max_logit_rows) {
-            const std::int64_t rows = std::min(max_logit_rows, count - row);
-            const float* const logits = impl_->transformer.logits(row, rows);
-            for (std::int64_t i = 0; i < rows; ++i) {
-                visit(first + row + i, {logits + static_cast<std::size_t>(i) * vocab, vocab});
-            }
+            rows.resize(static_cast<std::size_t>(std::min(max_logit_rows, count - row)));
+            std::iota(rows.begin(), rows.end(), row);
+            const auto logits = impl_->logits();
+            for (std::size_t i = 0; i < rows.size(); ++i) visit(first + rows[i], logits.subspan(i * vocab, vocab));
         }
     });
 }

@@ -24,7 +24,8 @@ struct DecoderOptions {
     core::DType weights = core::DType::bf16;   ///< bf16 or f32
     core::DType kv_cache = core::DType::bf16;  ///< bf16 or f32
     AttentionForm attention = AttentionForm::automatic;
-    int context_tokens = 0;  ///< cache capacity in tokens over all sequences; 0 = the model's max_position_embeddings
+    int context_tokens = 0;  ///< of the longest sequence; 0 = the model's max_position_embeddings
+    int sequences = 1;       ///< the cache holds context_tokens so many times, shared as they come
 };
 
 /// Bytes of the key/value cache.
@@ -55,6 +56,13 @@ private:
     std::unique_ptr<Impl> impl_;
 };
 
+/// Tokens that a sequence is to take in. Both must stay for the call.
+struct Feed {
+    Sequence* sequence = nullptr;
+    std::span<const int> tokens;
+    bool wants_logits = true;  ///< of the last token
+};
+
 /// The native decoder: runs a source model (GQA, plain cache) or an MLA model (latent cache) on the CPU.
 /// One call at a time; the thread pool is shared.
 class Decoder {
@@ -77,7 +85,17 @@ public:
     /// Long inputs run in chunks of up to 512 tokens. Throws Error when the context is full.
     std::span<const float> forward(Sequence& sequence, std::span<const int> tokens);
 
-    /// The same, but hands the logits of every token to `visit(index, logits)`.
+    /// Appends tokens to several sequences at once, chunks of prompts and single tokens alike; the weights are read
+    /// once for all. Returns the logits of the last token of each feed that wants them, in their order, [feeds,
+    /// vocab_size]; valid until the next call. Each sequence comes once, and at most max_batch_tokens tokens come in
+    /// all. Throws Error, and changes nothing, when the context is full.
+    std::span<const float> forward(std::span<const Feed> feeds);
+    static constexpr int max_batch_tokens = 512;
+
+    /// The same with one token for each sequence.
+    std::span<const float> decode_step(std::span<Sequence* const> sequences, std::span<const int> tokens);
+
+    /// As forward of one sequence, but hands the logits of every token to `visit(index, logits)`.
     void forward_all(Sequence& sequence, std::span<const int> tokens,
                      core::FunctionRef<void(std::int64_t index, std::span<const float> logits)> visit);
 

@@ -18,7 +18,7 @@ Columns columns_of(const AttentionShape& shape) {
 /// Rotation of tokens from `begin` on, in place unless y is changed.
 kernels::RopeParams rotation(const AttentionInput& input, const Compute& compute, std::int64_t begin,
                              std::int64_t end) {
-    float* const row = compute.workspace.projected.data() + begin * input.projected_width;
+    float* const row = compute.workspace.projected.data() + input.projected_offset() + begin * input.projected_width;
     const std::int64_t d = input.shape.head_dim;
     return {.x = row,
             .x_row_stride = input.projected_width,
@@ -49,8 +49,9 @@ void rotate_queries(const AttentionInput& input, const Compute& compute, std::in
     auto params = rotation(input, compute, begin, end);
     params.heads = shape.group;
     params.y_row_stride = group_width;
+    float* const query = compute.workspace.query.data() + input.first_head_row() * shape.head_dim;
     for (std::int64_t g = 0; g < shape.kv_heads; ++g) {
-        params.y = compute.workspace.query.data() + (g * input.chunk.tokens + begin) * group_width;
+        params.y = query + (g * input.chunk.tokens + begin) * group_width;
         compute.kernels.rope(params);
         params.x += group_width;
     }
@@ -59,7 +60,8 @@ void rotate_queries(const AttentionInput& input, const Compute& compute, std::in
 void store_keys_and_values(const AttentionInput& input, const Compute& compute, std::int64_t begin, std::int64_t end) {
     const Columns columns = columns_of(input.shape);
     for (int g = 0; g < input.shape.kv_heads; ++g) {
-        const float* const head = compute.workspace.projected.data() + g * input.shape.head_dim;
+        const float* const head =
+            compute.workspace.projected.data() + input.projected_offset() + g * input.shape.head_dim;
         CacheRows rows{.x = head + columns.key,
                        .x_stride = input.projected_width,
                        .plane = cache::key_plane(g),
@@ -80,22 +82,14 @@ void list_blocks(const AttentionInput& input, kernels::KeyValueBlock* blocks) {
     }
 }
 
-}  // namespace
-
-void gqa_attention(const AttentionInput& input, const Compute& compute) {
+/// The chunk's queries over its keys, whose pages go to `blocks`.
+AttendJob job_of(const AttentionInput& input, kernels::KeyValueBlock* blocks, const Workspace& workspace) {
     const AttentionShape& shape = input.shape;
     const Chunk& chunk = input.chunk;
-    const Workspace& workspace = compute.workspace;
-    parallel_ranges(compute.pool, chunk.tokens, chunk.tokens * input.projected_width,
-                    [&](int, std::int64_t begin, std::int64_t end) {
-                        rotate_keys(input, compute, begin, end);
-                        rotate_queries(input, compute, begin, end);
-                        store_keys_and_values(input, compute, begin, end);
-                    });
-    list_blocks(input, workspace.blocks.data());
     const cache::PageFormat& format = chunk.cache.pool().format(input.layer);
     const auto row_bytes = static_cast<std::int64_t>(format.planes[0].row_bytes);
-    attend({.dtype = format.dtype,
+    list_blocks(input, blocks);
+    return {.dtype = format.dtype,
             .streams = shape.kv_heads,
             .rows = chunk.tokens * shape.group,
             .key_width = shape.head_dim,
@@ -103,14 +97,31 @@ void gqa_attention(const AttentionInput& input, const Compute& compute) {
             .key_stride_bytes = row_bytes,
             .value_stride_bytes = row_bytes,
             .scale = shape.softmax_scale,
-            .blocks = workspace.blocks.data(),
+            .blocks = blocks,
             .block_count = chunk.pages(),
             .keys = chunk.keys(),
-            .q = workspace.query.data(),
-            .visible = workspace.visible.data(),
-            .out = workspace.attended.data()},
-           compute);
-    gather_heads(workspace.attended.data(), input, compute);
+            .q = workspace.query.data() + input.first_head_row() * shape.head_dim,
+            .visible = workspace.visible.data() + input.first_head_row(),
+            .out = workspace.attended.data() + input.first_head_row() * shape.head_dim};
+}
+
+}  // namespace
+
+void gqa_attention(const AttentionBatch& batch, const Compute& compute) {
+    parallel_rows(batch.chunks, batch.projected_width, compute,
+                  [&](int, const Chunk& chunk, std::int64_t begin, std::int64_t end) {
+                      const AttentionInput input = batch.of(chunk);
+                      rotate_keys(input, compute, begin, end);
+                      rotate_queries(input, compute, begin, end);
+                      store_keys_and_values(input, compute, begin, end);
+                  });
+    attend_all(
+        batch,
+        [&](const Chunk& chunk, kernels::KeyValueBlock* blocks) {
+            return job_of(batch.of(chunk), blocks, compute.workspace);
+        },
+        compute);
+    gather_heads(compute.workspace.attended.data(), batch, compute);
 }
 
 }  // namespace mha2mla::runtime

@@ -1,9 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
-#include "runtime/compute.h"
+#include "runtime/chunk.h"
 #include "runtime/matrix.h"
 
 namespace mha2mla::runtime {
@@ -22,12 +23,13 @@ kernels::LinearParams linear_params(const LinearJob& job, std::int64_t first_til
 /// The whole job, output tiles split over the workers.
 void run_linear(const LinearJob& job, const Compute& compute);
 
-/// One matrix per KV head, applied to that head's rows: y_g = x_g W_gᵀ.
+/// One matrix per KV head, applied to that head's rows in every chunk: y_g = x_g W_gᵀ.
 struct GroupedLinearJob {
-    const float* x = nullptr;  // [G, rows, inputs]
-    std::int64_t rows = 0;     // of one KV head
+    const float* x = nullptr;  // [G, tokens, group, inputs] of each chunk
+    std::span<const Chunk> chunks;
+    std::int64_t group = 0;
     const std::vector<Matrix>* matrices = nullptr;
-    float* y = nullptr;  // [G, rows, ...]
+    float* y = nullptr;  // [G, tokens, group, ...] of each chunk
     std::int64_t y_stride = 0;
 };
 

@@ -5,24 +5,26 @@
 #include "runtime/linear.h"
 
 // Absorbed form: logits = (q~·c + q_rope·k_rope) scale with q~ = W_ukᵀ q_nope; out = W_uv (Σ p c). All heads share the
-// cached rows [latent | rotary keys]. Query rows are ordered [G, tokens, group].
+// cached rows [latent | rotary keys]. Query rows are ordered [G, tokens, group] in each chunk.
 
 namespace mha2mla::runtime {
 namespace {
 
 /// Fills the rotary columns of all query rows: RoPE of the head's rotary pairs in its own block, zeros in the others.
-void rotate_rotary_queries(const AttentionInput& input, const MlaWeights& weights, const Compute& compute) {
+void rotate_rotary_queries(const AttentionBatch& batch, const MlaWeights& weights, const Compute& compute) {
     const std::int64_t dr = weights.qk_rope_head_dim;
     const auto key_heads = static_cast<std::int64_t>(weights.rope_pairs.size());
     const std::int64_t row_width = weights.kv_lora_rank + key_heads * dr;
-    const std::int64_t rows = input.chunk.tokens * input.shape.heads;
     float* const rotary = compute.workspace.query.data() + weights.kv_lora_rank;
-    parallel_ranges(compute.pool, rows, key_heads > 1 ? rows * row_width : 0,
-                    [&](int, std::int64_t begin, std::int64_t end) {
-                        for (std::int64_t r = begin; r < end; ++r)
-                            std::fill_n(rotary + r * row_width, key_heads * dr, 0.F);
-                    });
-    rotate_query(input,
+    const std::int64_t heads = batch.shape.heads;
+    parallel_rows(batch.chunks, key_heads > 1 ? heads * row_width : 0, compute,
+                  [&](int, const Chunk& chunk, std::int64_t begin, std::int64_t end) {
+                      const std::int64_t first = chunk.first_row * heads;
+                      for (std::int64_t r = first + begin * heads; r < first + end * heads; ++r) {
+                          std::fill_n(rotary + r * row_width, key_heads * dr, 0.F);
+                      }
+                  });
+    rotate_query(batch,
                  {.pairs = dr / 2,
                   .pairs_of_heads = &weights.rope_pairs,
                   .factors = &weights.rope_factors,
@@ -34,62 +36,74 @@ void rotate_rotary_queries(const AttentionInput& input, const MlaWeights& weight
 }
 
 /// q~ into the latent columns of the query rows.
-void absorb_queries(const AttentionInput& input, const MlaWeights& weights, std::int64_t row_width,
+void absorb_queries(const AttentionBatch& batch, const MlaWeights& weights, std::int64_t row_width,
                     const Compute& compute) {
     const Workspace& workspace = compute.workspace;
-    const std::int64_t tokens = input.chunk.tokens;
     if (weights.qk_nope_head_dim == 0) {  // rotary keys alone: the latent only carries values
-        const std::int64_t rows = tokens * input.shape.heads;
-        for (std::int64_t row = 0; row < rows; ++row) {
+        const std::int64_t first = batch.chunks.front().first_row * batch.shape.heads;
+        const std::int64_t rows = count_tokens(batch.chunks) * batch.shape.heads;
+        for (std::int64_t row = first; row < first + rows; ++row) {
             std::fill_n(workspace.query.data() + row * row_width, weights.kv_lora_rank, 0.F);
         }
         return;
     }
-    pick_unrotated_query(input, weights, workspace.nope.data(), weights.qk_nope_head_dim, compute);
+    pick_unrotated_query(batch, weights, workspace.nope.data(), weights.qk_nope_head_dim, compute);
     run_grouped_linear({.x = workspace.nope.data(),
-                        .rows = tokens * input.shape.group,
+                        .chunks = batch.chunks,
+                        .group = batch.shape.group,
                         .matrices = &weights.query_absorb,
                         .y = workspace.query.data(),
                         .y_stride = row_width},
                        compute);
 }
 
-}  // namespace
-
-void attend_absorbed(const AttentionInput& input, const MlaWeights& weights, const Compute& compute) {
-    const AttentionShape& shape = input.shape;
+/// The chunk's queries over its latents, whose pages go to `blocks`.
+AttendJob job_of(const AttentionInput& input, const MlaWeights& weights, kernels::KeyValueBlock* blocks,
+                 const Workspace& workspace) {
     const Chunk& chunk = input.chunk;
-    const Workspace& workspace = compute.workspace;
     const cache::PageFormat& format = chunk.cache.pool().format(input.layer);
     const cache::Plane& plane = format.planes[cache::latent_plane];
-    rotate_rotary_queries(input, weights, compute);
-    absorb_queries(input, weights, plane.width, compute);
-    chunk.cache.list_blocks(input.layer, cache::latent_plane, cache::latent_plane, chunk.keys(),
-                            workspace.blocks.data());
-    attend({.dtype = format.dtype,
+    const std::int64_t row = input.first_head_row();
+    chunk.cache.list_blocks(input.layer, cache::latent_plane, cache::latent_plane, chunk.keys(), blocks);
+    return {.dtype = format.dtype,
             .streams = 1,
-            .rows = chunk.tokens * shape.heads,
+            .rows = chunk.tokens * input.shape.heads,
             .key_width = plane.width,
             .value_width = weights.kv_lora_rank,
             .key_stride_bytes = static_cast<std::int64_t>(plane.row_bytes),
             .value_stride_bytes = static_cast<std::int64_t>(plane.row_bytes),
-            .scale = shape.softmax_scale,
-            .blocks = workspace.blocks.data(),
+            .scale = input.shape.softmax_scale,
+            .blocks = blocks,
             .block_count = chunk.pages(),
             .keys = chunk.keys(),
-            .q = workspace.query.data(),
-            .visible = workspace.visible.data(),
+            .q = workspace.query.data() + row * plane.width,
+            .visible = workspace.visible.data() + row,
             .first_key = chunk.cache.pool().sink_tokens(),
             .positions = input.positions,
-            .position_q = workspace.position_query.data(),
-            .out = workspace.attended.data(),
-            .log_sum = workspace.part_max.data()},
-           compute);
+            .position_q = workspace.position_query.data() + row * input.shape.head_dim,
+            .out = workspace.attended.data() + row * weights.kv_lora_rank,
+            .log_sum = workspace.part_max.data() + row};
+}
+
+}  // namespace
+
+void attend_absorbed(const AttentionBatch& batch, const MlaWeights& weights, const Compute& compute) {
+    const Workspace& workspace = compute.workspace;
+    const cache::PageFormat& format = batch.chunks.front().cache.pool().format(batch.layer);
+    rotate_rotary_queries(batch, weights, compute);
+    absorb_queries(batch, weights, format.planes[cache::latent_plane].width, compute);
+    attend_all(
+        batch,
+        [&](const Chunk& chunk, kernels::KeyValueBlock* blocks) {
+            return job_of(batch.of(chunk), weights, blocks, workspace);
+        },
+        compute);
     run_grouped_linear({.x = workspace.attended.data(),
-                        .rows = chunk.tokens * shape.group,
+                        .chunks = batch.chunks,
+                        .group = batch.shape.group,
                         .matrices = &weights.value_up,
                         .y = workspace.grouped.data(),
-                        .y_stride = shape.value_dim},
+                        .y_stride = batch.shape.value_dim},
                        compute);
 }
 

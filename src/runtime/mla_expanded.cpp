@@ -110,7 +110,7 @@ void attend_head(const HeadRebuild& head, const Compute& compute) {
     list_blocks(head, workspace.blocks.data());
     const std::int64_t rows = chunk.tokens * input.shape.group;
     const auto element = static_cast<std::int64_t>(core::size_of(head.dtype));
-    const auto g = static_cast<std::int64_t>(head.kv_head);
+    const std::int64_t row = input.first_head_row() + static_cast<std::int64_t>(head.kv_head) * rows;
     attend({.dtype = head.dtype,
             .streams = 1,
             .rows = rows,
@@ -122,24 +122,38 @@ void attend_head(const HeadRebuild& head, const Compute& compute) {
             .blocks = workspace.blocks.data(),
             .block_count = chunk.pages(),
             .keys = chunk.keys(),
-            .q = workspace.query.data() + g * rows * head.key_width,
-            .visible = workspace.visible.data(),
+            .q = workspace.query.data() + row * head.key_width,
+            .visible = workspace.visible.data() + input.first_head_row(),
             .first_key = chunk.cache.pool().sink_tokens(),
             .positions = input.positions,
-            .position_q = workspace.position_query.data() + g * rows * input.shape.head_dim,
-            .out = workspace.grouped.data() + g * rows * dv,
-            .log_sum = workspace.part_max.data() + g * rows},
+            .position_q = workspace.position_query.data() + row * input.shape.head_dim,
+            .out = workspace.grouped.data() + row * dv,
+            .log_sum = workspace.part_max.data() + row},
            compute);
+}
+
+void attend_chunk(const AttentionInput& input, const MlaWeights& weights, const Compute& compute) {
+    const cache::PageFormat& format = input.chunk.cache.pool().format(input.layer);
+    for (std::size_t g = 0; g < weights.value_up.size(); ++g) {
+        attend_head({.input = input,
+                     .weights = weights,
+                     .kv_head = g,
+                     .dtype = format.dtype,
+                     .row_bytes = format.planes[cache::latent_plane].row_bytes,
+                     .key_width = weights.qk_nope_head_dim + weights.qk_rope_head_dim,
+                     .keys = compute.workspace.expanded_keys.data(),
+                     .values = compute.workspace.expanded_values.data()},
+                    compute);
+    }
 }
 
 }  // namespace
 
-void attend_expanded(const AttentionInput& input, const MlaWeights& weights, const Compute& compute) {
+void attend_expanded(const AttentionBatch& batch, const MlaWeights& weights, const Compute& compute) {
     const Workspace& workspace = compute.workspace;
-    const cache::PageFormat& format = input.chunk.cache.pool().format(input.layer);
     const std::int64_t key_width = weights.qk_nope_head_dim + weights.qk_rope_head_dim;
-    pick_unrotated_query(input, weights, workspace.query.data(), key_width, compute);
-    rotate_query(input,
+    pick_unrotated_query(batch, weights, workspace.query.data(), key_width, compute);
+    rotate_query(batch,
                  {.pairs = weights.qk_rope_head_dim / 2,
                   .pairs_of_heads = &weights.rope_pairs,
                   .factors = &weights.rope_factors,
@@ -147,17 +161,7 @@ void attend_expanded(const AttentionInput& input, const MlaWeights& weights, con
                   .out_stride = key_width,
                   .own_column = weights.rope_query_column},
                  compute);
-    for (std::size_t g = 0; g < weights.value_up.size(); ++g) {
-        attend_head({.input = input,
-                     .weights = weights,
-                     .kv_head = g,
-                     .dtype = format.dtype,
-                     .row_bytes = format.planes[cache::latent_plane].row_bytes,
-                     .key_width = key_width,
-                     .keys = workspace.expanded_keys.data(),
-                     .values = workspace.expanded_values.data()},
-                    compute);
-    }
+    for (const Chunk& chunk : batch.chunks) attend_chunk(batch.of(chunk), weights, compute);
 }
 
 }  // namespace mha2mla::runtime

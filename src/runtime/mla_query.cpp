@@ -1,7 +1,7 @@
 #include "runtime/attention.h"
 
 // The parts of the queries, each picked out of the one q of its head or, for the rotary part, rows of its own. Rows are
-// ordered [G, tokens, group].
+// ordered [G, tokens, group] in each chunk.
 
 namespace mha2mla::runtime {
 namespace {
@@ -27,11 +27,11 @@ const float* factors_of(const std::vector<float>& factors, std::int64_t pairs, s
 kernels::RopeParams rotation(const AttentionInput& input, const RotatedPart& part, std::int64_t g,
                              const Compute& compute) {
     const AttentionShape& shape = input.shape;
-    const std::int64_t first_row = g * input.chunk.tokens * shape.group;
+    const std::int64_t first_row = input.first_head_row() + g * input.chunk.tokens * shape.group;
     const bool own = part.own_column > 0;
     const std::int64_t width = own ? 2 * part.pairs : shape.head_dim;
     kernels::RopeParams params{
-        .x = compute.workspace.projected.data() + part.own_column + g * shape.group * width,
+        .x = compute.workspace.projected.data() + input.projected_offset() + part.own_column + g * shape.group * width,
         .x_row_stride = input.projected_width,
         .x_head_stride = width,
         .half = width / 2,
@@ -56,40 +56,39 @@ kernels::RopeParams rotation(const AttentionInput& input, const RotatedPart& par
 
 }  // namespace
 
-void pick_unrotated_query(const AttentionInput& input, const MlaWeights& weights, float* out, std::int64_t out_stride,
+void pick_unrotated_query(const AttentionBatch& batch, const MlaWeights& weights, float* out, std::int64_t out_stride,
                           const Compute& compute) {
-    const AttentionShape& shape = input.shape;
-    const std::int64_t tokens = input.chunk.tokens;
-    const float* const q = compute.workspace.projected.data();
-    parallel_ranges(
-        compute.pool, tokens, tokens * shape.heads * shape.head_dim, [&](int, std::int64_t begin, std::int64_t end) {
-            for (std::int64_t head = 0; head < shape.heads; ++head) {
-                const std::int64_t g = head / shape.group;
-                const auto& pairs = weights.nope_pairs[static_cast<std::size_t>(g)];
-                const float* const factors = factors_of(weights.nope_factors, weights.qk_nope_head_dim / 2, head);
-                for (std::int64_t token = begin; token < end; ++token) {
-                    const std::int64_t row = (g * tokens + token) * shape.group + head % shape.group;
-                    pick_pairs(q + token * input.projected_width + head * shape.head_dim, shape.head_dim / 2, pairs,
-                               factors, out + row * out_stride);
-                }
-            }
-        });
+    const AttentionShape& shape = batch.shape;
+    const auto pick = [&](const AttentionInput& input, std::int64_t token) {
+        const float* const q =
+            compute.workspace.projected.data() + input.projected_offset() + token * input.projected_width;
+        for (std::int64_t head = 0; head < shape.heads; ++head) {
+            const std::int64_t g = head / shape.group;
+            const std::int64_t row =
+                input.first_head_row() + (g * input.chunk.tokens + token) * shape.group + head % shape.group;
+            pick_pairs(q + head * shape.head_dim, shape.head_dim / 2, weights.nope_pairs[static_cast<std::size_t>(g)],
+                       factors_of(weights.nope_factors, weights.qk_nope_head_dim / 2, head), out + row * out_stride);
+        }
+    };
+    parallel_rows(batch.chunks, shape.heads * shape.head_dim, compute,
+                  [&](int, const Chunk& chunk, std::int64_t begin, std::int64_t end) {
+                      for (std::int64_t token = begin; token < end; ++token) pick(batch.of(chunk), token);
+                  });
 }
 
-void rotate_query(const AttentionInput& input, const RotatedPart& part, const Compute& compute) {
-    const AttentionShape& shape = input.shape;
-    const std::int64_t tokens = input.chunk.tokens;
-    parallel_ranges(compute.pool, tokens, tokens * shape.heads * part.pairs * 2,
-                    [&](int, std::int64_t begin, std::int64_t end) {
-                        for (std::int64_t g = 0; g < shape.kv_heads; ++g) {
-                            auto params = rotation(input, part, g, compute);
-                            params.x += begin * params.x_row_stride;
-                            params.y += begin * params.y_row_stride;
-                            params.first_position += begin;
-                            params.rows = end - begin;
-                            compute.kernels.rope(params);
-                        }
-                    });
+void rotate_query(const AttentionBatch& batch, const RotatedPart& part, const Compute& compute) {
+    const AttentionShape& shape = batch.shape;
+    parallel_rows(batch.chunks, shape.heads * part.pairs * 2, compute,
+                  [&](int, const Chunk& chunk, std::int64_t begin, std::int64_t end) {
+                      for (std::int64_t g = 0; g < shape.kv_heads; ++g) {
+                          auto params = rotation(batch.of(chunk), part, g, compute);
+                          params.x += begin * params.x_row_stride;
+                          params.y += begin * params.y_row_stride;
+                          params.first_position += begin;
+                          params.rows = end - begin;
+                          compute.kernels.rope(params);
+                      }
+                  });
 }
 
 }  // namespace mha2mla::runtime

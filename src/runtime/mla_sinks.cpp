@@ -49,11 +49,12 @@ void store_keys_and_values(const AttentionInput& input, std::int64_t tokens, con
     }
 }
 
-/// Query rows that see the same sinks: those of one KV head in some tokens.
+/// Query rows that see the same sinks: those of one KV head in some tokens of a chunk.
 struct SinkRows {
     int kv_head;
-    std::int64_t first_row;  // of all rows [G, tokens, group]
+    std::int64_t first_row;  // of the rows of all chunks
     std::int64_t rows;
+    std::int64_t part_rows;  // of all chunks: from the part of the latents to that of the sinks
 };
 
 /// What the sinks alone give, unnormalized, as the second part of Workspace::grouped.
@@ -67,7 +68,7 @@ void attend_rows(const AttentionInput& input, const SinkRows& rows, const Comput
     const kernels::KeyValueBlock block{.keys = cache.sink_row(input.layer, cache::key_plane(rows.kv_head), 0),
                                        .values = cache.sink_row(input.layer, cache::value_plane(rows.kv_head), 0),
                                        .tokens = sinks};
-    const std::int64_t part_row = input.chunk.tokens * shape.heads + rows.first_row;
+    const std::int64_t part_row = rows.part_rows + rows.first_row;
     compute.kernels.attention({.dtype = dtype,
                                .q = workspace.sink_query.data() + rows.first_row * shape.head_dim,
                                .q_stride = shape.head_dim,
@@ -102,7 +103,7 @@ void merge_rows(const AttentionInput& input, const SinkRows& rows, const Compute
                            .width = width,
                            .out = out,
                            .out_stride = width,
-                           .part_rows = input.chunk.tokens * input.shape.heads});
+                           .part_rows = rows.part_rows});
 }
 
 }  // namespace
@@ -111,7 +112,8 @@ void store_sinks(const AttentionInput& input, const MlaWeights& weights, const C
     const Chunk& chunk = input.chunk;
     const std::int64_t tokens = std::min(chunk.cache.pool().sink_tokens() - chunk.first_position, chunk.tokens);
     if (tokens <= 0) return;
-    run_linear({.x = compute.workspace.normed.data(),
+    const std::int64_t hidden = weights.sink_in.weight.inputs();
+    run_linear({.x = compute.workspace.normed.data() + chunk.first_row * hidden,
                 .rows = tokens,
                 .linear = &weights.sink_in,
                 .y = compute.workspace.sink_projected.data()},
@@ -120,21 +122,26 @@ void store_sinks(const AttentionInput& input, const MlaWeights& weights, const C
     store_keys_and_values(input, tokens, compute);
 }
 
-void attend_sinks(const AttentionInput& input, const Compute& compute) {
-    const AttentionShape& shape = input.shape;
-    const std::int64_t tokens = input.chunk.tokens;
+void attend_sinks(const AttentionBatch& batch, const Compute& compute) {
+    const AttentionShape& shape = batch.shape;
     rotate_query(
-        input, {.pairs = shape.head_dim / 2, .out = compute.workspace.sink_query.data(), .out_stride = shape.head_dim},
+        batch, {.pairs = shape.head_dim / 2, .out = compute.workspace.sink_query.data(), .out_stride = shape.head_dim},
         compute);
-    const std::int64_t work = tokens * shape.heads * input.chunk.cache.pool().sink_tokens() * 2 * shape.head_dim;
-    parallel_ranges(compute.pool, tokens, work, [&](int worker, std::int64_t begin, std::int64_t end) {
-        for (int g = 0; g < static_cast<int>(shape.kv_heads); ++g) {
-            const SinkRows rows{
-                .kv_head = g, .first_row = (g * tokens + begin) * shape.group, .rows = (end - begin) * shape.group};
-            attend_rows(input, rows, compute, worker);
-            merge_rows(input, rows, compute);
-        }
-    });
+    const std::int64_t sinks = batch.chunks.front().cache.pool().sink_tokens();
+    const std::int64_t part_rows = count_tokens(batch.chunks) * shape.heads;
+    parallel_rows(batch.chunks, shape.heads * sinks * 2 * shape.head_dim, compute,
+                  [&](int worker, const Chunk& chunk, std::int64_t begin, std::int64_t end) {
+                      const AttentionInput input = batch.of(chunk);
+                      for (int g = 0; g < static_cast<int>(shape.kv_heads); ++g) {
+                          const SinkRows rows{
+                              .kv_head = g,
+                              .first_row = input.first_head_row() + (g * chunk.tokens + begin) * shape.group,
+                              .rows = (end - begin) * shape.group,
+                              .part_rows = part_rows};
+                          attend_rows(input, rows, compute, worker);
+                          merge_rows(input, rows, compute);
+                      }
+                  });
 }
 
 }  // namespace mha2mla::runtime

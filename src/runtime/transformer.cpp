@@ -29,7 +29,7 @@ void add_mla_widths(const ModelConfig& config, int layer, WorkspaceShape& shape)
 WorkspaceShape workspace_shape(const ModelConfig& config, const ModelWeights& weights, core::DType kv_cache,
                                std::int64_t positions, int workers) {
     const AttentionShape attention(config);
-    WorkspaceShape shape{.tokens = std::min(max_chunk_tokens, positions),
+    WorkspaceShape shape{.tokens = max_chunk_tokens,
                          .workers = workers,
                          .hidden = config.hidden_size,
                          .intermediate = config.intermediate_size,
@@ -85,67 +85,88 @@ Transformer::Transformer(const ModelConfig& config, ModelWeights weights, const 
       positions_(has_positional_part(config_) ? PositionTable(rope_, positions, options.kv_cache, pool)
                                               : PositionTable()),
       workspace_(workspace_shape(config_, weights_, options.kv_cache, positions, pool.size())),
-      compute_{.kernels = kernels::kernels(), .pool = pool, .workspace = workspace_} {}
-
-void Transformer::forward(cache::SequenceCache& sequence, std::span<const int> tokens) {
-    const auto count = static_cast<std::int64_t>(tokens.size());
-    core::invariant(count > 0 && count <= max_chunk_tokens, "a chunk holds 1 to max_chunk_tokens tokens");
-    sequence.reserve(count);
-    const Chunk chunk{.cache = sequence, .first_position = sequence.tokens(), .tokens = count};
-    embed(tokens);
-    list_visible_keys(chunk);
-    for (int layer = 0; layer < config_.num_hidden_layers; ++layer) run_layer(layer, chunk);
-    sequence.commit(count);
+      compute_{.kernels = kernels::kernels(), .pool = pool, .workspace = workspace_} {
+    chunks_.reserve(max_chunk_tokens);
 }
 
-void Transformer::embed(std::span<const int> tokens) {
-    const std::int64_t width = config_.hidden_size;
+void Transformer::add(cache::SequenceCache& sequence, std::span<const int> tokens) {
     const auto count = static_cast<std::int64_t>(tokens.size());
-    parallel_ranges(compute_.pool, count, count * width, [&](int, std::int64_t begin, std::int64_t end) {
+    core::invariant(count > 0 && tokens_ + count <= max_chunk_tokens, "a batch holds 1 to max_chunk_tokens tokens");
+    try {
+        sequence.reserve(count);
+    } catch (...) {
+        chunks_.clear();
+        tokens_ = 0;
+        throw;
+    }
+    chunks_.push_back({.cache = sequence,
+                       .first_position = sequence.tokens(),
+                       .tokens = count,
+                       .first_row = tokens_,
+                       .token_ids = tokens.data()});
+    tokens_ += count;
+}
+
+void Transformer::forward() {
+    core::invariant(tokens_ > 0, "a batch has tokens");
+    embed();
+    list_visible_keys();
+    for (int layer = 0; layer < config_.num_hidden_layers; ++layer) run_layer(layer);
+    for (const Chunk& chunk : chunks_) chunk.cache.commit(chunk.tokens);
+    chunks_.clear();
+    tokens_ = 0;
+}
+
+void Transformer::embed() {
+    const std::int64_t width = config_.hidden_size;
+    parallel_rows(chunks_, width, compute_, [&](int, const Chunk& chunk, std::int64_t begin, std::int64_t end) {
         for (std::int64_t row = begin; row < end; ++row) {
-            kernels::unpack_row(weights_.embedding.packed(), tokens[static_cast<std::size_t>(row)],
-                                workspace_.hidden.data() + row * width);
+            kernels::unpack_row(weights_.embedding.packed(), chunk.token_ids[row],
+                                workspace_.hidden.data() + (chunk.first_row + row) * width);
         }
     });
 }
 
-/// Rows are ordered [G, tokens, group] (one stream) or [tokens, group] (one of G streams, the start of the same list).
-void Transformer::list_visible_keys(const Chunk& chunk) {
+/// Rows of a chunk are ordered [G, tokens, group] (one stream) or [tokens, group] (one of G streams, the start of the
+/// same list).
+void Transformer::list_visible_keys() {
     std::int64_t* visible = workspace_.visible.data();
-    for (std::int64_t g = 0; g < attention_shape_.kv_heads; ++g) {
-        for (std::int64_t token = 0; token < chunk.tokens; ++token) {
-            visible = std::fill_n(visible, attention_shape_.group, chunk.first_position + token + 1);
+    for (const Chunk& chunk : chunks_) {
+        for (std::int64_t g = 0; g < attention_shape_.kv_heads; ++g) {
+            for (std::int64_t token = 0; token < chunk.tokens; ++token) {
+                visible = std::fill_n(visible, attention_shape_.group, chunk.first_position + token + 1);
+            }
         }
     }
 }
 
-void Transformer::run_layer(int layer, const Chunk& chunk) {
+void Transformer::run_layer(int layer) {
     const LayerWeights& weights = weights_.layers[static_cast<std::size_t>(layer)];
-    normalize(workspace_.hidden.data(), chunk.tokens, weights.input_norm);
+    normalize(workspace_.hidden.data(), tokens_, weights.input_norm);
     run_linear({.x = workspace_.normed.data(),
-                .rows = chunk.tokens,
+                .rows = tokens_,
                 .linear = &weights.attention_in,
                 .y = workspace_.projected.data()},
                compute_);
-    const AttentionInput input{.shape = attention_shape_,
+    const AttentionBatch batch{.shape = attention_shape_,
                                .rope = rope_,
                                .positions = positions_.matrix_or_null(),
-                               .chunk = chunk,
+                               .chunks = chunks_,
                                .layer = layer,
                                .projected_width = weights.attention_in.weight.outputs()};
     if (const auto* mla = std::get_if<MlaWeights>(&weights.attention)) {
-        mla_attention(input, *mla, form_, compute_);
+        mla_attention(batch, *mla, form_, compute_);
     } else {
-        gqa_attention(input, compute_);
+        gqa_attention(batch, compute_);
     }
     run_linear({.x = workspace_.heads.data(),
-                .rows = chunk.tokens,
+                .rows = tokens_,
                 .linear = &weights.attention_out,
                 .y = workspace_.hidden.data(),
                 .accumulate = true},
                compute_);
-    normalize(workspace_.hidden.data(), chunk.tokens, weights.post_attention_norm);
-    run_mlp(weights, chunk.tokens);
+    normalize(workspace_.hidden.data(), tokens_, weights.post_attention_norm);
+    run_mlp(weights, tokens_);
 }
 
 void Transformer::normalize(const float* x, std::int64_t rows, const std::vector<float>& weight) {
@@ -184,11 +205,21 @@ void Transformer::run_mlp(const LayerWeights& layer, std::int64_t tokens) {
                compute_);
 }
 
-const float* Transformer::logits(std::int64_t first_row, std::int64_t rows) {
-    core::invariant(rows <= max_logit_rows, "logits are computed max_logit_rows rows at a time");
-    normalize(workspace_.hidden.data() + first_row * config_.hidden_size, rows, weights_.final_norm);
+const float* Transformer::logits(std::span<const std::int64_t> rows) {
+    const std::int64_t width = config_.hidden_size;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        compute_.kernels.rms_norm({.x = workspace_.hidden.data() + rows[i] * width,
+                                   .weight = weights_.final_norm.data(),
+                                   .y = workspace_.normed.data() + static_cast<std::int64_t>(i) * width,
+                                   .rows = 1,
+                                   .width = width,
+                                   .eps = static_cast<float>(config_.rms_norm_eps)});
+    }
     const Linear output{.weight = weights_.output, .bias = {}};
-    run_linear({.x = workspace_.normed.data(), .rows = rows, .linear = &output, .y = workspace_.logits.data()},
+    run_linear({.x = workspace_.normed.data(),
+                .rows = static_cast<std::int64_t>(rows.size()),
+                .linear = &output,
+                .y = workspace_.logits.data()},
                compute_);
     return workspace_.logits.data();
 }

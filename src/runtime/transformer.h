@@ -26,26 +26,29 @@ cache::SinkFormat sink_format(const checkpoint::ModelConfig& config, core::DType
 /// The layers of a model over a cache that the caller owns.
 class Transformer {
 public:
-    /// `positions`: tokens that the cache has space for.
+    /// `positions`: tokens of the longest sequence, whole pages.
     Transformer(const checkpoint::ModelConfig& config, ModelWeights weights, const DecoderOptions& options,
                 std::int64_t positions, core::ThreadPool& pool);
     Transformer(const Transformer&) = delete;
     Transformer& operator=(const Transformer&) = delete;
 
-    /// Runs up to max_chunk_tokens tokens through the layers and appends them to the sequence.
-    void forward(cache::SequenceCache& sequence, std::span<const int> tokens);
-    /// Logits of rows [first_row, first_row + rows) of the last chunk, [rows, vocab]; up to max_logit_rows, valid until
-    /// the next call.
-    const float* logits(std::int64_t first_row, std::int64_t rows);
+    /// Adds tokens of a sequence to the next batch, up to max_chunk_tokens in all; each sequence once. Both must stay
+    /// until forward() has run. Throws Error, and empties the batch, when the cache is full.
+    void add(cache::SequenceCache& sequence, std::span<const int> tokens);
+    /// Runs the batch through the layers and appends the tokens to their sequences. The rows of the batch are its
+    /// tokens in the order they were added.
+    void forward();
+    /// Logits of some rows of the last batch, [rows, vocab]; valid until the next call.
+    const float* logits(std::span<const std::int64_t> rows);
 
     const ModelWeights& weights() const { return weights_; }
     /// Bytes of the position table for each key; 0 without a positional part.
     std::size_t position_table_bytes_per_token() const { return positions_.bytes_per_position(); }
 
 private:
-    void embed(std::span<const int> tokens);
-    void list_visible_keys(const Chunk& chunk);
-    void run_layer(int layer, const Chunk& chunk);
+    void embed();
+    void list_visible_keys();
+    void run_layer(int layer);
     void normalize(const float* x, std::int64_t rows, const std::vector<float>& weight);
     void run_mlp(const LayerWeights& layer, std::int64_t tokens);
 
@@ -57,6 +60,8 @@ private:
     PositionTable positions_;
     Workspace workspace_;
     Compute compute_;
+    std::vector<Chunk> chunks_;  // of the batch
+    std::int64_t tokens_ = 0;    // of the batch
 };
 
 }  // namespace mha2mla::runtime

@@ -17,6 +17,8 @@ cache::ArenaArray<float> float_array(std::int64_t count) {
     return cache::ArenaArray<float>(static_cast<std::size_t>(count));
 }
 
+static_assert(attention_task_rows <= max_key_split_rows, "a worker's rows serve both ways to split");
+
 /// The scratch of any kernel call with up to `rows` rows. Kernels may work differently for few rows, so powers of two
 /// up to `rows` are all asked.
 std::size_t linear_bytes(std::int64_t rows, std::int64_t inputs) {
@@ -43,7 +45,7 @@ std::int64_t logits_stride(const WorkspaceShape& shape) {
 
 cache::ArenaArray<float> position_logits_array(const WorkspaceShape& shape) {
     if (shape.position_width == 0) return {};
-    return float_array(std::max(max_key_split_rows, shape.workers * attention_task_rows) * logits_stride(shape));
+    return float_array(shape.workers * max_key_split_rows * logits_stride(shape));
 }
 
 cache::Arena expanded(const WorkspaceShape& shape, std::int64_t width) {
@@ -69,16 +71,17 @@ Workspace::Workspace(const WorkspaceShape& shape)
       heads(float_array(shape.tokens * shape.heads_width)),
       gate(float_array(shape.tokens * shape.intermediate)),
       up(float_array(shape.tokens * shape.intermediate)),
-      logits(float_array(max_logit_rows * shape.vocab)),
+      logits(float_array(shape.tokens * shape.vocab)),
       visible(static_cast<std::size_t>(shape.tokens * shape.heads)),
-      blocks(static_cast<std::size_t>(shape.kv_heads * shape.pages)),
-      partial(float_array(shape.workers * max_key_split_rows * shape.value_width)),
-      row_max(float_array(std::max(shape.workers * max_key_split_rows, shape.tokens * shape.heads))),
-      row_sum(float_array(std::max(shape.workers * max_key_split_rows, shape.tokens * shape.heads))),
+      blocks(static_cast<std::size_t>(shape.workers * shape.kv_heads * shape.pages)),
+      partial(float_array(2 * shape.workers * max_key_split_rows * shape.value_width)),
+      row_max(float_array(std::max(2 * shape.workers * max_key_split_rows, shape.tokens * shape.heads))),
+      row_sum(float_array(std::max(2 * shape.workers * max_key_split_rows, shape.tokens * shape.heads))),
       position_logits(position_logits_array(shape)),
       expanded_keys(expanded(shape, shape.expanded_key)),
       expanded_values(expanded(shape, shape.expanded_value)),
       position_logits_stride_(logits_stride(shape)),
+      blocks_stride_(shape.kv_heads * shape.pages),
       kernel_bytes_(kernel_bytes(shape)),
       rebuilt_bytes_(floats(cache::page_tokens * std::max(shape.nope_width, shape.expanded_value))),
       scratch_stride_(kernel_bytes_ + rebuilt_bytes_ + floats(cache::page_tokens * shape.latent_width)),

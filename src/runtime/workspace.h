@@ -9,9 +9,9 @@
 
 namespace mha2mla::runtime {
 
-/// Tokens of the largest chunk that one pass through the layers handles.
+/// Tokens of the largest batch, over all its chunks, that one pass through the layers handles.
 inline constexpr std::int64_t max_chunk_tokens = 512;
-/// Rows whose logits are computed together.
+/// Rows whose logits are computed together where those of all tokens are wanted.
 inline constexpr std::int64_t max_logit_rows = 32;
 /// Query rows of one attention task of a prefill: their state stays in the first-level cache.
 inline constexpr std::int64_t attention_task_rows = 64;
@@ -20,7 +20,7 @@ inline constexpr std::int64_t max_key_split_rows = 256;
 
 /// The largest sizes that any layer needs. Widths in elements.
 struct WorkspaceShape {
-    std::int64_t tokens = 0;  ///< of a chunk
+    std::int64_t tokens = 0;  ///< of a batch
     std::int64_t workers = 1;
     std::int64_t hidden = 0;
     std::int64_t intermediate = 0;
@@ -38,7 +38,7 @@ struct WorkspaceShape {
     std::int64_t position_width = 0;  ///< d where the model has a positional part, else 0
     std::int64_t sink_tokens = 0;     ///< S
     std::int64_t sink_width = 0;      ///< d where there are sinks, else 0
-    std::int64_t pages = 0;           ///< of the whole cache
+    std::int64_t pages = 0;           ///< of the longest sequence
     core::DType kv_cache = core::DType::bf16;
 };
 
@@ -63,21 +63,26 @@ public:
     cache::ArenaArray<float> heads;           // [tokens, H dv]
     cache::ArenaArray<float> gate;            // [tokens, intermediate]
     cache::ArenaArray<float> up;              // [tokens, intermediate]
-    cache::ArenaArray<float> logits;          // [max_logit_rows, vocab]
+    cache::ArenaArray<float> logits;          // [tokens, vocab]
 
     cache::ArenaArray<std::int64_t> visible;           // [H tokens]: keys that each query row sees
-    cache::ArenaArray<kernels::KeyValueBlock> blocks;  // [streams, pages]
-    cache::ArenaArray<float> partial;                  // [workers, max_key_split_rows, value_width]
-    cache::ArenaArray<float> row_max;                  // [workers * max_key_split_rows or H tokens]
+    cache::ArenaArray<kernels::KeyValueBlock> blocks;  // [workers, streams, pages]
+    cache::ArenaArray<float> partial;                  // [2 workers, max_key_split_rows, value_width]
+    cache::ArenaArray<float> row_max;                  // [2 workers * max_key_split_rows or H tokens]
     cache::ArenaArray<float> row_sum;                  // likewise
-    /// [max_key_split_rows, or attention_task_rows of each worker, position_logits_stride()]
-    cache::ArenaArray<float> position_logits;
+    cache::ArenaArray<float> position_logits;          // [workers, max_key_split_rows, position_logits_stride()]
 
     cache::Arena expanded_keys;    // [context tokens, dn + dr] of one KV head, in the cache's type
     cache::Arena expanded_values;  // [context tokens, dv]
 
     /// From one row of position_logits to the next: not a power of two, so that rows do not compete for cache sets.
     std::int64_t position_logits_stride() const { return position_logits_stride_; }
+    /// Rows of its own.
+    float* position_logits_of(int worker) const {
+        return position_logits.data() + worker * max_key_split_rows * position_logits_stride_;
+    }
+    /// [streams, pages] of its own.
+    kernels::KeyValueBlock* blocks_of(int worker) const { return blocks.data() + worker * blocks_stride_; }
     /// Scratch of the kernel that worker `worker` runs.
     void* kernel_scratch(int worker) const {
         return scratch_.data() + scratch_stride_ * static_cast<std::size_t>(worker);
@@ -89,6 +94,7 @@ public:
 
 private:
     std::int64_t position_logits_stride_;
+    std::int64_t blocks_stride_;
     std::size_t kernel_bytes_;
     std::size_t rebuilt_bytes_;
     std::size_t scratch_stride_;

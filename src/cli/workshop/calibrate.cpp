@@ -52,6 +52,7 @@ void calibrate_model(CalibrateCommand& command, Session& session) {
     const auto& processes = world();
     options.processes = &processes;
     if (processes.rank() > 0) session.silence();
+    command.text.memory_bytes = options.rest.memory_bytes;
     auto text = calibration_text(source, command.text, options.statistics, session, processes);
     if (text.held_out.empty()) calibrate::hold_out(text);
     calibrate::Calibration calibration(source, text, options);

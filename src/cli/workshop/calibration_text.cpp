@@ -5,13 +5,15 @@
 #include <fmt/ranges.h>
 
 #include "calibrate/statistics_writer.h"
+#include "cli/kv_cache_report.h"
 #include "cli/model_options.h"
 #include "cli/workshop/openings.h"
 #include "core/error.h"
 #include "core/memory.h"
 #include "data/mixture.h"
 #include "data/windows.h"
-#include "runtime/generate.h"
+#include "runtime/decoder.h"
+#include "runtime/sampler.h"
 
 namespace mha2mla::cli {
 namespace {
@@ -90,32 +92,100 @@ void share_windows(std::vector<std::vector<int>>& windows, const CalibrationText
     }
 }
 
+/// A window on its way.
+struct SampledWindow {
+    std::size_t index;
+    std::vector<int> tokens;
+    runtime::Sequence sequence;
+    runtime::Sampler sampler;
+};
+
+/// Samples windows together, each with a seed of its own: the weights are read once for all.
+class WindowSampler {
+public:
+    WindowSampler(runtime::Decoder& decoder, std::size_t tokens, Session& session)
+        : decoder_(decoder), tokens_(tokens), session_(session) {}
+
+    /// Reads the prompt and samples the first token after it.
+    void add(std::size_t index, std::vector<int> prompt) {
+        core::throw_if_stopped(session_.stop());
+        windows_.push_back({.index = index,
+                            .tokens = std::move(prompt),
+                            .sequence = decoder_.new_sequence(),
+                            .sampler = runtime::Sampler({.temperature = 1, .seed = session_.options().seed + index})});
+        SampledWindow& window = windows_.back();
+        sample(window, decoder_.forward(window.sequence, window.tokens));
+        session_.progress().update(done_ += std::ssize(window.tokens), "");
+    }
+
+    void finish(std::vector<std::vector<int>>& windows) {
+        while (step()) session_.progress().update(done_ += static_cast<std::int64_t>(growing_.size()), "");
+        for (SampledWindow& window : windows_) windows[window.index] = std::move(window.tokens);
+        windows_.clear();
+    }
+
+private:
+    /// One token for every window that is not full; false when all are.
+    bool step() {
+        core::throw_if_stopped(session_.stop());
+        growing_.clear(), sequences_.clear(), last_.clear();
+        for (SampledWindow& window : windows_) {
+            if (window.tokens.size() == tokens_) continue;
+            growing_.push_back(&window);
+            sequences_.push_back(&window.sequence);
+            last_.push_back(window.tokens.back());
+        }
+        if (growing_.empty()) return false;
+        const auto logits = decoder_.decode_step(sequences_, last_);
+        const std::size_t vocab = logits.size() / growing_.size();
+        session_.pool().parallel_for(std::ssize(growing_), 1, [&](std::int64_t begin, std::int64_t end) {
+            for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
+                sample(*growing_[i], logits.subspan(i * vocab, vocab));
+            }
+        });
+        return true;
+    }
+
+    void sample(SampledWindow& window, std::span<const float> logits) const {
+        if (window.tokens.size() < tokens_) window.tokens.push_back(window.sampler.sample(logits, window.tokens));
+    }
+
+    runtime::Decoder& decoder_;
+    std::size_t tokens_;  // of a full window
+    Session& session_;
+    std::vector<SampledWindow> windows_;
+    std::vector<SampledWindow*> growing_;
+    std::vector<runtime::Sequence*> sequences_;
+    std::vector<int> last_;
+    std::int64_t done_ = 0;
+};
+
+/// How many windows the memory for calibration takes in at once.
+int windows_at_once(const checkpoint::ModelConfig& config, const CalibrationTextOptions& options,
+                    std::size_t memory_bytes) {
+    const auto report = kv_cache_report(config, cache::plain_format(core::DType::bf16));
+    const auto window_bytes = report["bytes_per_token"].get<std::size_t>() * static_cast<std::size_t>(options.window);
+    constexpr std::size_t most = runtime::Decoder::max_batch_tokens;
+    return static_cast<int>(std::clamp(memory_bytes / window_bytes, std::size_t{1},
+                                       std::min(most, static_cast<std::size_t>(options.windows))));
+}
+
 CalibrationTokens sampled(const checkpoint::Checkpoint& model, const CalibrationTextOptions& options, Session& session,
                           const parallel::Communicator& processes) {
-    const auto decoder = load_decoder(model, {.context_tokens = options.window}, session);
-    const std::uint64_t seed = session.options().seed;
+    const int at_once = windows_at_once(model.config(), options, options.memory_bytes);
+    const auto decoder = load_decoder(model, {.context_tokens = options.window, .sequences = at_once}, session);
     const auto words = load_tokenizer(model);
     const auto windows = static_cast<std::size_t>(options.windows);
     CalibrationTokens result{.windows = std::vector<std::vector<int>>(windows),
-                             .origin = sampled_origin(options, seed)};
+                             .origin = sampled_origin(options, session.options().seed)};
     session.progress().begin("sampling calibration text", static_cast<std::int64_t>(options.windows) * options.window);
+    WindowSampler sampler(*decoder, static_cast<std::size_t>(options.window), session);
+    int waiting = 0;
     parallel::for_each_share(processes, windows, [&](std::size_t index) {
-        const auto prompt = prompt_of(index, *words, model.config(), options);
-        auto tokens = prompt;
-        runtime::GenerateOptions generate{.sampling = {.temperature = 1, .seed = seed + index},
-                                          .max_tokens = options.window - static_cast<int>(prompt.size()),
-                                          .stop_tokens = {}};
-        auto sequence = decoder->new_sequence();
-        runtime::generate(
-            *decoder, sequence, prompt, generate,
-            [&](int token) {
-                tokens.push_back(token);
-                session.progress().update(static_cast<std::int64_t>(index) * options.window + std::ssize(tokens), "");
-            },
-            session.stop());
-        core::throw_if_stopped(session.stop());
-        result.windows[index] = std::move(tokens);
+        sampler.add(index, prompt_of(index, *words, model.config(), options));
+        if (++waiting % at_once == 0) sampler.finish(result.windows);
     });
+    sampler.finish(result.windows);
     share_windows(result.windows, options, processes);
     session.progress().end();
     return result;

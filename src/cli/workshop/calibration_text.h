@@ -17,7 +17,8 @@ namespace mha2mla::cli {
 struct CalibrationTextOptions {
     std::vector<std::string> files;  ///< none: text that the source model itself writes
     int windows = 16;
-    int window = 1024;  ///< tokens; no more than the model's context
+    int window = 1024;             ///< tokens; no more than the model's context
+    std::size_t memory_bytes = 0;  ///< of --memory: bounds how many windows are sampled together
 };
 
 /// --calibration, --calibration-windows, --calibration-window.
@@ -27,8 +28,9 @@ void add_calibration_options(CLI::App& verb, CalibrationTextOptions& options);
 void add_memory_option(CLI::App& verb, std::size_t& bytes);
 
 /// Windows of the files, evenly mixed, or, so that a conversion needs no data set, of text sampled from the model with
-/// the session's seed, each process its share. Where a calibration into `statistics` was interrupted, the text that it
-/// had sampled is taken from there. Throws Error naming file and line before anything long.
+/// the session's seed, each process its share, as many windows together as the memory has caches for. Where a
+/// calibration into `statistics` was interrupted, the text that it had sampled is taken from there. Throws Error naming
+/// file and line before anything long.
 calibrate::CalibrationTokens calibration_text(const checkpoint::Checkpoint& model, CalibrationTextOptions options,
                                               const std::filesystem::path& statistics, Session& session,
                                               const parallel::Communicator& processes = parallel::alone());

@@ -150,6 +150,7 @@ void convert_model(ConvertCommand& command, Session& session) {
     convert::check_request(command.request);
     calibrate::CalibrationTokens calibration;
     if (convert::needs_calibration(command.conversion, command.request)) {
+        command.calibration.memory_bytes = command.request.memory_bytes;
         calibration = calibration_text(source, command.calibration, command.request.statistics, session);
     }
     command.request.version = version();
