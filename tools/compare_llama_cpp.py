@@ -20,7 +20,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from comparison_cases import FULL, QUICK, WEIGHTS, WIDE, WORKS, all_groups
+from comparison_cases import FULL, QUICK, WEIGHTS, WIDE, WORKS, Setup, all_groups
 from comparison_report import write_report
 from comparison_rows import Rows
 from comparison_runners import LlamaCpp, Ours
@@ -64,9 +64,13 @@ class Models:
 
 
 class Comparison:
-    def __init__(self, options, groups):
-        self.options, self.groups = options, groups
+    def __init__(self, options):
+        self.options = options
         self.sizes = QUICK if options.quick else FULL
+        setup = Setup(Path(options.model).name, options.threads, options.kv_cache)
+        self.all_groups = all_groups(self.sizes, setup)
+        self.groups = [group for group in self.all_groups
+                       if group.work in options.only and group.weights in options.weights]
         self.peer = Peer(options.work)
         self.models = Models(options, self.peer)
         self.ours = Ours(options, self.models)
@@ -95,7 +99,7 @@ class Comparison:
         result = work()
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         row = {"group": group.key(), "side": side, "round": number, **result, "seconds": round(time.monotonic() - start, 1),
-               "other_cores": round(watch.other_cores(), 2), "threads": self.options.threads, "version": self.version, "time": now}
+               "other_cores": round(watch.other_cores(), 2), "version": self.version, "time": now}
         self.rows.add(row)
         if row["other_cores"] > BUSY_CORES:
             say(f"  warning: others kept {row['other_cores']:.1f} cores busy meanwhile")
@@ -149,7 +153,7 @@ class Comparison:
 
     def report(self):
         command = "./dev compare-llama-cpp " + " ".join(sys.argv[1:2])
-        write_report(f"{self.options.out}.md", all_groups(self.sizes), self.rows, command)
+        write_report(f"{self.options.out}.md", self.all_groups, self.rows, command)
 
 
 def words(allowed):
@@ -182,15 +186,15 @@ def parse_arguments():
 
 def main():
     options = parse_arguments()
-    groups = [group for group in all_groups(QUICK if options.quick else FULL)
-              if group.work in options.only and group.weights in options.weights]
+    for name in [name for name in os.environ if name.startswith(("OMP_", "GOMP_"))]:
+        del os.environ[name]  # llama.cpp has as many threads as ours, whatever the shell says
     if options.fresh:
         Path(f"{options.out}.jsonl").unlink(missing_ok=True)
     start = time.monotonic()
     try:
         Path(options.out).parent.mkdir(parents=True, exist_ok=True)
         Path(options.work).mkdir(parents=True, exist_ok=True)
-        comparison = Comparison(options, groups)
+        comparison = Comparison(options)
         comparison.prepare()
         warn_if_busy()
         failed = comparison.measure_all()
@@ -202,7 +206,7 @@ def main():
         sys.exit(130)
     say(f"{options.out}.md ({(time.monotonic() - start) / 60:.1f} min)")
     if failed:
-        sys.exit(f"error: {failed} of {len(groups)} groups failed")
+        sys.exit(f"error: {failed} of {len(comparison.groups)} groups failed")
 
 
 if __name__ == "__main__":

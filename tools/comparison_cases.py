@@ -21,6 +21,9 @@ class Group:
     ours: tuple = ("source", "converted")
     rounds: int = 5
     repetitions: int = 3  # within a round, on both sides; the median counts
+    source: str = ""      # file of the default model
+    threads: int = 2
+    kv_cache: str = "int4"  # of the converted model
 
     def key(self):
         """What a measurement of it depends on, as it stands in the rows; how often it is made does not belong to it."""
@@ -31,6 +34,14 @@ class Group:
                 "attention": f"time of attention a layer, {self.model} shape",
                 "memory": "resident memory of the process"}.get(self.work, self.work)
         return what if self.work == "prefill" else f"{what}, depth {self.depth:,}"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the whole comparison has in common."""
+    source: str
+    threads: int = 2
+    kv_cache: str = "int4"
 
 
 @dataclass(frozen=True)
@@ -62,15 +73,15 @@ def attention_groups(sizes):
     return [Group("attention", "bf16", sizes.wide_depth, sizes.decoded // 4, model=shape) for shape in WIDE]
 
 
-def all_groups(sizes):
+def all_groups(sizes, setup):
     groups = decode_groups(sizes)
     groups += [Group("prefill", weights, 0, tokens) for weights in WEIGHTS for tokens in sizes.prefills]
     groups += [Group("batch", "int8", sizes.batch_depth, sizes.decoded, sequences=8)]
     groups += attention_groups(sizes)
     groups += [Group("memory", weights, sizes.memory_depth, sizes.decoded) for weights in WEIGHTS]
     # What memory a process takes does not change from run to run.
-    return [replace(group, rounds=1 if group.work == "memory" else sizes.rounds, repetitions=sizes.repetitions)
-            for group in groups]
+    return [replace(group, rounds=1 if group.work == "memory" else sizes.rounds, repetitions=sizes.repetitions,
+                    **asdict(setup)) for group in groups]
 
 
 def target(group, side):

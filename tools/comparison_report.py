@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from comparison_cases import CACHE_DEPTH, CACHE_TARGET, FULL, PEER_WEIGHTS, all_groups, target
+from comparison_cases import CACHE_DEPTH, CACHE_TARGET, FULL, PEER_WEIGHTS, Setup, all_groups, target
 from comparison_rows import Rows
 from llama_cpp_setup import PACKAGES, Failure
 from machine_load import BUSY_CORES
@@ -108,13 +108,24 @@ def disturbances(rows):
         f"No other process took part in any of the {len(measured)} runs."
 
 
+def clocks(rows):
+    shares = [row["own_clock"] for row in rows.all() if "own_clock" in row]
+    return f"llama.cpp's own clock counts {min(shares):.3f} to {max(shares):.3f} of the seconds that we do." if shares else ""
+
+
+def setup_of(rows):
+    """That of the latest run."""
+    group = rows.all()[-1]["group"]
+    return Setup(group["source"], group["threads"], group["kv_cache"])
+
+
 def origin(rows, command):
     versions = sorted({row["version"] for row in rows.all()})
     days = sorted({row["time"][:10] for row in rows.all()})
     period = days[0] if len(set(days)) == 1 else f"{days[0]} to {days[-1]}"
-    threads = "/".join(sorted({str(row["threads"]) for row in rows.all()}))
+    threads = "/".join(sorted({str(row["group"]["threads"]) for row in rows.all()}))
     return (f"Made by `{command}` with {' and '.join(versions)} and {PACKAGES[0]} on {machine()}, {threads} threads on either "
-            f"side, {period}. Medians of alternating runs. {disturbances(rows)}")
+            f"side, {period}. Medians of alternating runs. {disturbances(rows)} {clocks(rows)}").strip()
 
 
 def explanation():
@@ -135,7 +146,7 @@ def write_report(path, groups, rows, command):
 
 def readme_part(name, rows):
     """README's table: the rows that have a target."""
-    lines = [line for line in table_lines(all_groups(FULL), rows) if line.target is not None]
+    lines = [line for line in table_lines(all_groups(FULL, setup_of(rows)), rows) if line.target is not None]
     where = f"[{name}]({name}.md)"
     return f"{markdown_table(lines)}\n\n{origin(rows, './dev compare-llama-cpp')} All rows: {where}."
 

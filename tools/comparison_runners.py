@@ -4,6 +4,7 @@ A measurement is a dictionary: "value" (tokens a second; milliseconds a layer of
 where it is known, "command", and for llama.cpp the settings that it ran with.
 """
 
+import collections
 import json
 import subprocess
 import tempfile
@@ -32,14 +33,14 @@ def resident_bytes(pid):
 
 
 def wait_and_sample(child, limit):
-    """Waits for a child; what it held last, and the most that it held."""
-    memory, end = (0, 0), time.monotonic() + limit
+    """Waits for a child; the most that it held in its last second, when it was decoding, and in all its life."""
+    samples, end = collections.deque([(0, 0)], maxlen=round(1 / SAMPLE_SECONDS)), time.monotonic() + limit
     while child.poll() is None:
         if time.monotonic() > end:
             raise subprocess.TimeoutExpired(child.args, limit)
-        memory = resident_bytes(child.pid) or memory
+        samples.append(resident_bytes(child.pid) or samples[-1])
         time.sleep(SAMPLE_SECONDS)
-    return memory
+    return max(now for now, _ in samples), max(peak for _, peak in samples)
 
 
 def run_json(command, limit, sample=False):
@@ -73,8 +74,8 @@ class Ours:
         self.program, self.options, self.models = options.program, options, models
 
     def common(self, group, side):
-        cache = ["--kv-cache", self.options.kv_cache] if side == "converted" else []
-        return [self.models(group.model, side), "--weights", group.weights, *cache, "--threads", self.options.threads,
+        cache = ["--kv-cache", group.kv_cache] if side == "converted" else []
+        return [self.models(group.model, side), "--weights", group.weights, *cache, "--threads", group.threads,
                 "--json", "--log-level", "quiet"]
 
     def measure(self, group, side):
@@ -117,7 +118,7 @@ class LlamaCpp:
         prefill, decode = (group.tokens, 0) if group.work == "prefill" else (0, group.tokens)
         # What the process holds is to be what a user's would: the caches are filled, not read from a file.
         states = None if group.work == "memory" else str(Path(self.options.work) / "states")
-        return {"model": str(self.model(group)), "threads": self.options.threads, "flash": setting[0], "kv": setting[1],
+        return {"model": str(self.model(group)), "threads": group.threads, "flash": setting[0], "kv": setting[1],
                 "sequences": group.sequences, "prefill": prefill, "decode": decode, "repetitions": group.repetitions,
                 "depths": [0, depth] if group.work == "attention" else [depth], "states": states}
 
