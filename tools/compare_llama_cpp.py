@@ -113,7 +113,7 @@ class Comparison:
         group = replace(group, weights="bf16" if group.model in WIDE else "int8",
                         depth=min(group.depth, self.sizes.trial_depth))
         if group.work == "memory":
-            return False, "f16"  # its default
+            return True, "f16"  # its default, and the least memory
         row = self.rows.find(group, "trial", 0)
         if not row:
             def trial():

@@ -11,7 +11,7 @@ from comparison_cases import CACHE_DEPTH, FULL, QUICK, WEIGHTS, Setup, all_group
 from comparison_report import BEGIN, END, markdown_table, readme_part, replace_part, table_lines, write_report
 from comparison_rows import Rows
 from comparison_runners import attention_milliseconds, run_json
-from llama_cpp_setup import CMAKE_ARGS, PACKAGES, Failure, Peer
+from llama_cpp_setup import Failure, Peer, build_key
 from machine_load import TICKS, busy_seconds
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -193,7 +193,7 @@ class ChildTest(Sandbox):
     def test_an_environment_that_is_finished_is_kept(self):
         peer = Peer(self.folder)
         (self.folder / "venv").mkdir()
-        (self.folder / "venv/stamp").write_text("\n".join([*PACKAGES, CMAKE_ARGS]), encoding="utf-8")
+        (self.folder / "venv/stamp").write_text(build_key(), encoding="utf-8")
         peer.install(1)  # without pip
         self.assertFalse(peer.log.exists())
 

@@ -30,6 +30,13 @@ def run_logged(command, log, **options):
         raise Failure(f"`{' '.join(map(str, command))}` ended with exit code {done.returncode}; {log} ends:\n{end}")
 
 
+def build_key():
+    """What a finished build depends on: versions, options, and the instruction sets that it was made for."""
+    cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    flags = next((line.partition(":")[2].strip() for line in cpu if line.startswith("flags")), "")
+    return "\n".join([*PACKAGES, CMAKE_ARGS, flags])
+
+
 class Peer:
     """The environment with llama.cpp, and the files that it reads."""
 
@@ -39,8 +46,7 @@ class Peer:
         self.log = self.work / "log"
 
     def install(self, jobs):
-        stamp = self.work / "venv/stamp"
-        wanted = "\n".join([*PACKAGES, CMAKE_ARGS])
+        stamp, wanted = self.work / "venv/stamp", build_key()
         if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
             return
         print(f"building {PACKAGES[0]} (some minutes; {self.log}/pip.log follows it)", file=sys.stderr, flush=True)

@@ -46,9 +46,10 @@ std::string to_text(const bench::ThroughputResult& result) {
 void note_load(const Session& session) {
     const auto load = bench::machine_load();
     if (load.runnable == 0) return;
-    session.note(fmt::format("warning: the machine is not idle: {} other threads want to run, load average {:.1f}; the "
-                             "numbers will be too low",
-                             load.runnable, load.load_average));
+    session.note(
+        fmt::format("warning: the machine is not idle: {} other threads want to run, load average {:.1f}; the "
+                    "numbers will be too low",
+                    load.runnable, load.load_average));
 }
 
 void check_depth(const BenchCommand& command, const checkpoint::ModelConfig& config) {
