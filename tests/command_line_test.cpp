@@ -119,6 +119,15 @@ TEST(CommandLine, BenchListsTestsByDepth) {
     }
 }
 
+TEST(CommandLine, BenchGoesBeyondTheModelsContextWhereThatIsAllowed) {
+    const auto list = run({"bench", model, "--prefill", "0", "--decode", "2", "--depth", "4096", "--repetitions", "1",
+                           "--allow-long-context", "--json"})
+                          .json();
+    ASSERT_EQ(list.size(), 1u);
+    EXPECT_EQ(list[0]["depth"], 4096);
+    EXPECT_GT(list[0]["tokens_per_second"].get<double>(), 0);
+}
+
 TEST(CommandLine, AFullDiskBehindStandardOutputIsAnError) {
     const std::string program = MHA2MLA_PROGRAM;
     const std::string command = program + " inspect " + model + " --json > /dev/full 2> /dev/null";
@@ -186,7 +195,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{"BadType", {"generate", model, "-p", "x", "--weights", "int3"}, 2, {"--weights"}},
         BadInput{"NoSuchToken", {"tokenize", model, "--decode", "272"}, 1, {"--decode", "271"}},
         BadInput{"HugeDepth", {"bench", model, "--depth", "2147483647"}, 2, {"--depth"}},
-        BadInput{"BadDepth", {"bench", model, "--depth", "4096"}, 1, {"4096"}}),
+        BadInput{"BadDepth", {"bench", model, "--depth", "4096"}, 1, {"4096", "--allow-long-context"}}),
     [](const auto& instance) { return instance.param.name; });
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "bench/kernels_bench.h"
+#include "bench/machine_load.h"
 #include "bench/read_bandwidth.h"
 #include "bench/throughput.h"
 #include "cli/model_options.h"
@@ -15,6 +16,7 @@ namespace {
 struct BenchCommand {
     ModelOptions model;
     bench::ThroughputOptions throughput;
+    bool long_context = false;
     bool kernels = false;
 };
 
@@ -41,23 +43,35 @@ std::string to_text(const bench::ThroughputResult& result) {
                        result.tokens_per_second, result.kv_bytes_allocated, bound);
 }
 
-void check_depth(const bench::ThroughputOptions& options, const checkpoint::ModelConfig& config) {
+void note_load(const Session& session) {
+    const auto load = bench::machine_load();
+    if (load.runnable == 0) return;
+    session.note(
+        fmt::format("warning: the machine is not idle: {} other threads want to run, load average {:.1f}; the "
+                    "numbers will be too low",
+                    load.runnable, load.load_average));
+}
+
+void check_depth(const BenchCommand& command, const checkpoint::ModelConfig& config) {
+    const auto& options = command.throughput;
     const int tokens = bench::context_tokens(options);
-    if (tokens <= config.max_position_embeddings) return;
+    if (command.long_context || tokens <= config.max_position_embeddings) return;
     const int depth = *std::max_element(options.depths.begin(), options.depths.end());
     throw core::Error({.what = "the tests need a longer context than the model was made for",
                        .expected = fmt::format("at most {} tokens", config.max_position_embeddings),
                        .got = fmt::format("{} + {} tokens", depth, tokens - depth),
                        .where = "--depth",
-                       .remedy = "pass a smaller --depth, --prefill or --decode"});
+                       .remedy = "pass a smaller --depth, --prefill or --decode, or --allow-long-context"});
 }
 
 void bench_model(const BenchCommand& command, Session& session) {
     const auto model = checkpoint::Checkpoint::open(command.model.path);
-    check_depth(command.throughput, model.config());
+    check_depth(command, model.config());
+    note_load(session);
     auto options = command.model.decoder;
     if (options.context_tokens == 0) options.context_tokens = bench::context_tokens(command.throughput);
-    const auto decoder = load_decoder(model, options, session);
+    const auto limit = command.long_context ? ContextLimit::none : ContextLimit::model;
+    const auto decoder = load_decoder(model, options, session, limit);
     const bench::ReadBandwidth bandwidth(session.pool());
     const auto results = bench::throughput(
         *decoder, command.throughput, [&] { return bandwidth.measure(); }, session.progress(), session.stop());
@@ -74,6 +88,7 @@ void bench_model(const BenchCommand& command, Session& session) {
 }
 
 void bench_kernels(Session& session) {
+    note_load(session);
     auto list = core::OrderedJson::array();
     std::string text =
         fmt::format("{} kernels, {} threads\n", kernels::name_of(kernels::kernels().isa), session.pool().size());
@@ -111,6 +126,8 @@ void add_bench(CLI::App& program, Session& session) {
         ->delimiter(',')
         ->check(tokens)
         ->capture_default_str();
+    verb->add_flag("--allow-long-context", command->long_context,
+                   "Depths that the model was not made for, too: time does not ask what the text means");
     verb->add_option("--repetitions", options.repetitions, "Runs of each test; the median counts")
         ->check(CLI::Range(1, 1000))
         ->capture_default_str();

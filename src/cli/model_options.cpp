@@ -33,9 +33,9 @@ std::unique_ptr<tokenizer::Tokenizer> load_tokenizer(const checkpoint::Checkpoin
 }
 
 std::unique_ptr<runtime::Decoder> load_decoder(const checkpoint::Checkpoint& model, runtime::DecoderOptions options,
-                                               Session& session) {
+                                               Session& session, ContextLimit limit) {
     const int longest = model.config().max_position_embeddings;
-    if (options.context_tokens > longest) {
+    if (limit == ContextLimit::model && options.context_tokens > longest) {
         throw core::Error({.what = "the model was not made for so long a context",
                            .expected = fmt::format("at most {}", longest),
                            .got = fmt::to_string(options.context_tokens),

@@ -23,9 +23,12 @@ void add_model_options(CLI::App& verb, ModelOptions& options);
 /// An option whose value is "bf16" or "f32".
 void add_dtype_option(CLI::App& verb, const std::string& name, core::DType& dtype, const std::string& description);
 
+/// Whether a context may be longer than the model was made for: its text would mean nothing, but it can be timed.
+enum class ContextLimit { model, none };
+
 /// The native decoder of a checkpoint, its weights packed.
 std::unique_ptr<runtime::Decoder> load_decoder(const checkpoint::Checkpoint& model, runtime::DecoderOptions options,
-                                               Session& session);
+                                               Session& session, ContextLimit limit = ContextLimit::model);
 
 /// The tokenizer of a checkpoint.
 std::unique_ptr<tokenizer::Tokenizer> load_tokenizer(const checkpoint::Checkpoint& model);
