@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <new>
 
+#include "runtime/engine.h"
 #include "runtime/oracle.h"
 
 // Every allocation of this test binary is counted. Weak, because Clang's sanitizers bring operators of their own.
@@ -39,6 +40,22 @@ long allocations_of_decode(const checkpoint::Checkpoint& model) {
     return allocations.load() - before;
 }
 
+/// Allocations of 100 steps of an engine whose requests generate.
+long allocations_of_engine(const checkpoint::Checkpoint& model) {
+    test::Engine base(model, {.context_tokens = 320, .sequences = 5});
+    Engine engine(base.decoder, base.pool, 5);
+    for (std::uint64_t seed = 0; seed < 5; ++seed) {
+        engine.submit(
+            {.prompt = test::random_tokens(20 + 30 * static_cast<int>(seed), 101, seed),
+             .options = {.sampling = {.temperature = 1, .top_k = 20, .top_p = 0.9, .seed = seed}, .max_tokens = 150}});
+    }
+    const auto none_ends = [](const EngineResult&) { FAIL() << "a request ended"; };
+    for (int step = 0; step < 10; ++step) engine.step(none_ends);
+    const long before = allocations.load();
+    for (int step = 0; step < 100; ++step) engine.step(none_ends);
+    return allocations.load() - before;
+}
+
 class Allocation : public testing::Test {
 protected:
     void SetUp() override {
@@ -50,6 +67,13 @@ protected:
 
 TEST_F(Allocation, SteadyDecodingOfASourceModelAllocatesNothing) {
     EXPECT_EQ(allocations_of_decode(test::random_model(test::tiny_config(), "allocation")), 0);
+}
+
+TEST_F(Allocation, SteadyDecodingOfManyRequestsAllocatesNothing) {
+    EXPECT_EQ(allocations_of_engine(test::random_model(test::tiny_config(), "allocation-engine")), 0);
+    const auto config =
+        test::tiny_mla_config({.name = "exact", .factors = true, .positional_part = true, .sink_tokens = 4});
+    EXPECT_EQ(allocations_of_engine(test::random_model(config, "allocation-engine-exact")), 0);
 }
 
 TEST_F(Allocation, SteadyDecodingOfAnMlaModelAllocatesNothing) {

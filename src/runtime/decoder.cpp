@@ -79,6 +79,7 @@ struct Decoder::Impl {
         return std::min(sequence.impl_->cache.room(), context - sequence.tokens());
     }
     /// Refuses what cannot be run, before anything is changed.
+    void check(std::span<const int> tokens) const;
     void check(const Sequence& sequence, std::span<const int> tokens) const;
     void check(std::span<const Feed> batch) const;
     std::span<const float> forward(std::span<const Feed> batch);
@@ -95,8 +96,7 @@ struct Decoder::Impl {
     std::vector<std::int64_t> rows;  // of the batch, whose logits are wanted
 };
 
-void Decoder::Impl::check(const Sequence& sequence, std::span<const int> tokens) const {
-    core::invariant(!tokens.empty(), "a forward pass has at least one token");
+void Decoder::Impl::check(std::span<const int> tokens) const {
     for (const int token : tokens) {
         if (token >= 0 && token < config.vocab_size) continue;
         throw core::Error({.what = "a token is outside the vocabulary",
@@ -104,6 +104,11 @@ void Decoder::Impl::check(const Sequence& sequence, std::span<const int> tokens)
                            .got = std::to_string(token),
                            .remedy = "use the tokenizer that belongs to the model"});
     }
+}
+
+void Decoder::Impl::check(const Sequence& sequence, std::span<const int> tokens) const {
+    core::invariant(!tokens.empty(), "a forward pass has at least one token");
+    check(tokens);
     const auto count = static_cast<std::int64_t>(tokens.size());
     if (count <= room(sequence)) return;
     throw core::Error({.what = "the context is too small",
@@ -210,6 +215,9 @@ void Decoder::forward_all(Sequence& sequence, std::span<const int> tokens,
     });
 }
 
+void Decoder::check(std::span<const int> tokens) const { impl_->check(tokens); }
+std::int64_t Decoder::context_tokens() const { return impl_->context; }
+std::int64_t Decoder::free_pages() const { return impl_->pages.free_pages(); }
 std::int64_t Decoder::room(const Sequence& sequence) const { return impl_->room(sequence); }
 
 KvBytes Decoder::kv_bytes() const {
