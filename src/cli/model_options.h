@@ -23,6 +23,9 @@ void add_model_options(CLI::App& verb, ModelOptions& options);
 /// An option whose value is "bf16" or "f32".
 void add_dtype_option(CLI::App& verb, const std::string& name, core::DType& dtype, const std::string& description);
 
+/// --kv-cache, alone.
+void add_cache_option(CLI::App& verb, cache::CacheFormat& format);
+
 /// The native decoder of a checkpoint, its weights packed.
 std::unique_ptr<runtime::Decoder> load_decoder(const checkpoint::Checkpoint& model, runtime::DecoderOptions options,
                                                Session& session);

@@ -32,6 +32,21 @@ void store_cache_rows(const AttentionInput& input, const CacheRows& rows, const 
     }
 }
 
+void seal_full_pages(const AttentionInput& input, const Compute& compute) {
+    const Chunk& chunk = input.chunk;
+    const cache::PageFormat& format = chunk.cache.pool().format(input.layer);
+    if (!format.seals()) return;
+    constexpr std::int64_t work_of_byte = 16;  // quantizing takes longer than the multiply-adds that work counts
+    const auto full = chunk.cache.full_pages(chunk.tokens);
+    const std::int64_t pages = full.end - full.begin;
+    parallel_ranges(compute.pool, pages, pages * static_cast<std::int64_t>(format.page_bytes()) * work_of_byte,
+                    [&](int, std::int64_t begin, std::int64_t end) {
+                        for (std::int64_t page = begin; page < end; ++page) {
+                            chunk.cache.seal(input.layer, full.begin + page);
+                        }
+                    });
+}
+
 void gather_heads(const float* grouped, const AttentionInput& input, const Compute& compute) {
     const AttentionShape& shape = input.shape;
     const std::int64_t tokens = input.chunk.tokens;

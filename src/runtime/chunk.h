@@ -54,6 +54,9 @@ struct CacheRows {
 
 void store_cache_rows(const AttentionInput& input, const CacheRows& rows, const kernels::KernelSet& kernels);
 
+/// Seals the pages that the chunk fills, once all its queries have attended to them exactly.
+void seal_full_pages(const AttentionInput& input, const Compute& compute);
+
 /// [G, tokens, group, dv] -> [tokens, G, group, dv].
 void gather_heads(const float* grouped, const AttentionInput& input, const Compute& compute);
 

@@ -46,9 +46,20 @@ void check_type(core::DType type, const char* option) {
     throw core::Error({.what = "the runtime has no f16 kernels", .expected = "bf16 or f32", .where = option});
 }
 
+void check_group(const cache::GroupFormat& format) {
+    if (format.group_elements % kernels::group_unit == 0) return;
+    throw core::Error({.what = "the runtime reads codes by whole vectors",
+                       .expected = "groups of a multiple of " + std::to_string(kernels::group_unit) + " elements",
+                       .got = std::to_string(format.group_elements),
+                       .where = "--kv-cache"});
+}
+
 const DecoderOptions& checked(const DecoderOptions& options) {
     check_type(options.weights, "--weights");
-    check_type(options.kv_cache, "--kv-cache");
+    for (const cache::RowFormat* rows : {&options.kv_cache.content, &options.kv_cache.rotary, &options.kv_cache.keys}) {
+        check_type(rows->dtype, "--kv-cache");
+        if (rows->codes) check_group(*rows->codes);
+    }
     return options;
 }
 
@@ -59,13 +70,19 @@ struct Decoder::Impl {
          core::Progress& progress)
         : config(model.config()),
           context(context_of(config, options)),
-          pages(page_formats(config, checked(options).kv_cache), context, sink_format(config, options.kv_cache)),
+          as_decoded(options.as_decoded && options.kv_cache.has_codes()),
+          pages(page_formats(config, checked(options).kv_cache), context,
+                sink_format(config, options.kv_cache.content.dtype)),
           transformer(config, load_weights(model, options.weights, pool, progress), options, pages.capacity_tokens(),
                       pool) {}
 
     /// Pages are whole, so the pool may hold more than the context; no sequence may.
     std::int64_t room(const Sequence& sequence) const {
         return std::min(sequence.impl_->cache.room(), context - sequence.tokens());
+    }
+    /// Tokens that the next chunk may have.
+    std::int64_t chunk_tokens(const Sequence& sequence) const {
+        return as_decoded ? cache::page_tokens - sequence.tokens() % cache::page_tokens : max_chunk_tokens;
     }
     /// Refuses what cannot be run, before anything is changed.
     void check(const Sequence& sequence, std::span<const int> tokens) const;
@@ -75,6 +92,7 @@ struct Decoder::Impl {
 
     ModelConfig config;
     std::int64_t context;
+    bool as_decoded;
     cache::PagePool pages;
     Transformer transformer;
 };
@@ -100,10 +118,11 @@ void Decoder::Impl::check(const Sequence& sequence, std::span<const int> tokens)
 template <typename VisitChunk>
 void Decoder::Impl::run(Sequence& sequence, std::span<const int> tokens, const VisitChunk& visit_chunk) {
     check(sequence, tokens);
-    for (std::size_t first = 0; first < tokens.size(); first += max_chunk_tokens) {
-        const auto chunk = tokens.subspan(first, std::min<std::size_t>(max_chunk_tokens, tokens.size() - first));
-        transformer.forward(sequence.impl_->cache, chunk);
-        visit_chunk(static_cast<std::int64_t>(first), static_cast<std::int64_t>(chunk.size()));
+    std::size_t count = 0;
+    for (std::size_t first = 0; first < tokens.size(); first += count) {
+        count = std::min(static_cast<std::size_t>(chunk_tokens(sequence)), tokens.size() - first);
+        transformer.forward(sequence.impl_->cache, tokens.subspan(first, count));
+        visit_chunk(static_cast<std::int64_t>(first), static_cast<std::int64_t>(count));
     }
 }
 

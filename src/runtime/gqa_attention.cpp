@@ -104,12 +104,14 @@ void gqa_attention(const AttentionInput& input, const Compute& compute) {
             .value_stride_bytes = row_bytes,
             .scale = shape.softmax_scale,
             .blocks = workspace.blocks.data(),
+            .sealed = format.sealed_format(cache::key_plane(0), cache::value_plane(0)),
             .block_count = chunk.pages(),
             .keys = chunk.keys(),
             .q = workspace.query.data(),
             .visible = workspace.visible.data(),
             .out = workspace.attended.data()},
            compute);
+    seal_full_pages(input, compute);
     gather_heads(workspace.attended.data(), input, compute);
 }
 

@@ -75,6 +75,7 @@ void attend_absorbed(const AttentionInput& input, const MlaWeights& weights, con
             .value_stride_bytes = static_cast<std::int64_t>(plane.row_bytes),
             .scale = shape.softmax_scale,
             .blocks = workspace.blocks.data(),
+            .sealed = format.sealed_format(cache::latent_plane, cache::latent_plane),
             .block_count = chunk.pages(),
             .keys = chunk.keys(),
             .q = workspace.query.data(),

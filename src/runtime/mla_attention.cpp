@@ -75,6 +75,7 @@ void mla_attention(const AttentionInput& input, const MlaWeights& weights, Atten
     } else {
         attend_absorbed(input, weights, compute);
     }
+    seal_full_pages(input, compute);
     if (has_sinks) attend_sinks(input, compute);
     gather_heads(compute.workspace.grouped.data(), input, compute);
 }
