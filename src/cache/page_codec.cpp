@@ -133,14 +133,13 @@ void unseal_plane(const PageFormat& format, const SealedPlane& part, const std::
     });
 }
 
-/// A plane that stays numbers: `rows` of its rows from one page to the other.
-void copy_plane(const PageFormat& format, const SealedPlane& part, std::int64_t rows, const std::byte* from,
-                std::byte* to, bool seals) {
+/// Rows of a plane that stays numbers: calls visit(exact offset, sealed offset, bytes) for each.
+template <typename Visit>
+void for_each_row(const PageFormat& format, const SealedPlane& part, std::int64_t rows, const Visit& visit) {
     const Element element(format, part);
     for (std::int64_t token = 0; token < rows; ++token) {
-        const std::size_t exact = element.offset(token, 0);
-        const std::size_t sealed = part.offset_bytes + static_cast<std::size_t>(token) * part.row_bytes;
-        std::memcpy(to + (seals ? sealed : exact), from + (seals ? exact : sealed), part.row_bytes);
+        visit(element.offset(token, 0), part.offset_bytes + static_cast<std::size_t>(token) * part.row_bytes,
+              part.row_bytes);
     }
 }
 
@@ -151,7 +150,9 @@ void seal_page(const PageFormat& format, const std::byte* exact, std::byte* seal
         if (part.rows.codes) {
             seal_plane(format, part, exact, sealed);
         } else {
-            copy_plane(format, part, page_tokens, exact, sealed, true);
+            for_each_row(format, part, page_tokens, [&](std::size_t from, std::size_t to, std::size_t bytes) {
+                std::memcpy(sealed + to, exact + from, bytes);
+            });
         }
     }
 }
@@ -161,7 +162,9 @@ void unseal_rows(const PageFormat& format, const std::byte* sealed, std::int64_t
         if (part.rows.codes) {
             unseal_plane(format, part, sealed, rows, exact);
         } else {
-            copy_plane(format, part, rows, sealed, exact, false);
+            for_each_row(format, part, rows, [&](std::size_t to, std::size_t from, std::size_t bytes) {
+                std::memcpy(exact + to, sealed + from, bytes);
+            });
         }
     }
 }
