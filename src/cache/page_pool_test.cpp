@@ -26,6 +26,42 @@ TEST(PageFormat, LatentPageHoldsOneRowAToken) {
     EXPECT_EQ(latent_format(DType::f32, 17, 6).page_bytes(), 64u * 23 * 4);
 }
 
+TEST(PageFormat, ASealedLatentPageKeepsLatentAndRotaryKeysApart) {
+    const PageFormat format = latent_format(parse_cache_format("int4", ""), 118, 2);
+    EXPECT_EQ(format.page_bytes(), 64u * 120 * 2) << "as it is written";
+    EXPECT_EQ(format.full_page_bytes(), 64u * (59 + 16 + 2 + 4));
+    const kernels::SealedFormat sealed = format.sealed_format(latent_plane, latent_plane);
+    EXPECT_EQ(sealed.keys[0].bits, 4);
+    EXPECT_EQ(sealed.keys[0].width, 118);
+    EXPECT_EQ(sealed.keys[0].row_bytes, 59);
+    EXPECT_EQ(sealed.keys[0].scales_offset_bytes, 64 * 59);
+    EXPECT_EQ(sealed.keys[1].bits, 8);
+    EXPECT_EQ(sealed.keys[1].width, 2);
+    EXPECT_EQ(sealed.keys[1].offset_bytes, 64 * (59 + 16));
+    EXPECT_EQ(sealed.values.width, 118);
+    EXPECT_EQ(sealed.values.offset_bytes, 0);
+}
+
+TEST(PageFormat, SealedPlanesOfAHeadStartWhereItsRowsDo) {
+    const PageFormat format = grouped_query_format(parse_cache_format("kivi4", ""), 2, 64);
+    const std::size_t keys = 64 * 32 + 64 * 4;  // a scale a channel
+    const std::size_t values = 64 * (32 + 8);   // two a token
+    EXPECT_EQ(format.full_page_bytes(), 2 * (keys + values));
+    EXPECT_EQ(format.sealed_start(value_plane(1)), 2 * keys + values);
+    const kernels::SealedFormat sealed = format.sealed_format(key_plane(1), value_plane(1));
+    EXPECT_EQ(sealed.keys[0].offset_bytes, 0);
+    EXPECT_EQ(sealed.keys[0].group, 0);
+    EXPECT_EQ(sealed.keys[1].width, 0);
+    EXPECT_EQ(sealed.values.group, 32);
+    EXPECT_EQ(sealed.values.scales_offset_bytes, 64 * 32);
+}
+
+TEST(PageFormat, WithoutCodesAFullPageStaysAsItIs) {
+    const PageFormat format = latent_format(parse_cache_format("bf16", ""), 96, 24);
+    EXPECT_FALSE(format.seals());
+    EXPECT_EQ(format.full_page_bytes(), format.page_bytes());
+}
+
 TEST(PagePool, RowsOfAllPlanesPagesAndLayersAreDisjoint) {
     const PagePool pool({grouped_query_format(DType::bf16, 2, 4), latent_format(DType::f32, 5, 2)}, 100);
     EXPECT_EQ(pool.pages(), 2);
@@ -59,6 +95,31 @@ TEST(PagePool, GivesEveryPageOnceThenNamesTheOption) {
     } catch (const core::Error& error) {
         EXPECT_NE(std::string(error.what()).find("--context"), std::string::npos) << error.what();
     }
+}
+
+TEST(PagePool, ExactRowsTakeMemoryUntilAPageIsClosed) {
+    PagePool pool(
+        {latent_format(parse_cache_format("int4", ""), 64, 8), latent_format(parse_cache_format("int4", ""), 32, 8)},
+        4 * page_tokens);
+    const std::size_t sealed = 64 * (32 + 8 + 12 + 16 + 4 + 12);
+    const std::size_t open = 64 * 2 * (72 + 40);
+    const std::size_t staged = 64 * 2 * 72;  // the larger layer
+    EXPECT_EQ(pool.page_bytes(), sealed);
+    EXPECT_EQ(pool.capacity_bytes(), 4 * sealed);
+    const PageId first = pool.allocate(Writing::token_by_token);
+    EXPECT_EQ(pool.allocated_bytes(), sealed + open);
+    const PageId second = pool.allocate(Writing::layer_by_layer);
+    EXPECT_EQ(pool.allocated_bytes(), 2 * sealed + open + staged);
+    EXPECT_FALSE(pool.is_sealed(second));
+    EXPECT_EQ(pool.row(0, 0, second, 3), pool.row(1, 0, second, 0) + 3 * 144)
+        << "layers follow each other in one place";
+    pool.close(second);
+    EXPECT_TRUE(pool.is_sealed(second));
+    EXPECT_EQ(pool.allocated_bytes(second), sealed);
+    pool.release(first);
+    pool.release(second);
+    EXPECT_EQ(pool.allocated_bytes(), 0u);
+    EXPECT_FALSE(pool.is_sealed(pool.allocate()));
 }
 
 TEST(PagePool, APageIsFreeAfterItsLastReference) {

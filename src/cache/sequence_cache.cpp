@@ -71,8 +71,19 @@ void SequenceCache::reserve(std::int64_t count) {
              .got = std::to_string(tokens_) + " tokens in this sequence and " + std::to_string(count) + " more",
              .remedy = "pass a larger --context or a shorter text"});
     }
-    if (must_copy_open_page()) copy_open_page();
-    while (pages_.size() < pages_for(tokens_ + count)) pages_.push_back(pool_->allocate());
+    release_from(pages_for(tokens_));  // what was reserved and not used
+    make_open_page_writable();
+    const std::int64_t end = tokens_ + count;
+    while (pages_.size() < pages_for(end)) {
+        const bool full = static_cast<std::int64_t>(pages_.size() + 1) * page_tokens <= end;
+        pages_.push_back(pool_->allocate(full ? Writing::layer_by_layer : Writing::token_by_token));
+    }
+}
+
+void SequenceCache::make_open_page_writable() {
+    if (must_copy_open_page()) return copy_open_page();
+    const std::int64_t rows = tokens_ % page_tokens;
+    if (rows != 0 && pool_->is_sealed(pages_.back())) pool_->reopen(pages_.back(), rows);
 }
 
 void SequenceCache::copy_open_page() {
@@ -84,8 +95,14 @@ void SequenceCache::copy_open_page() {
     open = copy;
 }
 
+SequenceCache::PageRange SequenceCache::full_pages(std::int64_t count) const {
+    return {.begin = tokens_ / page_tokens, .end = (tokens_ + count) / page_tokens};
+}
+
 void SequenceCache::commit(std::int64_t count) {
     core::invariant(pages_for(tokens_ + count) <= pages_.size(), "only reserved rows are committed");
+    const PageRange full = full_pages(count);
+    for (std::int64_t page = full.begin; page < full.end; ++page) pool_->close(pages_[static_cast<std::size_t>(page)]);
     const std::int64_t end = tokens_ + count;
     for (std::int64_t page = tokens_ / page_tokens; page * page_tokens < end; ++page) {
         pool_->set_used_rows(pages_[static_cast<std::size_t>(page)], std::min(page_tokens, end - page * page_tokens));
@@ -116,10 +133,31 @@ std::byte* SequenceCache::row(int layer, int plane, std::int64_t token) const {
 void SequenceCache::list_blocks(int layer, int keys, int values, std::int64_t tokens,
                                 kernels::KeyValueBlock* blocks) const {
     for (std::int64_t first = 0; first < tokens; first += page_tokens) {
-        blocks[first / page_tokens] = {.keys = row(layer, keys, first),
-                                       .values = row(layer, values, first),
-                                       .tokens = std::min(page_tokens, tokens - first)};
+        const PageId page = pages_[static_cast<std::size_t>(first / page_tokens)];
+        const bool sealed = pool_->is_sealed(page);
+        const auto start = [&](int plane) -> const std::byte* {
+            return sealed ? pool_->sealed_rows(layer, plane, page) : pool_->row(layer, plane, page, 0);
+        };
+        blocks[first / page_tokens] = {.keys = start(keys),
+                                       .values = start(values),
+                                       .tokens = std::min(page_tokens, tokens - first),
+                                       .sealed = sealed};
     }
+}
+
+std::size_t SequenceCache::allocated_bytes() const {
+    std::size_t bytes = sinks_.allocated_bytes();
+    for (const PageId page : pages_) bytes += pool_->allocated_bytes(page);
+    return bytes;
+}
+
+std::size_t SequenceCache::used_bytes() const {
+    std::size_t bytes = sinks_.used_bytes();
+    for (std::int64_t first = 0; first < tokens_; first += page_tokens) {
+        bytes += pool_->used_bytes(pages_[static_cast<std::size_t>(first / page_tokens)],
+                                   std::min(page_tokens, tokens_ - first));
+    }
+    return bytes;
 }
 
 }  // namespace mha2mla::cache

@@ -205,6 +205,147 @@ TEST(SequenceCache, SinksCountAsAllocatedAndUsed) {
     EXPECT_EQ(pool.used_bytes(), 0u);
 }
 
+/// Sealed cache with rows whose numbers all formats keep: a row is one number.
+class Sealed : public testing::Test {
+protected:
+    static std::vector<PageFormat> layers() {
+        const auto format = parse_cache_format("int4", "test");
+        return {grouped_query_format(format, 1, 8), latent_format(format, 9, 3)};
+    }
+
+    /// Appends tokens whose rows hold `value` throughout, in pieces.
+    static void append(SequenceCache& cache, const std::vector<float>& values, std::size_t piece) {
+        for (std::size_t first = 0; first < values.size(); first += piece) {
+            const std::size_t count = std::min(piece, values.size() - first);
+            cache.reserve(static_cast<std::int64_t>(count));
+            // As a forward pass does: a layer is written and sealed before the next.
+            for (int layer = 0; layer < cache.pool().layers(); ++layer) {
+                for (std::size_t i = 0; i < count; ++i) {
+                    write(cache, layer, cache.tokens() + static_cast<std::int64_t>(i), values[first + i]);
+                }
+                const auto full = cache.full_pages(static_cast<std::int64_t>(count));
+                for (std::int64_t page = full.begin; page < full.end; ++page) cache.seal(layer, page);
+            }
+            cache.commit(static_cast<std::int64_t>(count));
+        }
+    }
+
+    static void write(SequenceCache& cache, int layer, std::int64_t token, float value) {
+        const auto& planes = cache.pool().format(layer).planes;
+        for (std::size_t plane = 0; plane < planes.size(); ++plane) {
+            auto* row = reinterpret_cast<core::bf16*>(cache.row(layer, static_cast<int>(plane), token));
+            std::fill_n(row, planes[plane].width, core::to_bf16(value));
+        }
+    }
+
+    /// Every token's number, read as a kernel reads it, the same in all layers and columns.
+    static std::vector<float> contents(const SequenceCache& cache) {
+        std::vector<float> values;
+        for (int layer = 0; layer < cache.pool().layers(); ++layer) {
+            for (int plane = 0; plane < static_cast<int>(planes_of(cache.pool(), layer)); ++plane) {
+                const std::vector<float> seen = column(cache, layer, plane);
+                if (values.empty()) values = seen;
+                EXPECT_EQ(values, seen) << "layer " << layer << " plane " << plane;
+            }
+        }
+        return values;
+    }
+
+    static std::vector<float> column(const SequenceCache& cache, int layer, int plane) {
+        const PageFormat& format = cache.pool().format(layer);
+        std::vector<kernels::KeyValueBlock> blocks(20);
+        cache.list_blocks(layer, plane, plane, cache.tokens(), blocks.data());
+        std::vector<float> values;
+        for (std::int64_t token = 0; token < cache.tokens(); ++token) {
+            const auto& block = blocks[static_cast<std::size_t>(token / page_tokens)];
+            const auto parts = block.sealed ? format.sealed_format(plane, plane) : format.exact_format(plane, plane);
+            std::vector<float> row(40);
+            kernels::kernels().load_rows({.block = block.keys,
+                                          .parts = {parts.keys[0], parts.keys[1]},
+                                          .first_row = token % page_tokens,
+                                          .rows = 1,
+                                          .y = row.data(),
+                                          .y_stride = 40});
+            for (std::int64_t i = 1; i < format.planes[static_cast<std::size_t>(plane)].width; ++i) {
+                EXPECT_EQ(row[static_cast<std::size_t>(i)], row[0]);
+            }
+            values.push_back(row[0]);
+        }
+        return values;
+    }
+
+    PagePool pool_{layers(), 20 * page_tokens};
+};
+
+TEST_F(Sealed, FullPagesAreSealedInWhateverPiecesTheyCome) {
+    std::vector<std::vector<std::byte>> pages;
+    for (const std::size_t piece : {200, 64, 70, 1}) {
+        SequenceCache cache(pool_);
+        append(cache, numbers(0, 200), piece);
+        EXPECT_EQ(contents(cache), numbers(0, 200));
+        std::vector<kernels::KeyValueBlock> blocks(4);
+        cache.list_blocks(1, latent_plane, latent_plane, 200, blocks.data());
+        for (std::size_t page = 0; page < 4; ++page) EXPECT_EQ(blocks[page].sealed, page < 3);
+        const auto* bytes = static_cast<const std::byte*>(blocks[2].keys);
+        pages.emplace_back(bytes, bytes + pool_.format(1).full_page_bytes());
+    }
+    for (const auto& page : pages) EXPECT_EQ(page, pages.front());
+}
+
+TEST_F(Sealed, OnlyThePageThatIsWrittenCostsExactRows) {
+    SequenceCache cache(pool_);
+    append(cache, numbers(0, 200), 200);
+    const std::size_t open = 64 * 2 * (8 + 8 + 12);
+    EXPECT_EQ(cache.allocated_bytes(), 4 * pool_.page_bytes() + open);
+    EXPECT_EQ(pool_.allocated_bytes(), cache.allocated_bytes());
+    EXPECT_EQ(cache.used_bytes(), 3 * pool_.page_bytes() + open / 8) << "8 of 64 rows";
+    EXPECT_EQ(pool_.used_bytes(), cache.used_bytes());
+    append(cache, numbers(200, 56), 56);
+    EXPECT_EQ(cache.allocated_bytes(), 4 * pool_.page_bytes());
+}
+
+TEST_F(Sealed, ForksShareSealedPagesAndCopyTheOpenOne) {
+    SequenceCache first(pool_);
+    append(first, numbers(0, 70), 70);
+    SequenceCache second = first.fork();
+    append(second, numbers(-100, 100), 7);
+    append(first, numbers(70, 60), 60);
+    EXPECT_EQ(contents(first), numbers(0, 130));
+    auto expected = numbers(0, 70);
+    for (const float x : numbers(-100, 100)) expected.push_back(x);
+    EXPECT_EQ(contents(second), expected);
+    EXPECT_EQ(pool_.pages() - pool_.free_pages(), 3 + 2) << "the first page is shared";
+}
+
+TEST_F(Sealed, ATruncatedPageIsOpenedAgainForItsOwnSequenceOnly) {
+    SequenceCache first(pool_);
+    append(first, numbers(0, 128), 128);
+    SequenceCache second = first.fork();
+    second.truncate(30);
+    EXPECT_EQ(contents(second), numbers(0, 30));
+    append(second, {7, 8}, 1);
+    auto expected = numbers(0, 30);
+    expected.insert(expected.end(), {7, 8});
+    EXPECT_EQ(contents(second), expected);
+    EXPECT_EQ(contents(first), numbers(0, 128));
+    second = SequenceCache(pool_);
+    first.truncate(100);
+    const std::size_t before = pool_.allocated_bytes();
+    append(first, numbers(100, 28), 28);
+    EXPECT_EQ(contents(first), numbers(0, 128));
+    EXPECT_EQ(pool_.allocated_bytes(), before) << "opened where it is, and sealed again";
+}
+
+TEST_F(Sealed, WhatWasReservedAndNotUsedIsGivenBack) {
+    SequenceCache cache(pool_);
+    cache.reserve(128);
+    append(cache, numbers(0, 3), 1);
+    EXPECT_EQ(contents(cache), numbers(0, 3));
+    EXPECT_EQ(pool_.pages() - pool_.free_pages(), 1);
+    cache = SequenceCache(pool_);
+    EXPECT_EQ(pool_.allocated_bytes(), 0u);
+}
+
 /// Random appends, forks, truncations and deaths against plain vectors.
 class RandomWalk {
 public:

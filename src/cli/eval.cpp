@@ -36,12 +36,17 @@ void check_window(const EvalCommand& command, const checkpoint::ModelConfig& con
 cache::CacheFormat cache_format(const EvalCommand& command) {
     constexpr const char* option = "--emulate-cache";
     if (command.engine == "native") {
-        if (command.emulated_cache.empty()) return cache::plain_format(command.model.decoder.kv_cache);
+        if (command.emulated_cache.empty()) return command.model.decoder.kv_cache;
         throw core::Error(
             {.what = "the native engine emulates no cache", .where = option, .remedy = "pass --engine workshop, too"});
     }
     if (command.emulated_cache.empty()) return cache::plain_format(command.model.decoder.weights);
-    return cache::parse_cache_format(command.emulated_cache, option);
+    const auto format = cache::parse_cache_format(command.emulated_cache, option);
+    if (!format.content.by_channel && !format.keys.by_channel && !format.rotary.by_channel) return format;
+    throw core::Error({.what = "the workshop emulates groups within a token's row only",
+                       .got = command.emulated_cache,
+                       .where = option,
+                       .remedy = "pass --kv-cache to the native engine"});
 }
 
 eval::PerplexityResult score(const EvalCommand& command, const checkpoint::Checkpoint& model,
@@ -53,6 +58,7 @@ eval::PerplexityResult score(const EvalCommand& command, const checkpoint::Check
     }
     auto options = command.model.decoder;
     if (options.context_tokens == 0) options.context_tokens = command.window;
+    options.as_decoded = true;
     const auto decoder = load_decoder(model, options, session);
     return eval::perplexity(windows, command.perplexity, eval::native_scorer(*decoder), session.progress(),
                             session.stop());

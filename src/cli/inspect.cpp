@@ -5,6 +5,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "cli/kv_cache_report.h"
+#include "cli/model_options.h"
 #include "cli/session.h"
 
 namespace mha2mla::cli {
@@ -37,7 +38,7 @@ core::OrderedJson mla_json(const checkpoint::MlaConfig& mla) {
             {"source_model_type", mla.source_model_type}};
 }
 
-core::OrderedJson describe(const checkpoint::Checkpoint& model) {
+core::OrderedJson describe(const checkpoint::Checkpoint& model, const cache::CacheFormat& format) {
     const auto& config = model.config();
     core::OrderedJson object{{"path", model.path().string()},
                              {"format", model.format()},
@@ -56,7 +57,7 @@ core::OrderedJson describe(const checkpoint::Checkpoint& model) {
                              {"rope_scaling", config.rope_scaling ? "llama3" : "none"},
                              {"tie_word_embeddings", config.tie_word_embeddings},
                              {"tensors", stored_types(model)},
-                             {"kv_cache", kv_cache_report(config, cache::plain_format(core::DType::bf16))}};
+                             {"kv_cache", kv_cache_report(config, format)}};
     if (config.is_mla()) object["mla"] = mla_json(config.mla());
     return object;
 }
@@ -88,7 +89,8 @@ std::string to_text(const checkpoint::Checkpoint& model, const core::OrderedJson
                         config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.vocab_size,
                         config.max_position_embeddings);
     text += fmt::format("  attention   {}\n", attention_text(config));
-    text += fmt::format("  KV cache    {} bytes a token in bf16 over all layers", cache["bytes_per_token"].get<int>());
+    text += fmt::format("  KV cache    {} bytes a token in {} over all layers", cache["bytes_per_token"].get<int>(),
+                        cache["format"].get<std::string>());
     if (config.is_mla()) text += fmt::format(" ({:.2f} % less than its source)", 100 * cache["saved"].get<double>());
     if (config.is_mla() && config.mla().sink_tokens > 0) {
         text += fmt::format(", and {} a text for its first {} tokens", cache["sink_bytes_per_sequence"].get<int>(),
@@ -100,13 +102,18 @@ std::string to_text(const checkpoint::Checkpoint& model, const core::OrderedJson
 }  // namespace
 
 void add_inspect(CLI::App& program, Session& session) {
-    auto path = std::make_shared<std::string>();
+    struct InspectCommand {
+        std::string path;
+        cache::CacheFormat format = cache::plain_format(core::DType::bf16);
+    };
+    auto command = std::make_shared<InspectCommand>();
     CLI::App* verb = add_verb(program, session, "inspect", "Describe a model: sizes, tensors, cache bytes",
-                              "  mha2mla inspect model.gguf\n  mha2mla inspect converted/ --json");
-    verb->add_option("MODEL", *path, "Directory or GGUF file")->required();
-    verb->callback([path, &session] {
-        const auto model = checkpoint::Checkpoint::open(*path);
-        const auto object = describe(model);
+                              "  mha2mla inspect model.gguf\n  mha2mla inspect converted/ --kv-cache int4 --json");
+    verb->add_option("MODEL", command->path, "Directory or GGUF file")->required();
+    add_cache_option(*verb, command->format);
+    verb->callback([command, &session] {
+        const auto model = checkpoint::Checkpoint::open(command->path);
+        const auto object = describe(model, command->format);
         session.print(object, to_text(model, object));
     });
 }

@@ -9,8 +9,9 @@ namespace {
 
 std::size_t layer_bytes(const checkpoint::ModelConfig& config, int layer, const cache::CacheFormat& format) {
     if (!config.is_mla()) {
-        const auto rows = 2 * static_cast<std::size_t>(config.num_key_value_heads);
-        return rows * format.content.row_bytes(static_cast<std::size_t>(config.head_dim));
+        const auto width = static_cast<std::size_t>(config.head_dim);
+        return static_cast<std::size_t>(config.num_key_value_heads) *
+               (format.keys.row_bytes(width) + format.content.row_bytes(width));
     }
     const auto latent = static_cast<std::size_t>(config.mla().kv_lora_rank.at(static_cast<std::size_t>(layer)));
     const auto elements = static_cast<std::size_t>(config.cached_elements(layer));

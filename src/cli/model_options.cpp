@@ -14,13 +14,22 @@ void add_dtype_option(CLI::App& verb, const std::string& name, core::DType& dtyp
         ->type_name("TYPE");
 }
 
+void add_cache_option(CLI::App& verb, cache::CacheFormat& format) {
+    verb.add_option_function<std::string>(
+            "--kv-cache",
+            [&format](const std::string& name) { format = cache::parse_cache_format(name, "--kv-cache"); },
+            "Key/value cache: bf16 (default), f32, int8, int4 or int2 (rotary keys in int8), latent=int4,rope=int8, or "
+            "kivi4 (keys by channel)")
+        ->type_name("FORMAT");
+}
+
 void add_model_options(CLI::App& verb, ModelOptions& options) {
     const std::map<std::string, runtime::AttentionForm> forms{{"auto", runtime::AttentionForm::automatic},
                                                               {"expanded", runtime::AttentionForm::expanded},
                                                               {"absorbed", runtime::AttentionForm::absorbed}};
     verb.add_option("MODEL", options.path, "Directory or GGUF file")->required();
     add_dtype_option(verb, "--weights", options.decoder.weights, "Weights in memory");
-    add_dtype_option(verb, "--kv-cache", options.decoder.kv_cache, "Key/value cache");
+    add_cache_option(verb, options.decoder.kv_cache);
     verb.add_option("--context", options.decoder.context_tokens, "Cache capacity in tokens; 0 = the model's")
         ->check(CLI::Range(0, 1 << 24));
     verb.add_option("--attention", options.decoder.attention, "How an MLA model attends: auto, expanded or absorbed")

@@ -23,6 +23,9 @@ void add_model_options(CLI::App& verb, ModelOptions& options);
 /// An option whose value is "bf16" or "f32".
 void add_dtype_option(CLI::App& verb, const std::string& name, core::DType& dtype, const std::string& description);
 
+/// --kv-cache, alone.
+void add_cache_option(CLI::App& verb, cache::CacheFormat& format);
+
 /// Whether a context may be longer than the model was made for: its text would mean nothing, but it can be timed.
 enum class ContextLimit { model, none };
 

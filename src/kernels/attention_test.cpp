@@ -310,27 +310,25 @@ TEST(Attention, ARowThatSeesNothingIsEmpty) {
             const std::vector<float> q = test::random_floats(rows * 16, 5);
             std::vector<float> out(rows * 16, test::poison), max(rows, test::poison), sum(rows, test::poison);
             test::PoisonedBytes scratch(attention_scratch_bytes(rows, 16, 16));
-            kernels(isa).attention({DType::bf16,
-                                    q.data(),
-                                    16,
-                                    rows,
-                                    16,
-                                    16,
-                                    cache.key_stride(),
-                                    cache.value_stride(),
-                                    1.0f,
-                                    nullptr,
-                                    0,
-                                    cache.blocks(),
-                                    64,
-                                    32,
-                                    64,
-                                    visible.data(),
-                                    out.data(),
-                                    16,
-                                    max.data(),
-                                    sum.data(),
-                                    scratch.data()});
+            kernels(isa).attention({.dtype = DType::bf16,
+                                    .q = q.data(),
+                                    .q_stride = 16,
+                                    .rows = rows,
+                                    .key_width = 16,
+                                    .value_width = 16,
+                                    .key_stride_bytes = cache.key_stride(),
+                                    .value_stride_bytes = cache.value_stride(),
+                                    .scale = 1.0f,
+                                    .blocks = cache.blocks(),
+                                    .block_tokens = 64,
+                                    .first_key = 32,
+                                    .end_key = 64,
+                                    .visible = visible.data(),
+                                    .out = out.data(),
+                                    .out_stride = 16,
+                                    .max = max.data(),
+                                    .sum = sum.data(),
+                                    .scratch = scratch.data()});
             EXPECT_EQ(max[1], -INFINITY);
             EXPECT_EQ(sum[1], 0.0f);
             for (std::int64_t i = 0; i < 16; ++i) EXPECT_EQ(out[16 + i], 0.0f);

@@ -8,14 +8,14 @@
 namespace mha2mla::kernels {
 namespace {
 
-// {isa, linear, rms_norm, rope, swiglu, store_rows, attention, merge}. Best last.
+// {isa, linear, rms_norm, rope, swiglu, store_rows, load_rows, attention, merge}. Best last.
 constexpr KernelSet sets[] = {
     {Isa::portable, portable::linear, portable::rms_norm, portable::rope, portable::swiglu, portable::store_rows,
-     portable::attention, portable::merge},
-    {Isa::avx2, avx2::linear, avx2::rms_norm, portable::rope, avx2::swiglu, portable::store_rows, avx2::attention,
-     portable::merge},
+     portable::load_rows, portable::attention, portable::merge},
+    {Isa::avx2, avx2::linear, avx2::rms_norm, portable::rope, avx2::swiglu, portable::store_rows, avx2::load_rows,
+     avx2::attention, portable::merge},
     {Isa::avx512, avx512::linear, avx512::rms_norm, portable::rope, avx512::swiglu, portable::store_rows,
-     avx512::attention, portable::merge},
+     avx2::load_rows, avx512::attention, portable::merge},
 };
 
 // The compiler's run-time support also asks the operating system whether it saves the wide registers.

@@ -117,11 +117,45 @@ struct StoreRowsParams {
     std::int64_t y_stride_bytes = 0;
 };
 
+/// Groups of codes are multiples of this.
+inline constexpr std::int64_t group_unit = 8;
+
+/// Rows as codes of a few bits: an element is zero + code * scale (cache/group_quantizer.h). A row's codes are packed
+/// from the low bits of a byte on. Scale and zero, both bf16, lie side by side: [rows, groups][2] for groups within a
+/// row, [width][2] where all rows share those of a channel.
+struct CodedRows {
+    int bits = 16;                         // of a code: 8, 4 or 2; 16: not codes but bf16 numbers; 32: float
+    std::int64_t width = 0;                // elements
+    std::int64_t group = 0;                // elements of a group, a multiple of group_unit; 0: groups are channels
+    std::int64_t row_bytes = 0;            // from one row's codes to the next
+    std::int64_t offset_bytes = 0;         // of row 0, from where the block starts
+    std::int64_t scales_offset_bytes = 0;  // likewise
+};
+
+/// Reads rows of coded parts that lie side by side: y = [part 0 | part 1].
+struct LoadRowsParams {
+    const void* block = nullptr;  // what the offsets of the parts start from
+    CodedRows parts[2];           // the second may have no width
+    std::int64_t first_row = 0;
+    std::int64_t rows = 0;
+    float* y = nullptr;         // [rows, y_stride]
+    std::int64_t y_stride = 0;  // at least the parts' width + group_unit - 1; what lies beyond the width is undefined
+};
+
 /// A run of consecutive cached tokens, usually a page: key rows and value rows, which may overlap (a latent is both).
+/// Of a sealed block the pointers are where the offsets of AttentionParams::sealed start from.
 struct KeyValueBlock {
     const void* keys = nullptr;    // [tokens, key_width]
     const void* values = nullptr;  // [tokens, value_width]
     std::int64_t tokens = 0;
+    bool sealed = false;
+};
+
+/// How sealed blocks keep a token. Its key is [part 0 | part 1]. Where keys and values of a block start at the same
+/// place, the value is the first part of the key.
+struct SealedFormat {
+    CodedRows keys[2];
+    CodedRows values;
 };
 
 /// Attention of query rows over keys that all of them share: the query heads of one KV head (GQA), or all heads over
@@ -146,6 +180,7 @@ struct AttentionParams {
     std::int64_t logit_bias_stride = 0;
     const KeyValueBlock* blocks = nullptr;  // all hold block_tokens tokens but the last
     std::int64_t block_tokens = 0;
+    SealedFormat sealed = {};    // of the sealed blocks among them, if any
     std::int64_t first_key = 0;  // this call's keys
     std::int64_t end_key = 0;
     const std::int64_t* visible = nullptr;  // [rows]
@@ -182,6 +217,7 @@ struct KernelSet {
     void (*rope)(const RopeParams&);
     void (*swiglu)(const SwiGluParams&);
     void (*store_rows)(const StoreRowsParams&);
+    void (*load_rows)(const LoadRowsParams&);
     void (*attention)(const AttentionParams&);
     void (*merge)(const MergeParams&);
 };

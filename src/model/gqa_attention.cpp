@@ -48,7 +48,7 @@ torch::Tensor GqaAttentionImpl::forward(const torch::Tensor& x_BTE) {
     auto k = rotate(keys(x_BTE));
     auto v = values(x_BTE);
     if (emulated_cache_) {
-        k = through_cache(k, emulated_cache_->content);
+        k = through_cache(k, emulated_cache_->keys);
         v = through_cache(v, emulated_cache_->content);
     }
     return o_proj_(causal_attention(q, k, v, 1.0 / std::sqrt(static_cast<double>(head_dim_))));

@@ -30,8 +30,8 @@ namespace mha2mla::runtime {
 namespace {
 
 /// Allocations of 100 decode steps, which cross page borders, after a prompt.
-long allocations_of_decode(const checkpoint::Checkpoint& model) {
-    test::Engine engine(model, {});
+long allocations_of_decode(const checkpoint::Checkpoint& model, const std::string& format = "bf16") {
+    test::Engine engine(model, {.kv_cache = cache::parse_cache_format(format, "test")});
     const auto tokens = test::random_tokens(200, 101);
     Sequence sequence = engine.decoder.new_sequence();
     engine.decoder.forward(sequence, std::span(tokens).first(99));
@@ -85,6 +85,12 @@ TEST_F(Allocation, SteadyDecodingWithAllOptionalPartsAllocatesNothing) {
     const auto config =
         test::tiny_mla_config({.name = "exact", .factors = true, .positional_part = true, .sink_tokens = 4});
     EXPECT_EQ(allocations_of_decode(test::random_model(config, "allocation-exact")), 0);
+}
+
+TEST_F(Allocation, SealingPagesAllocatesNothing) {
+    const auto config = test::tiny_mla_config({.name = "sealed", .positional_part = true, .sink_tokens = 4});
+    EXPECT_EQ(allocations_of_decode(test::random_model(config, "allocation-sealed"), "int4"), 0);
+    EXPECT_EQ(allocations_of_decode(test::random_model(test::tiny_config(), "allocation-kivi"), "kivi2"), 0);
 }
 
 }  // namespace

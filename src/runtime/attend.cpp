@@ -22,6 +22,7 @@ kernels::AttentionParams row_params(const AttendJob& job, std::int64_t stream, s
             .scale = job.scale,
             .blocks = job.blocks + stream * job.block_count,
             .block_tokens = cache::page_tokens,
+            .sealed = job.sealed,
             .visible = job.visible + first_row,
             .out_stride = job.value_width};
 }

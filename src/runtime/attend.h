@@ -19,6 +19,7 @@ struct AttendJob {
     std::int64_t value_stride_bytes = 0;
     float scale = 0;
     const kernels::KeyValueBlock* blocks = nullptr;  // [streams, block_count], pages of page_tokens
+    kernels::SealedFormat sealed = {};               // of the sealed ones
     std::int64_t block_count = 0;
     std::int64_t keys = 0;
     const float* q = nullptr;               // [streams, rows, key_width]

@@ -52,6 +52,22 @@ void store_cache_rows(const AttentionInput& input, const CacheRows& rows, const 
     }
 }
 
+void seal_full_pages(const AttentionBatch& batch, const Compute& compute) {
+    const cache::PageFormat& format = batch.chunks.front().cache.pool().format(batch.layer);
+    if (!format.seals()) return;
+    constexpr std::int64_t work_of_byte = 16;  // quantizing takes longer than the multiply-adds that work counts
+    for (const Chunk& chunk : batch.chunks) {
+        const auto full = chunk.cache.full_pages(chunk.tokens);
+        const std::int64_t pages = full.end - full.begin;
+        parallel_ranges(compute.pool, pages, pages * static_cast<std::int64_t>(format.page_bytes()) * work_of_byte,
+                        [&](int, std::int64_t begin, std::int64_t end) {
+                            for (std::int64_t page = begin; page < end; ++page) {
+                                chunk.cache.seal(batch.layer, full.begin + page);
+                            }
+                        });
+    }
+}
+
 void gather_heads(const float* grouped, const AttentionBatch& batch, const Compute& compute) {
     const AttentionShape& shape = batch.shape;
     const std::int64_t width = shape.group * shape.value_dim;

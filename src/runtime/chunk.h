@@ -86,6 +86,9 @@ struct CacheRows {
 
 void store_cache_rows(const AttentionInput& input, const CacheRows& rows, const kernels::KernelSet& kernels);
 
+/// Seals the pages that the chunks fill, once all their queries have attended to them exactly.
+void seal_full_pages(const AttentionBatch& batch, const Compute& compute);
+
 /// [G, tokens, group, dv] of each chunk -> Workspace::heads, [tokens, G, group, dv].
 void gather_heads(const float* grouped, const AttentionBatch& batch, const Compute& compute);
 

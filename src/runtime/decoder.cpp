@@ -53,9 +53,20 @@ void check_type(core::DType type, const char* option) {
     throw core::Error({.what = "the runtime has no f16 kernels", .expected = "bf16 or f32", .where = option});
 }
 
+void check_group(const cache::GroupFormat& format) {
+    if (format.group_elements % kernels::group_unit == 0) return;
+    throw core::Error({.what = "the runtime reads codes by whole vectors",
+                       .expected = "groups of a multiple of " + std::to_string(kernels::group_unit) + " elements",
+                       .got = std::to_string(format.group_elements),
+                       .where = "--kv-cache"});
+}
+
 const DecoderOptions& checked(const DecoderOptions& options) {
     check_type(options.weights, "--weights");
-    check_type(options.kv_cache, "--kv-cache");
+    for (const cache::RowFormat* rows : {&options.kv_cache.content, &options.kv_cache.rotary, &options.kv_cache.keys}) {
+        check_type(rows->dtype, "--kv-cache");
+        if (rows->codes) check_group(*rows->codes);
+    }
     return options;
 }
 
@@ -66,8 +77,9 @@ struct Decoder::Impl {
          core::Progress& progress)
         : config(model.config()),
           context(context_of(config, options)),
+          as_decoded(options.as_decoded && options.kv_cache.has_codes()),
           pages(page_formats(config, checked(options).kv_cache), whole_pages(context) * options.sequences,
-                sink_format(config, options.kv_cache)),
+                sink_format(config, options.kv_cache.content.dtype)),
           transformer(config, load_weights(model, options.weights, pool, progress), options, whole_pages(context),
                       pool) {
         feeds.reserve(max_chunk_tokens);
@@ -77,6 +89,10 @@ struct Decoder::Impl {
     /// Pages are whole and shared, so the pool may hold more than the context; no sequence may.
     std::int64_t room(const Sequence& sequence) const {
         return std::min(sequence.impl_->cache.room(), context - sequence.tokens());
+    }
+    /// Tokens that the next chunk may have.
+    std::int64_t chunk_tokens(const Sequence& sequence) const {
+        return as_decoded ? cache::page_tokens - sequence.tokens() % cache::page_tokens : max_chunk_tokens;
     }
     /// Refuses what cannot be run, before anything is changed.
     void check(std::span<const int> tokens) const;
@@ -90,6 +106,7 @@ struct Decoder::Impl {
 
     ModelConfig config;
     std::int64_t context;
+    bool as_decoded;
     cache::PagePool pages;
     Transformer transformer;
     std::vector<Feed> feeds;         // of decode_step
@@ -159,11 +176,12 @@ std::span<const float> Decoder::Impl::forward(std::span<const Feed> batch) {
 template <typename VisitChunk>
 void Decoder::Impl::run(Sequence& sequence, std::span<const int> tokens, const VisitChunk& visit_chunk) {
     check(sequence, tokens);
-    for (std::size_t first = 0; first < tokens.size(); first += max_chunk_tokens) {
-        const auto chunk = tokens.subspan(first, std::min<std::size_t>(max_chunk_tokens, tokens.size() - first));
-        transformer.add(sequence.impl_->cache, chunk);
+    std::size_t count = 0;
+    for (std::size_t first = 0; first < tokens.size(); first += count) {
+        count = std::min(static_cast<std::size_t>(chunk_tokens(sequence)), tokens.size() - first);
+        transformer.add(sequence.impl_->cache, tokens.subspan(first, count));
         transformer.forward();
-        visit_chunk(static_cast<std::int64_t>(first), static_cast<std::int64_t>(chunk.size()));
+        visit_chunk(static_cast<std::int64_t>(first), static_cast<std::int64_t>(count));
     }
 }
 

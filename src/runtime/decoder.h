@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "cache/cache_format.h"
 #include "checkpoint/checkpoint.h"
 #include "core/dtype.h"
 #include "core/progress.h"
@@ -21,9 +22,13 @@ enum class AttentionForm {
 };
 
 struct DecoderOptions {
-    core::DType weights = core::DType::bf16;   ///< bf16 or f32
-    core::DType kv_cache = core::DType::bf16;  ///< bf16 or f32
+    core::DType weights = core::DType::bf16;  ///< bf16 or f32
+    /// Numbers or codes; what is not sealed yet is bf16 where there are codes. Groups are multiples of eight elements.
+    cache::CacheFormat kv_cache = cache::plain_format(core::DType::bf16);
     AttentionForm attention = AttentionForm::automatic;
+    /// Long inputs run page by page, so that with codes every token attends to what a decode step would find: older
+    /// pages sealed, its own exact. Otherwise the tokens of a chunk see each other exactly. Numbers need neither.
+    bool as_decoded = false;
     int context_tokens = 0;  ///< of the longest sequence; 0 = the model's max_position_embeddings
     int sequences = 1;       ///< the cache holds context_tokens so many times, shared as they come
 };
@@ -31,7 +36,7 @@ struct DecoderOptions {
 /// Bytes of the key/value cache.
 struct KvBytes {
     std::size_t capacity = 0;   ///< of the arena of pages
-    std::size_t allocated = 0;  ///< pages that sequences hold, whole, and their sinks
+    std::size_t allocated = 0;  ///< pages that sequences hold, whole, exact rows of those not sealed yet, and sinks
     std::size_t used = 0;       ///< rows written
 };
 
@@ -106,7 +111,8 @@ public:
     /// How many more tokens the cache can take for this sequence.
     std::int64_t room(const Sequence& sequence) const;
     KvBytes kv_bytes() const;
-    /// Cache bytes of one token over all layers, by formula. Sinks come on top, once a sequence.
+    /// Cache bytes of one token over all layers, by formula. On top come, once a sequence, sinks and the page that is
+    /// not sealed yet.
     std::size_t kv_bytes_per_token() const;
     /// Bytes beside the weights that one decode step reads after `tokens` tokens: the cache, and once the table that
     /// the positional part of all layers shares. Fractions are for means.

@@ -98,6 +98,7 @@ AttendJob job_of(const AttentionInput& input, kernels::KeyValueBlock* blocks, co
             .value_stride_bytes = row_bytes,
             .scale = shape.softmax_scale,
             .blocks = blocks,
+            .sealed = format.sealed_format(cache::key_plane(0), cache::value_plane(0)),
             .block_count = chunk.pages(),
             .keys = chunk.keys(),
             .q = workspace.query.data() + input.first_head_row() * shape.head_dim,
@@ -121,6 +122,7 @@ void gqa_attention(const AttentionBatch& batch, const Compute& compute) {
             return job_of(batch.of(chunk), blocks, compute.workspace);
         },
         compute);
+    seal_full_pages(batch, compute);
     gather_heads(compute.workspace.attended.data(), batch, compute);
 }
 

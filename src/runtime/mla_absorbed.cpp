@@ -74,6 +74,7 @@ AttendJob job_of(const AttentionInput& input, const MlaWeights& weights, kernels
             .value_stride_bytes = static_cast<std::int64_t>(plane.row_bytes),
             .scale = input.shape.softmax_scale,
             .blocks = blocks,
+            .sealed = format.sealed_format(cache::latent_plane, cache::latent_plane),
             .block_count = chunk.pages(),
             .keys = chunk.keys(),
             .q = workspace.query.data() + row * plane.width,

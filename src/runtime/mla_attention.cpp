@@ -89,6 +89,7 @@ void mla_attention(const AttentionBatch& batch, const MlaWeights& weights, Atten
                      compute);
     }
     attend_in_forms(batch, weights, form, compute);
+    seal_full_pages(batch, compute);
     if (has_sinks) attend_sinks(batch, compute);
     gather_heads(compute.workspace.grouped.data(), batch, compute);
 }

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cstring>
 
 #include "runtime/attend.h"
 #include "runtime/attention.h"
@@ -16,24 +15,15 @@ struct HeadRebuild {
     const MlaWeights& weights;
     std::size_t kv_head;
     core::DType dtype;
-    std::size_t row_bytes;  // of the cache
     std::int64_t key_width;
     std::byte* keys;    // [keys, key_width]
     std::byte* values;  // [keys, dv]
 };
 
-void load_floats(const std::byte* row, core::DType dtype, std::int64_t width, float* out) {
-    if (dtype == core::DType::f32) {
-        std::memcpy(out, row, static_cast<std::size_t>(width) * sizeof(float));
-        return;
-    }
-    const auto* const elements = reinterpret_cast<const core::bf16*>(row);
-    for (std::int64_t i = 0; i < width; ++i) out[i] = core::to_float(elements[i]);
-}
-
 struct RebuiltRows {
     const Matrix& up;
     const float* latents;  // [tokens, R]
+    std::int64_t latent_stride;
     std::int64_t tokens;
     std::byte* out;
     std::int64_t out_width;  // elements between two rows
@@ -44,7 +34,7 @@ void rebuild_rows(const RebuiltRows& rows, core::DType dtype, const Compute& com
     float* const rebuilt = compute.workspace.rebuilt_rows(worker);
     const std::int64_t width = rows.up.outputs();
     compute.kernels.linear({.x = rows.latents,
-                            .x_stride = rows.up.inputs(),
+                            .x_stride = rows.latent_stride,
                             .rows = rows.tokens,
                             .weight = rows.up.packed(),
                             .y = rebuilt,
@@ -60,32 +50,59 @@ void rebuild_rows(const RebuiltRows& rows, core::DType dtype, const Compute& com
                                 .y_stride_bytes = rows.out_width * static_cast<std::int64_t>(core::size_of(dtype))});
 }
 
+/// Cached rows [latent | rotary keys] of a page as floats.
+struct CachedRows {
+    const float* data;
+    std::int64_t stride;
+    std::int64_t tokens;
+};
+
+CachedRows load_page(const AttentionInput& input, std::int64_t page, const Compute& compute, int worker) {
+    const cache::PageFormat& format = input.chunk.cache.pool().format(input.layer);
+    const kernels::KeyValueBlock& block = compute.workspace.blocks[static_cast<std::size_t>(page)];
+    const auto parts = block.sealed ? format.sealed_format(cache::latent_plane, cache::latent_plane)
+                                    : format.exact_format(cache::latent_plane, cache::latent_plane);
+    const std::int64_t stride = format.planes[cache::latent_plane].width + kernels::group_unit;
+    float* const rows = compute.workspace.latent_rows(worker);
+    compute.kernels.load_rows({.block = block.keys,
+                               .parts = {parts.keys[0], parts.keys[1]},
+                               .rows = block.tokens,
+                               .y = rows,
+                               .y_stride = stride});
+    return {rows, stride, block.tokens};
+}
+
 /// Keys and values of the tokens of one page.
 void rebuild_page(const HeadRebuild& head, std::int64_t page, const Compute& compute, int worker) {
-    const Chunk& chunk = head.input.chunk;
     const MlaWeights& weights = head.weights;
+    const CachedRows cached = load_page(head.input, page, compute, worker);
     const std::int64_t first = page * cache::page_tokens;
-    const std::int64_t tokens = std::min(cache::page_tokens, chunk.keys() - first);
     const auto element = static_cast<std::int64_t>(core::size_of(head.dtype));
-    const std::int64_t rank = weights.kv_lora_rank;
     const std::int64_t dr = weights.qk_rope_head_dim;
     const std::int64_t k = weights.rope_pairs.size() == 1 ? 0 : static_cast<std::int64_t>(head.kv_head);
     std::byte* const keys = head.keys + first * head.key_width * element;
-    std::byte* const rotary = keys + weights.qk_nope_head_dim * element;
-    float* const latents = compute.workspace.latent_rows(worker);
-    const std::byte* row = chunk.cache.row(head.input.layer, cache::latent_plane, first);
-    for (std::int64_t token = 0; token < tokens; ++token, row += head.row_bytes) {
-        load_floats(row, head.dtype, rank, latents + token * rank);
-        std::memcpy(rotary + token * head.key_width * element, row + (rank + k * dr) * element,
-                    static_cast<std::size_t>(dr * element));
-    }
-    const Matrix& value_up = weights.value_up[head.kv_head];
-    if (!weights.key_up.empty()) {
-        rebuild_rows({weights.key_up[head.kv_head], latents, tokens, keys, head.key_width}, head.dtype, compute,
-                     worker);
-    }
-    rebuild_rows({value_up, latents, tokens, head.values + first * value_up.outputs() * element, value_up.outputs()},
-                 head.dtype, compute, worker);
+    compute.kernels.store_rows({.x = cached.data + weights.kv_lora_rank + k * dr,
+                                .x_stride = cached.stride,
+                                .rows = cached.tokens,
+                                .width = dr,
+                                .dtype = head.dtype,
+                                .y = keys + weights.qk_nope_head_dim * element,
+                                .y_stride_bytes = head.key_width * element});
+    const RebuiltRows value_rows{.up = weights.value_up[head.kv_head],
+                                 .latents = cached.data,
+                                 .latent_stride = cached.stride,
+                                 .tokens = cached.tokens,
+                                 .out = head.values + first * weights.value_up[head.kv_head].outputs() * element,
+                                 .out_width = weights.value_up[head.kv_head].outputs()};
+    rebuild_rows(value_rows, head.dtype, compute, worker);
+    if (weights.key_up.empty()) return;
+    const RebuiltRows key_rows{.up = weights.key_up[head.kv_head],
+                               .latents = cached.data,
+                               .latent_stride = cached.stride,
+                               .tokens = cached.tokens,
+                               .out = keys,
+                               .out_width = head.key_width};
+    rebuild_rows(key_rows, head.dtype, compute, worker);
 }
 
 void list_blocks(const HeadRebuild& head, kernels::KeyValueBlock* blocks) {
@@ -103,6 +120,9 @@ void attend_head(const HeadRebuild& head, const Compute& compute) {
     const Chunk& chunk = input.chunk;
     const Workspace& workspace = compute.workspace;
     const std::int64_t dv = input.shape.value_dim;
+    // What is to be rebuilt; then what was rebuilt takes its place.
+    chunk.cache.list_blocks(input.layer, cache::latent_plane, cache::latent_plane, chunk.keys(),
+                            workspace.blocks.data());
     const std::int64_t rebuilding = chunk.keys() * head.weights.kv_lora_rank * (head.weights.qk_nope_head_dim + dv);
     parallel_ranges(compute.pool, chunk.pages(), rebuilding, [&](int worker, std::int64_t begin, std::int64_t end) {
         for (std::int64_t page = begin; page < end; ++page) rebuild_page(head, page, compute, worker);

@@ -23,7 +23,7 @@ void add_mla_widths(const ModelConfig& config, int layer, WorkspaceShape& shape)
     widen(shape.key_width, std::max<std::int64_t>(mla.cached_elements(layer), shape.expanded_key));
     widen(shape.value_width, std::max(mla.kv_lora_rank[l], mla.v_head_dim));
     widen(shape.nope_width, mla.qk_nope_head_dim[l]);
-    widen(shape.latent_width, mla.kv_lora_rank[l]);
+    widen(shape.latent_width, mla.cached_elements(layer));
 }
 
 WorkspaceShape workspace_shape(const ModelConfig& config, const ModelWeights& weights, core::DType kv_cache,
@@ -55,15 +55,15 @@ WorkspaceShape workspace_shape(const ModelConfig& config, const ModelWeights& we
 
 }  // namespace
 
-std::vector<cache::PageFormat> page_formats(const ModelConfig& config, core::DType dtype) {
+std::vector<cache::PageFormat> page_formats(const ModelConfig& config, const cache::CacheFormat& format) {
     std::vector<cache::PageFormat> formats;
     for (int layer = 0; layer < config.num_hidden_layers; ++layer) {
         if (!config.is_mla()) {
-            formats.push_back(cache::grouped_query_format(dtype, config.num_key_value_heads, config.head_dim));
+            formats.push_back(cache::grouped_query_format(format, config.num_key_value_heads, config.head_dim));
             continue;
         }
         const int rank = config.mla().kv_lora_rank[static_cast<std::size_t>(layer)];
-        formats.push_back(cache::latent_format(dtype, rank, config.cached_elements(layer) - rank));
+        formats.push_back(cache::latent_format(format, rank, config.cached_elements(layer) - rank));
     }
     return formats;
 }
@@ -82,7 +82,7 @@ Transformer::Transformer(const ModelConfig& config, ModelWeights weights, const 
       form_(options.attention),
       attention_shape_(config_),
       rope_(config_, positions, pool),
-      positions_(has_positional_part(config_) ? PositionTable(rope_, positions, options.kv_cache, pool)
+      positions_(has_positional_part(config_) ? PositionTable(rope_, positions, options.kv_cache.content.dtype, pool)
                                               : PositionTable()),
       workspace_(workspace_shape(config_, weights_, options.kv_cache, positions, pool.size())),
       compute_{.kernels = kernels::kernels(), .pool = pool, .workspace = workspace_} {

@@ -18,7 +18,7 @@
 namespace mha2mla::runtime {
 
 /// The page format of every layer.
-std::vector<cache::PageFormat> page_formats(const checkpoint::ModelConfig& config, core::DType dtype);
+std::vector<cache::PageFormat> page_formats(const checkpoint::ModelConfig& config, const cache::CacheFormat& format);
 
 /// What the first tokens of a sequence keep beside their pages.
 cache::SinkFormat sink_format(const checkpoint::ModelConfig& config, core::DType dtype);

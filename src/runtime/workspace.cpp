@@ -84,7 +84,8 @@ Workspace::Workspace(const WorkspaceShape& shape)
       blocks_stride_(shape.kv_heads * shape.pages),
       kernel_bytes_(kernel_bytes(shape)),
       rebuilt_bytes_(floats(cache::page_tokens * std::max(shape.nope_width, shape.expanded_value))),
-      scratch_stride_(kernel_bytes_ + rebuilt_bytes_ + floats(cache::page_tokens * shape.latent_width)),
+      scratch_stride_(kernel_bytes_ + rebuilt_bytes_ +
+                      floats(cache::page_tokens * (shape.latent_width + kernels::group_unit))),
       scratch_(scratch_stride_ * static_cast<std::size_t>(shape.workers)) {}
 
 float* Workspace::rebuilt_rows(int worker) const {

@@ -32,14 +32,14 @@ struct WorkspaceShape {
     std::int64_t key_width = 0;
     std::int64_t value_width = 0;
     std::int64_t nope_width = 0;
-    std::int64_t latent_width = 0;    ///< R
-    std::int64_t expanded_key = 0;    ///< dn + dr
-    std::int64_t expanded_value = 0;  ///< dv
-    std::int64_t position_width = 0;  ///< d where the model has a positional part, else 0
-    std::int64_t sink_tokens = 0;     ///< S
-    std::int64_t sink_width = 0;      ///< d where there are sinks, else 0
-    std::int64_t pages = 0;           ///< of the longest sequence
-    core::DType kv_cache = core::DType::bf16;
+    std::int64_t latent_width = 0;             ///< R + K dr
+    std::int64_t expanded_key = 0;             ///< dn + dr
+    std::int64_t expanded_value = 0;           ///< dv
+    std::int64_t position_width = 0;           ///< d where the model has a positional part, else 0
+    std::int64_t sink_tokens = 0;              ///< S
+    std::int64_t sink_width = 0;               ///< d where there are sinks, else 0
+    std::int64_t pages = 0;                    ///< of the longest sequence
+    core::DType kv_cache = core::DType::bf16;  ///< of exact rows
 };
 
 /// Every buffer of a forward pass, sized up front, so that a decode step allocates nothing. Memory is taken on first
@@ -89,7 +89,7 @@ public:
     }
     /// [page_tokens, max(dn, dv)] floats of its own.
     float* rebuilt_rows(int worker) const;
-    /// [page_tokens, R] floats of its own.
+    /// [page_tokens, R + K dr + group_unit] floats of its own.
     float* latent_rows(int worker) const;
 
 private:

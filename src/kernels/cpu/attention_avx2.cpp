@@ -1,10 +1,12 @@
-#include "kernels/cpu/attention_floats.h"
-#include "kernels/cpu/attention_lanes.h"
+#include "kernels/cpu/float_attention_avx2.h"
 #include "kernels/cpu/implementations.h"
-#include "kernels/cpu/vector_avx2.h"
 
 namespace mha2mla::kernels::avx2 {
 
-void attention(const AttentionParams& params) { attend_in_lanes<Avx2, FloatWords<Avx2>>(params); }
+void attention(const AttentionParams& params) {
+    for (std::int64_t row = 0; row < params.rows; row += most_block_rows) {
+        attend_in_floats(params, row, smaller(most_block_rows, params.rows - row));
+    }
+}
 
 }  // namespace mha2mla::kernels::avx2

@@ -18,6 +18,12 @@ struct KeyTile {
     std::int64_t value_stride;  // bytes
     std::int64_t first_key;
     std::int64_t tokens;
+    // Of a sealed block; `keys` and `values` are its starts then, and the tile begins at this token.
+    bool sealed;
+    std::int64_t first_token;
+
+    /// The value is the first part of the key.
+    bool is_latent() const { return keys == values; }
 };
 
 /// Query rows that pass over the keys together, and where their state lies in the scratch.
@@ -47,12 +53,17 @@ static inline KeyTile tile_at(const AttentionParams& params, std::int64_t key, s
     const KeyValueBlock& block = params.blocks[key / params.block_tokens];
     const std::int64_t token = key % params.block_tokens;
     const std::int64_t tokens = smaller(smaller(params.block_tokens - token, most_tile_tokens), end - key);
-    return {static_cast<const char*>(block.keys) + token * params.key_stride_bytes,
+    const auto* keys = static_cast<const char*>(block.keys);
+    const auto* values = static_cast<const char*>(block.values);
+    if (block.sealed) return {keys, 0, values, 0, key, tokens, true, token};
+    return {keys + token * params.key_stride_bytes,
             params.key_stride_bytes,
-            static_cast<const char*>(block.values) + token * params.value_stride_bytes,
+            values + token * params.value_stride_bytes,
             params.value_stride_bytes,
             key,
-            tokens};
+            tokens,
+            false,
+            token};
 }
 
 static inline RowBlock row_block(const AttentionParams& params, std::int64_t first_row, std::int64_t rows) {
@@ -93,19 +104,41 @@ static inline KeyTile next_tile(const AttentionParams& params, const RowBlock& b
     return tile_at(params, key, block.end_key);
 }
 
+static inline void fetch(const char* begin, std::int64_t bytes) {
+    constexpr std::int64_t line = 64;
+    for (std::int64_t i = 0; i < bytes; i += line) __builtin_prefetch(begin + i);
+}
+
+/// Codes and scales of `tokens` rows. Those of channels come with the first.
+static inline void fetch_coded(const CodedRows& rows, const char* block, std::int64_t token, std::int64_t tokens) {
+    fetch(block + rows.offset_bytes + token * rows.row_bytes, tokens * rows.row_bytes);
+    if (rows.bits > 8) return;
+    const std::int64_t scale_bytes = 2 * sizeof(core::bf16);
+    const char* scales = block + rows.scales_offset_bytes;
+    if (rows.group == 0) {
+        fetch(scales, token == 0 ? rows.width * scale_bytes : 0);
+    } else {
+        const std::int64_t row_bytes = (rows.width + rows.group - 1) / rows.group * scale_bytes;
+        fetch(scales + token * row_bytes, tokens * row_bytes);
+    }
+}
+
 /// Asks for some tokens of the next tile. The processor's own prefetching loses track where a page's plane ends.
 static inline void fetch_ahead(const AttentionParams& params, const RowBlock& block, std::int64_t token,
                                std::int64_t tokens) {
-    constexpr std::int64_t line = 64;
     const KeyTile& next = block.next;
-    const std::int64_t element = params.dtype == core::DType::f32 ? 4 : 2;
     const std::int64_t end = smaller(token + tokens, next.tokens);
+    if (next.sealed) {
+        if (token >= end) return;
+        const std::int64_t first = next.first_token + token;
+        for (const CodedRows& part : params.sealed.keys) fetch_coded(part, next.keys, first, end - token);
+        if (!next.is_latent()) fetch_coded(params.sealed.values, next.values, first, end - token);
+        return;
+    }
+    const std::int64_t element = params.dtype == core::DType::f32 ? 4 : 2;
     for (std::int64_t t = token; t < end; ++t) {
-        const char* key = next.keys + t * next.key_stride;
-        for (std::int64_t i = 0; i < params.key_width * element; i += line) __builtin_prefetch(key + i);
-        if (next.values == next.keys) continue;
-        const char* value = next.values + t * next.value_stride;
-        for (std::int64_t i = 0; i < params.value_width * element; i += line) __builtin_prefetch(value + i);
+        fetch(next.keys + t * next.key_stride, params.key_width * element);
+        if (!next.is_latent()) fetch(next.values + t * next.value_stride, params.value_width * element);
     }
 }
 

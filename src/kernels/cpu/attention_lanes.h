@@ -9,11 +9,10 @@
 /// two small matrix products: scores (packed queries times broadcast words of the keys: no horizontal sums), and
 /// values (broadcast probabilities times vectors of channels).
 ///
-/// Both work on 32-bit words; a `Words` policy says what a word is: one float, or a pair of bf16.
+/// Both work on 32-bit words; a `Words` policy says what a word is, such as a pair of bf16.
 ///   Word                       a vector of words
 ///   width                      channels of a word of the queries and keys, tokens of a word of the probabilities
 ///   pack_query                 one row of queries, scaled, into words that are `stride` words apart
-///   prepare                    the tile as the policy reads it (floats: widened into the scratch)
 ///   load, broadcast            words
 ///   broadcast_last             the last word of a key of odd width
 ///   exp_degree                 of exp2_of
@@ -215,8 +214,7 @@ void attend_rows(const AttentionParams& params, std::int64_t first_row, std::int
     clear(block);
     Rows::load(params, block);
     for (std::int64_t key = params.first_key; key < block.end_key;) {
-        const KeyTile cached = tile_at(params, key, block.end_key);
-        const KeyTile tile = Words::prepare(params, block, cached);
+        const KeyTile tile = tile_at(params, key, block.end_key);
         key += tile.tokens;
         block.next = next_tile(params, block, key);
         Rows::find_probabilities(params, block, tile);

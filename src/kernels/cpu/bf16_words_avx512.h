@@ -39,10 +39,6 @@ struct Bf16Words {
         }
     }
 
-    static KeyTile prepare(const AttentionParams& /*params*/, const RowBlock& /*block*/, const KeyTile& cached) {
-        return cached;
-    }
-
     // 32 channels of two tokens, the tokens' bf16 side by side. Neither channels nor a token beyond the end are read.
     static void load_values(const KeyTile& tile, std::int64_t token, std::int64_t channel, std::int64_t channels,
                             Word (&values)[2]) {

@@ -12,6 +12,7 @@ void rms_norm(const RmsNormParams& params);
 void rope(const RopeParams& params);
 void swiglu(const SwiGluParams& params);
 void store_rows(const StoreRowsParams& params);
+void load_rows(const LoadRowsParams& params);
 void attention(const AttentionParams& params);
 void merge(const MergeParams& params);
 }  // namespace portable
@@ -20,6 +21,7 @@ namespace avx2 {
 void linear(const LinearParams& params);
 void rms_norm(const RmsNormParams& params);
 void swiglu(const SwiGluParams& params);
+void load_rows(const LoadRowsParams& params);
 void attention(const AttentionParams& params);
 }  // namespace avx2
 

@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cpu/coded_rows.h"
 #include "kernels/cpu/implementations.h"
+#include "kernels/cpu/scratch.h"
 
 namespace mha2mla::kernels {
 namespace portable {
@@ -41,28 +43,73 @@ void add_key(RowState& state, float score, const Element* value, std::int64_t wi
     for (std::int64_t i = 0; i < width; ++i) out[i] += p * core::to_float(value[i]);
 }
 
+float score_of(const AttentionParams& params, std::int64_t row, std::int64_t key, float product) {
+    if (params.logit_bias == nullptr) return params.scale * product;
+    return params.scale * product + params.logit_bias[row * params.logit_bias_stride + key];
+}
+
+template <typename Element>
+void add_exact_key(const AttentionParams& params, std::int64_t row, std::int64_t key, RowState& state) {
+    const KeyValueBlock& block = params.blocks[key / params.block_tokens];
+    const std::int64_t token = key % params.block_tokens;
+    const char* keys = static_cast<const char*>(block.keys) + token * params.key_stride_bytes;
+    const char* values = static_cast<const char*>(block.values) + token * params.value_stride_bytes;
+    const float product =
+        dot(params.q + row * params.q_stride, reinterpret_cast<const Element*>(keys), params.key_width);
+    add_key(state, score_of(params, row, key, product), reinterpret_cast<const Element*>(values), params.value_width,
+            params.out + row * params.out_stride);
+}
+
+// De-quantizes the key and the value into the scratch first.
+void add_sealed_key(const AttentionParams& params, std::int64_t row, std::int64_t key, RowState& state) {
+    const KeyValueBlock& block = params.blocks[key / params.block_tokens];
+    const std::int64_t token = key % params.block_tokens;
+    const AttentionScratch parts = attention_scratch(params.key_width, params.value_width);
+    auto* const keys = reinterpret_cast<float*>(static_cast<char*>(params.scratch) + parts.keys);
+    auto* const values = reinterpret_cast<float*>(static_cast<char*>(params.scratch) + parts.values);
+    const auto load = [&](const CodedRows& rows, const void* from, float* to) {
+        for (std::int64_t i = 0; i < rows.width; ++i) {
+            to[i] = coded_element(rows, static_cast<const char*>(from), token, i);
+        }
+    };
+    load(params.sealed.keys[0], block.keys, keys);
+    load(params.sealed.keys[1], block.keys, keys + params.sealed.keys[0].width);
+    load(params.sealed.values, block.values, values);
+    const float product = dot(params.q + row * params.q_stride, keys, params.key_width);
+    add_key(state, score_of(params, row, key, product), values, params.value_width,
+            params.out + row * params.out_stride);
+}
+
 template <typename Element>
 void attend_row(const AttentionParams& params, std::int64_t row) {
-    const float* q = params.q + row * params.q_stride;
-    const float* bias = params.logit_bias == nullptr ? nullptr : params.logit_bias + row * params.logit_bias_stride;
-    float* out = params.out + row * params.out_stride;
-    std::fill_n(out, params.value_width, 0.0f);
+    std::fill_n(params.out + row * params.out_stride, params.value_width, 0.0f);
     RowState state;
     const std::int64_t end = std::min(params.end_key, params.visible[row]);
     for (std::int64_t key = params.first_key; key < end; ++key) {
-        const KeyValueBlock& block = params.blocks[key / params.block_tokens];
-        const std::int64_t token = key % params.block_tokens;
-        const char* keys = static_cast<const char*>(block.keys) + token * params.key_stride_bytes;
-        const char* values = static_cast<const char*>(block.values) + token * params.value_stride_bytes;
-        const float product = params.scale * dot(q, reinterpret_cast<const Element*>(keys), params.key_width);
-        const float score = bias == nullptr ? product : product + bias[key];
-        add_key(state, score, reinterpret_cast<const Element*>(values), params.value_width, out);
+        if (params.blocks[key / params.block_tokens].sealed) {
+            add_sealed_key(params, row, key, state);
+        } else {
+            add_exact_key<Element>(params, row, key, state);
+        }
     }
     params.max[row] = state.max;
     params.sum[row] = state.sum;
 }
 
 }  // namespace
+
+void load_rows(const LoadRowsParams& params) {
+    std::int64_t first = 0;
+    for (const CodedRows& part : params.parts) {
+        for (std::int64_t row = 0; row < params.rows; ++row) {
+            for (std::int64_t i = 0; i < part.width; ++i) {
+                params.y[row * params.y_stride + first + i] =
+                    coded_element(part, static_cast<const char*>(params.block), params.first_row + row, i);
+            }
+        }
+        first += part.width;
+    }
+}
 
 void attention(const AttentionParams& params) {
     for (std::int64_t row = 0; row < params.rows; ++row) {

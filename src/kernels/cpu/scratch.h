@@ -2,11 +2,15 @@
 
 #include <cstdint>
 
+#include "kernels/kernels.h"
+
 /// Private memory of a call, as kernels/scratch.cpp counts it and the kernels use it. `static`, since files compiled
 /// for an instruction set include this (see vector_avx2.h).
 namespace mha2mla::kernels {
 
 static constexpr std::int64_t round_up(std::int64_t x, std::int64_t unit) { return (x + unit - 1) / unit * unit; }
+
+static constexpr std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
 
 /// Bytes of a row of activations rounded to bf16: an odd number of cache lines, so that rows that are read side by side
 /// do not compete for the same cache sets.
@@ -20,8 +24,8 @@ inline constexpr std::int64_t most_tile_tokens = 64;
 
 /// Sizes in 32-bit words and offsets in bytes of the parts of attention's scratch.
 struct AttentionScratch {
-    std::int64_t key_words;    // of a key widened to float
-    std::int64_t value_words;  // of a value widened to float: whole vectors
+    std::int64_t key_words;    // of a key as floats, which may be a value, too: whole vectors, wherever its parts begin
+    std::int64_t value_words;  // of a value as floats: whole vectors
     std::int64_t query;        // [key_width] or [key_width / 2] words of each row of the block, in whole vectors
     std::int64_t scores;       // [most_tile_tokens, block rows]
     std::int64_t probabilities;
@@ -34,8 +38,8 @@ struct AttentionScratch {
 
 static constexpr AttentionScratch attention_scratch(std::int64_t key_width, std::int64_t value_width) {
     AttentionScratch parts{};
-    parts.key_words = round_up(key_width, 16);
     parts.value_words = round_up(value_width, 32);
+    parts.key_words = larger(round_up(key_width + group_unit - 1, 16), parts.value_words);
     parts.scores = parts.query + round_up(key_width, 8) * most_block_rows * 4;
     parts.probabilities = parts.scores + most_tile_tokens * most_block_rows * 4;
     parts.state = parts.probabilities + most_tile_tokens * most_block_rows * 4;

@@ -1,0 +1,314 @@
+#include <algorithm>
+#include <cstring>
+#include <deque>
+
+#include "kernels/test_support.h"
+
+namespace mha2mla::kernels {
+namespace {
+
+constexpr std::int64_t block_tokens = 64;
+
+/// How a part of a row is coded.
+struct Coding {
+    int bits;
+    std::int64_t group;  // 0: by channel
+};
+
+struct Shape {
+    std::int64_t heads;
+    std::int64_t query_tokens;  // each sees one key more than the one before
+    std::int64_t first_width;   // of a latent, or of a key
+    std::int64_t second_width;  // of rotary keys
+    std::int64_t value_width;   // 0: the first part of the key is the value
+    std::int64_t keys;          // the last block is open if it is not full
+
+    std::int64_t rows() const { return heads * query_tokens; }
+    std::int64_t key_width() const { return first_width + second_width; }
+    std::int64_t values() const { return value_width == 0 ? first_width : value_width; }
+};
+
+struct Case {
+    Isa isa;
+    Coding first;
+    Coding second;
+    Shape shape;
+    std::int64_t first_key = 0;
+};
+
+std::int64_t groups_of(const CodedRows& rows) { return (rows.width + rows.group - 1) / rows.group; }
+
+CodedRows coded_rows(const Coding& coding, std::int64_t width, std::int64_t offset) {
+    CodedRows rows{.bits = coding.bits, .width = width, .group = coding.group, .offset_bytes = offset};
+    rows.row_bytes = (width * coding.bits + 7) / 8 + 2;  // two bytes that belong to nobody
+    rows.scales_offset_bytes = offset + block_tokens * rows.row_bytes;
+    return rows;
+}
+
+std::int64_t end_of(const CodedRows& rows) {
+    if (rows.bits > 8) return rows.scales_offset_bytes;
+    return rows.scales_offset_bytes + 4 * (rows.group == 0 ? rows.width : block_tokens * groups_of(rows));
+}
+
+void put_bf16(char* at, float x) { test::store(x, core::DType::bf16, at); }
+
+double bf16_at(const char* at) {
+    core::bf16 half;
+    std::memcpy(&half, at, sizeof half);
+    return core::to_float(half);
+}
+
+/// Random codes and scales for some tokens of a block full of poison; the bits behind a row's last code stay set.
+void fill(const CodedRows& rows, char* block, std::int64_t first, std::int64_t end, std::uint64_t seed) {
+    core::Random random(seed);
+    const auto number = [&] { return static_cast<float>(2 * random.uniform() - 1); };
+    char* const scales = block + rows.scales_offset_bytes;
+    const auto put_scale = [&](std::int64_t group) {
+        put_bf16(scales + 4 * group, std::abs(number()) / static_cast<float>(1 << rows.bits));
+        put_bf16(scales + 4 * group + 2, number());
+    };
+    for (std::int64_t i = 0; rows.bits <= 8 && rows.group == 0 && i < rows.width; ++i) put_scale(i);
+    for (std::int64_t t = first; t < end; ++t) {
+        auto* const row = reinterpret_cast<unsigned char*>(block + rows.offset_bytes + t * rows.row_bytes);
+        for (std::int64_t i = 0; i < rows.width; ++i) {
+            if (rows.bits == 16) {
+                put_bf16(reinterpret_cast<char*>(row) + 2 * i, number());
+                continue;
+            }
+            const unsigned mask = ((1u << rows.bits) - 1) << (i * rows.bits % 8);
+            unsigned char& byte = row[i * rows.bits / 8];
+            byte = static_cast<unsigned char>((byte & ~mask) | (random.below(256) & mask));
+        }
+        for (std::int64_t g = 0; rows.group > 0 && g < groups_of(rows); ++g) put_scale(t * groups_of(rows) + g);
+    }
+}
+
+/// The definition, in double.
+double element(const CodedRows& rows, const char* block, std::int64_t token, std::int64_t i) {
+    const char* const row = block + rows.offset_bytes + token * rows.row_bytes;
+    if (rows.bits == 16) return bf16_at(row + 2 * i);
+    const int byte = static_cast<unsigned char>(row[i * rows.bits / 8]);
+    const int code = byte / (1 << (i * rows.bits % 8)) % (1 << rows.bits);
+    const std::int64_t group = rows.group == 0 ? i : token * groups_of(rows) + i / rows.group;
+    const char* const scale = block + rows.scales_offset_bytes + 4 * group;
+    return bf16_at(scale + 2) + code * bf16_at(scale);
+}
+
+/// Sealed blocks, and an open one at the end. Only keys that some row sees are no poison.
+class Cache {
+public:
+    explicit Cache(const Case& test_case) : shape_(test_case.shape) {
+        sealed_.keys[0] = coded_rows(test_case.first, shape_.first_width, 0);
+        sealed_.keys[1] = coded_rows(test_case.second, shape_.second_width, end_of(sealed_.keys[0]));
+        sealed_.values = sealed_.keys[0];
+        if (!is_latent()) sealed_.values = coded_rows(test_case.second, shape_.value_width, 0);
+        for (std::int64_t first = 0; first < shape_.keys; first += block_tokens) {
+            const std::int64_t tokens = std::min(block_tokens, shape_.keys - first);
+            const std::int64_t seen = std::clamp(test_case.first_key - first, std::int64_t{0}, tokens);
+            add_block(tokens, tokens == block_tokens, seen);
+        }
+    }
+
+    bool is_latent() const { return shape_.value_width == 0; }
+    const SealedFormat& sealed() const { return sealed_; }
+    const std::vector<KeyValueBlock>& blocks() const { return blocks_; }
+
+    double key(std::int64_t t, std::int64_t i) const {
+        const KeyValueBlock& block = blocks_[t / block_tokens];
+        const auto* const keys = static_cast<const char*>(block.keys);
+        if (!block.sealed) return bf16_at(keys + (t % block_tokens * shape_.key_width() + i) * 2);
+        const bool first = i < shape_.first_width;
+        return element(sealed_.keys[first ? 0 : 1], keys, t % block_tokens, first ? i : i - shape_.first_width);
+    }
+    double value(std::int64_t t, std::int64_t i) const {
+        if (is_latent()) return key(t, i);
+        const KeyValueBlock& block = blocks_[t / block_tokens];
+        const auto* const values = static_cast<const char*>(block.values);
+        if (!block.sealed) return bf16_at(values + (t % block_tokens * shape_.value_width + i) * 2);
+        return element(sealed_.values, values, t % block_tokens, i);
+    }
+
+private:
+    char* add_memory(std::int64_t bytes) {
+        memory_.emplace_back(static_cast<std::size_t>(bytes));
+        return static_cast<char*>(memory_.back().data());
+    }
+    void add_block(std::int64_t tokens, bool sealed, std::int64_t first) {
+        const std::uint64_t seed = 100 * blocks_.size();
+        char* const keys = add_memory(sealed ? end_of(sealed_.keys[1]) : tokens * shape_.key_width() * 2);
+        char* const values =
+            is_latent() ? keys : add_memory(sealed ? end_of(sealed_.values) : tokens * shape_.value_width * 2);
+        blocks_.push_back({keys, values, tokens, sealed});
+        if (sealed) {
+            for (const CodedRows& part : sealed_.keys) fill(part, keys, first, tokens, seed + part.offset_bytes);
+            if (!is_latent()) fill(sealed_.values, values, first, tokens, seed + 1);
+            return;
+        }
+        fill({.width = shape_.key_width(), .row_bytes = shape_.key_width() * 2}, keys, first, tokens, seed);
+        if (!is_latent()) {
+            fill({.width = shape_.value_width, .row_bytes = shape_.value_width * 2}, values, first, tokens, seed + 1);
+        }
+    }
+
+    Shape shape_;
+    SealedFormat sealed_;
+    std::deque<test::PoisonedBytes> memory_;
+    std::vector<KeyValueBlock> blocks_;
+};
+
+std::int64_t visible_keys(const Shape& shape, std::int64_t row) {
+    return shape.keys - shape.query_tokens + row / shape.heads + 1;
+}
+
+/// The kernel's result, normalized.
+std::vector<float> attend(const Case& test_case, const Cache& cache, const std::vector<float>& q) {
+    const Shape& shape = test_case.shape;
+    std::vector<std::int64_t> visible;
+    for (std::int64_t row = 0; row < shape.rows(); ++row) visible.push_back(visible_keys(shape, row));
+    std::vector<float> out(shape.rows() * shape.values(), test::poison), max(shape.rows()), sum(shape.rows());
+    test::PoisonedBytes scratch(attention_scratch_bytes(shape.rows(), shape.key_width(), shape.values()));
+    kernels(test_case.isa)
+        .attention({.dtype = core::DType::bf16,
+                    .q = q.data(),
+                    .q_stride = shape.key_width(),
+                    .rows = shape.rows(),
+                    .key_width = shape.key_width(),
+                    .value_width = shape.values(),
+                    .key_stride_bytes = shape.key_width() * 2,
+                    .value_stride_bytes = (cache.is_latent() ? shape.key_width() : shape.value_width) * 2,
+                    .scale = 1 / std::sqrt(static_cast<float>(shape.key_width())),
+                    .blocks = cache.blocks().data(),
+                    .block_tokens = block_tokens,
+                    .sealed = cache.sealed(),
+                    .first_key = test_case.first_key,
+                    .end_key = shape.keys,
+                    .visible = visible.data(),
+                    .out = out.data(),
+                    .out_stride = shape.values(),
+                    .max = max.data(),
+                    .sum = sum.data(),
+                    .scratch = scratch.data()});
+    for (std::int64_t i = 0; i < static_cast<std::int64_t>(out.size()); ++i) out[i] /= sum[i / shape.values()];
+    return out;
+}
+
+void check(const Case& test_case) {
+    const Shape& shape = test_case.shape;
+    SCOPED_TRACE(testing::Message() << name_of(test_case.isa) << " bits " << test_case.first.bits << " groups of "
+                                    << test_case.first.group << ", then " << test_case.second.bits << " of "
+                                    << test_case.second.group << "; " << shape.heads << " x " << shape.query_tokens
+                                    << " rows, widths " << shape.first_width << " + " << shape.second_width << ", "
+                                    << shape.value_width << ", keys " << shape.keys);
+    const Cache cache(test_case);
+    const std::vector<float> q = test::random_floats(shape.rows() * shape.key_width(), 3, 2);
+    const std::vector<float> out = attend(test_case, cache, q);
+    for (std::int64_t row = 0; row < shape.rows(); ++row) {
+        std::vector<double> expected(shape.values());
+        double sum = 0;
+        for (std::int64_t t = test_case.first_key; t < visible_keys(shape, row); ++t) {
+            double score = 0;
+            for (std::int64_t i = 0; i < shape.key_width(); ++i) {
+                score += static_cast<double>(q[row * shape.key_width() + i]) * cache.key(t, i);
+            }
+            const double p = std::exp(score / std::sqrt(static_cast<double>(shape.key_width())));
+            sum += p;
+            for (std::int64_t i = 0; i < shape.values(); ++i) expected[i] += p * cache.value(t, i);
+        }
+        for (std::int64_t i = 0; i < shape.values(); ++i) {
+            ASSERT_NEAR(out[row * shape.values() + i], expected[i] / sum, 3e-5) << "row " << row << " channel " << i;
+        }
+    }
+}
+
+constexpr Coding int8{8, 32};
+constexpr Coding int4{4, 32};
+constexpr Coding int2{2, 32};
+constexpr Coding int4_wide{4, 64};
+constexpr Coding int8_narrow{8, 8};
+constexpr Coding int4_channels{4, 0};
+constexpr Coding int2_channels{2, 0};
+constexpr Coding int8_channels{8, 0};
+constexpr Coding numbers{16, 0};
+
+template <typename Visit>
+void for_each_format(const Visit& visit) {
+    for (const Isa isa : supported_isas()) {
+        for (const auto& [first, second] : {std::pair{int4, int8},
+                                            {int8, int8},
+                                            {int2, int8},
+                                            {int4_wide, int8_narrow},
+                                            {int4_channels, int8_channels},
+                                            {int2_channels, int2},
+                                            {int8_channels, numbers},
+                                            {numbers, int4}}) {
+            visit(isa, first, second);
+        }
+    }
+}
+
+TEST(SealedAttention, EqualsDoubleSumsOverLatents) {
+    for_each_format([](Isa isa, const Coding& first, const Coding& second) {
+        for (const Shape& shape : {Shape{9, 1, 96, 24, 0, 300},
+                                   {9, 1, 118, 2, 0, 128},
+                                   {9, 1, 72, 0, 0, 70},
+                                   {3, 2, 40, 32, 0, 191},
+                                   {1, 1, 1, 1, 0, 64},
+                                   {2, 3, 33, 7, 0, 129},
+                                   {16, 1, 9, 5, 0, 77},
+                                   {5, 1, 131, 64, 0, 65}}) {
+            check({isa, first, second, shape});
+        }
+    });
+}
+
+TEST(SealedAttention, EqualsDoubleSumsOverKeysAndValues) {
+    for_each_format([](Isa isa, const Coding& first, const Coding& second) {
+        for (const Shape& shape : {Shape{3, 1, 64, 0, 64, 300}, {1, 4, 16, 0, 24, 128}, {7, 1, 17, 0, 9, 66}}) {
+            check({isa, first, second, shape});
+        }
+    });
+}
+
+TEST(SealedAttention, AnyNumberOfHeadsAndQueryTokens) {
+    for (const Isa isa : supported_isas()) {
+        for (std::int64_t heads = 1; heads <= 20; ++heads) check({isa, int4, int8, {heads, 1, 40, 6, 0, 140}});
+        for (std::int64_t tokens = 1; tokens <= 8; ++tokens) {
+            check({isa, int4, int8, {9, tokens, 40, 6, 0, 140}});
+            check({isa, int8, int8, {3, tokens, 16, 0, 16, 128}});
+        }
+    }
+}
+
+TEST(SealedAttention, AnyNumberOfKeysAndAnyFirst) {
+    for (const Isa isa : supported_isas()) {
+        for (std::int64_t keys = 64; keys <= 130; ++keys) {
+            check({isa, int4, int8, {3, 1, 17, 3, 0, keys}});
+            check({isa, int4, int8, {3, 1, 17, 3, 0, keys}, keys - 62});
+        }
+    }
+}
+
+TEST(LoadRows, EqualsTheDefinitionAndReadsNoOtherRow) {
+    for_each_format([](Isa isa, const Coding& first, const Coding& second) {
+        for (const auto& [a, b] : {std::pair{96, 24}, {118, 2}, {7, 0}, {1, 1}, {33, 31}, {64, 9}}) {
+            const CodedRows parts[] = {coded_rows(first, a, 0), coded_rows(second, b, end_of(coded_rows(first, a, 0)))};
+            test::PoisonedBytes memory(static_cast<std::size_t>(end_of(parts[1])));
+            auto* const block = static_cast<char*>(memory.data());
+            for (const CodedRows& part : parts) fill(part, block, 5, 42, 9);
+            const std::int64_t stride = a + b + group_unit - 1;
+            std::vector<float> y(37 * stride, test::poison);
+            kernels(isa).load_rows({block, {parts[0], parts[1]}, 5, 37, y.data(), stride});
+            for (std::int64_t row = 0; row < 37; ++row) {
+                for (std::int64_t i = 0; i < a + b; ++i) {
+                    const double expected =
+                        i < a ? element(parts[0], block, 5 + row, i) : element(parts[1], block, 5 + row, i - a);
+                    ASSERT_EQ(y[row * stride + i], static_cast<float>(expected))
+                        << name_of(isa) << " " << row << " " << i;
+                }
+            }
+        }
+    });
+}
+
+}  // namespace
+}  // namespace mha2mla::kernels

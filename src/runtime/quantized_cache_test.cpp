@@ -1,0 +1,123 @@
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+#include "runtime/decoder.h"
+#include "runtime/oracle.h"
+
+namespace mha2mla::runtime {
+namespace {
+
+using test::Engine;
+using test::Logits;
+using test::MlaChoice;
+using test::relative_error;
+
+DecoderOptions options(const std::string& format, AttentionForm form = AttentionForm::automatic) {
+    return {.weights = core::DType::f32, .kv_cache = cache::parse_cache_format(format, "test"), .attention = form};
+}
+
+DecoderOptions as_decoded(DecoderOptions options) {
+    options.as_decoded = true;
+    return options;
+}
+
+MlaChoice latent_model() {
+    return {.name = "latents", .shared_rope_key = true, .factors = true, .positional_part = true, .sink_tokens = 4};
+}
+
+struct Case {
+    std::string format;
+    bool latent;
+    double from_exact;  // what its codes move the logits by at most
+
+    friend std::ostream& operator<<(std::ostream& stream, const Case& c) {
+        return stream << (c.latent ? "latent_" : "source_") << c.format;
+    }
+};
+
+class QuantizedCache : public testing::TestWithParam<Case> {
+protected:
+    QuantizedCache()
+        : model_(test::random_model(GetParam().latent ? test::tiny_mla_config(latent_model()) : test::tiny_config(),
+                                    GetParam().latent ? "quantized-mla" : "quantized")) {}
+
+    checkpoint::Checkpoint model_;
+    std::vector<int> tokens_ = test::random_tokens(200, 101);
+};
+
+TEST_P(QuantizedCache, PagesAtOnceEqualTokenByToken) {
+    for (const auto form : {AttentionForm::absorbed, AttentionForm::expanded}) {
+        const auto base = options(GetParam().format, form);
+        Engine steps(model_, base);
+        Engine pages(model_, as_decoded(base));
+        Engine chunk(model_, base);
+        const Logits expected = steps.logits(tokens_, 1);
+        const double error = relative_error(pages.logits(tokens_, 200), expected);
+        EXPECT_LT(error, 2e-3) << "form " << static_cast<int>(form);
+        EXPECT_GT(relative_error(chunk.logits(tokens_, 200), expected), 2 * error) << "chunks see each other exactly";
+    }
+}
+
+TEST_P(QuantizedCache, StaysNearTheOracle) {
+    Engine engine(model_, options(GetParam().format));
+    const Logits oracle = test::oracle_logits(model_, tokens_);
+    const Logits logits = engine.logits(tokens_, 1);
+    EXPECT_LT(relative_error(logits, oracle), GetParam().from_exact);
+    const Logits first_page(logits.begin(), logits.begin() + 64);
+    EXPECT_LT(relative_error(first_page, {oracle.begin(), oracle.begin() + 64}), 1e-2) << "nothing is sealed yet";
+}
+
+TEST_P(QuantizedCache, ForksAndTruncationsContinueAsFreshSequences) {
+    Engine engine(model_, as_decoded(options(GetParam().format)));
+    Decoder& decoder = engine.decoder;
+    const std::span<const int> text(tokens_);
+    Sequence trunk = decoder.new_sequence();
+    decoder.forward(trunk, text.first(140));
+    Sequence branch = decoder.fork(trunk);
+    branch.truncate(64);
+    const auto of_branch = decoder.forward(branch, text.subspan(140, 60));
+    const Logits seen_branch{{of_branch.begin(), of_branch.end()}};
+    const auto of_trunk = decoder.forward(trunk, text.subspan(140));
+    const Logits seen_trunk{{of_trunk.begin(), of_trunk.end()}};
+    std::vector<int> branch_text(tokens_.begin(), tokens_.begin() + 64);
+    branch_text.insert(branch_text.end(), tokens_.begin() + 140, tokens_.end());
+    EXPECT_LT(relative_error(seen_branch, {engine.logits(branch_text, 200).back()}), 2e-3);
+    EXPECT_LT(relative_error(seen_trunk, {engine.logits(text, 200).back()}), 2e-3);
+    trunk.truncate(100);  // into a sealed page, whose codes it goes on with
+    const auto again = decoder.forward(trunk, text.subspan(100));
+    EXPECT_LT(relative_error({{again.begin(), again.end()}}, seen_trunk), GetParam().from_exact);
+}
+
+TEST_P(QuantizedCache, BytesFollowTheFormula) {
+    Engine engine(model_, options(GetParam().format));
+    Sequence sequence = engine.decoder.new_sequence();
+    engine.decoder.forward(sequence, std::span(tokens_).first(128));
+    const std::size_t sinks = GetParam().latent ? 4 * 2 * 2 * 2 * 16 * 2 : 0;  // tokens, layers, k and v, G, d, bytes
+    const std::size_t allocated = sequence.kv_bytes().allocated - sinks;
+    EXPECT_EQ((allocated + 127) / 128, engine.decoder.kv_bytes_per_token());
+    EXPECT_EQ(sequence.kv_bytes().used - sinks, allocated);
+    engine.decoder.forward(sequence, std::span(tokens_).first(1));
+    std::size_t exact = 0;
+    for (int layer = 0; layer < 2; ++layer)
+        exact += static_cast<std::size_t>(model_.config().cached_elements(layer)) * 2;
+    EXPECT_EQ(sequence.kv_bytes().allocated - sinks, allocated + allocated / 2 + 64 * exact);
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, QuantizedCache,
+                         testing::Values(Case{"int8", false, 0.02}, Case{"int4", false, 0.2}, Case{"int2", false, 0.6},
+                                         Case{"kivi4", false, 0.2}, Case{"int8", true, 0.02}, Case{"int4", true, 0.2},
+                                         Case{"int2-c", true, 0.6}),
+                         [](const auto& param_info) {
+                             std::string name = testing::PrintToString(param_info.param);
+                             std::replace(name.begin(), name.end(), '-', '_');
+                             return name;
+                         });
+
+TEST(QuantizedCacheOptions, GroupsThatTheKernelsDoNotReadAreRefused) {
+    const auto model = test::random_model(test::tiny_config(), "groups");
+    EXPECT_THROW(Engine(model, options("int4-g12")), core::Error);
+    EXPECT_NO_THROW(Engine(model, options("int4-g8")));
+}
+
+}  // namespace
+}  // namespace mha2mla::runtime
