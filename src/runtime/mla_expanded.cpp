@@ -159,7 +159,6 @@ void attend_chunk(const AttentionInput& input, const MlaWeights& weights, const 
                      .weights = weights,
                      .kv_head = g,
                      .dtype = format.dtype,
-                     .row_bytes = format.planes[cache::latent_plane].row_bytes,
                      .key_width = weights.qk_nope_head_dim + weights.qk_rope_head_dim,
                      .keys = compute.workspace.expanded_keys.data(),
                      .values = compute.workspace.expanded_values.data()},
