@@ -46,8 +46,13 @@ void check_type(core::DType type, const char* option) {
     throw core::Error({.what = "the runtime has no f16 kernels", .expected = "bf16 or f32", .where = option});
 }
 
+WeightOptions weight_options(const DecoderOptions& options) {
+    return {.formats = {.layers = options.weights,
+                        .output = options.output_weights.value_or(default_output_format(options.weights))},
+            .packed = options.packed_weights};
+}
+
 const DecoderOptions& checked(const DecoderOptions& options) {
-    check_type(options.weights, "--weights");
     check_type(options.kv_cache, "--kv-cache");
     return options;
 }
@@ -60,8 +65,8 @@ struct Decoder::Impl {
         : config(model.config()),
           context(context_of(config, options)),
           pages(page_formats(config, checked(options).kv_cache), context, sink_format(config, options.kv_cache)),
-          transformer(config, load_weights(model, options.weights, pool, progress), options, pages.capacity_tokens(),
-                      pool) {}
+          transformer(config, load_weights(model, weight_options(options), pool, progress), options,
+                      pages.capacity_tokens(), pool) {}
 
     /// Pages are whole, so the pool may hold more than the context; no sequence may.
     std::int64_t room(const Sequence& sequence) const {
@@ -114,7 +119,7 @@ Decoder::Decoder(const checkpoint::Checkpoint& model, const DecoderOptions& opti
 Decoder::~Decoder() = default;
 
 const ModelConfig& Decoder::config() const { return impl_->config; }
-std::size_t Decoder::weight_bytes() const { return impl_->transformer.weights().memory.bytes(); }
+std::size_t Decoder::weight_bytes() const { return impl_->transformer.weights().store.bytes(); }
 std::size_t Decoder::step_weight_bytes() const { return impl_->transformer.weights().step_bytes(); }
 
 Sequence Decoder::new_sequence() {

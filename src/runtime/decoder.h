@@ -2,7 +2,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -10,6 +12,7 @@
 #include "core/dtype.h"
 #include "core/progress.h"
 #include "core/thread_pool.h"
+#include "kernels/kernels.h"
 
 namespace mha2mla::runtime {
 
@@ -21,8 +24,10 @@ enum class AttentionForm {
 };
 
 struct DecoderOptions {
-    core::DType weights = core::DType::bf16;   ///< bf16 or f32
-    core::DType kv_cache = core::DType::bf16;  ///< bf16 or f32
+    kernels::WeightFormat weights = kernels::WeightFormat::bf16;
+    std::optional<kernels::WeightFormat> output_weights = {};  ///< of embedding and output matrix; none: the default
+    std::filesystem::path packed_weights = {};                 ///< a file of theirs to be mapped; empty: none
+    core::DType kv_cache = core::DType::bf16;                  ///< bf16 or f32
     AttentionForm attention = AttentionForm::automatic;
     int context_tokens = 0;  ///< cache capacity in tokens over all sequences; 0 = the model's max_position_embeddings
 };

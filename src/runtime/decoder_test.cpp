@@ -228,7 +228,7 @@ TEST_F(Plain, RefusesTokensOutsideTheVocabularyAndUnknownTypes) {
     for (const int token : {-1, 101}) {
         EXPECT_THROW(engine.decoder.forward(sequence, std::span(&token, 1)), core::Error);
     }
-    EXPECT_THROW(Engine(model_, {.weights = core::DType::f16}), core::Error);
+    EXPECT_THROW(Engine(model_, {.kv_cache = core::DType::f16}), core::Error);
     EXPECT_THROW(Engine(model_, {.context_tokens = -1}), core::Error);
 }
 

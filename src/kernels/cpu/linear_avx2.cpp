@@ -4,6 +4,9 @@
 
 namespace mha2mla::kernels::avx2 {
 
-void linear(const LinearParams& params) { linear_in_floats<Avx2>(params); }
+void linear(const LinearParams& params) {
+    if (is_grouped(params.weight.format)) return linear_groups(params);
+    linear_in_floats<Avx2>(params);
+}
 
 }  // namespace mha2mla::kernels::avx2

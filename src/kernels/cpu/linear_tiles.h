@@ -175,7 +175,7 @@ template <class Simd>
 void linear_in_floats(const LinearParams& params) {
     const std::int64_t inputs = params.weight.inputs;
     const LinearOperand operand{reinterpret_cast<const char*>(params.x), params.x_stride * 4, inputs, false};
-    if (params.weight.dtype == core::DType::f32) {
+    if (params.weight.format == WeightFormat::f32) {
         multiply_all<Simd, F32Weights<Simd>>(params, operand);
     } else {
         multiply_all<Simd, WidenedWeights<Simd>>(params, {operand.x, operand.row_bytes, inputs / 2, inputs % 2 != 0});
