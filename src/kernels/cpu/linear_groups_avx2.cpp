@@ -7,7 +7,9 @@
 #include "kernels/weight_blocks.h"
 
 // int8 and int4 weights times x rounded to integers. A micro-kernel holds the integer sums of a few rows times the 16
-// outputs of a tile for one group of inputs; the group's scales then turn them into floats.
+// outputs of a tile for one group of inputs; the group's scales then turn them into floats. The loops over a group stay
+// loops: of sums that are written out, GCC adds up the products by themselves first, and they take more registers than
+// there are.
 
 namespace mha2mla::kernels::avx2 {
 namespace {
@@ -39,7 +41,7 @@ struct Int8Weights {
     template <int Rows>
     __attribute__((always_inline)) static void multiply(const Block& block, const InputGroup* x, std::int64_t x_stride,
                                                         IntegerSums<Rows>& sums) {
-#pragma GCC unroll 8
+#pragma GCC unroll 1
         for (int q = 0; q < group_quads; ++q) {
             __m256i w[halves], magnitude[halves];
 #pragma GCC unroll 2
@@ -71,7 +73,7 @@ struct Int4Weights {
     __attribute__((always_inline)) static void multiply(const Block& block, const InputGroup* x, std::int64_t x_stride,
                                                         IntegerSums<Rows>& sums) {
         const __m256i low_half = _mm256_set1_epi8(15);
-#pragma GCC unroll 4
+#pragma GCC unroll 1
         for (int q = 0; q < group_quads / 2; ++q) {
             __m256i low[halves], high[halves];
 #pragma GCC unroll 2
@@ -144,8 +146,9 @@ void multiply_rows(const LinearParams& params, const RoundedRows& x, const Linea
     constexpr Kernel by_rows[] = {multiply_tile<Weights, RowsMinusOne + 1>...};
     for (std::int64_t tile = block.first_tile; tile < block.first_tile + block.tiles; ++tile) {
         const std::int64_t end = block.first_row + block.rows;
-        for (std::int64_t row = block.first_row; row < end; row += most_rows) {
-            by_rows[(end - row < most_rows ? end - row : most_rows) - 1](params, x, row, tile);
+        for (std::int64_t row = block.first_row, rows = 0; row < end; row += rows) {
+            rows = rows_of_next(end - row, most_rows);
+            by_rows[rows - 1](params, x, row, tile);
         }
     }
 }
