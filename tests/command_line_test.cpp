@@ -23,7 +23,7 @@ std::string text_file(const TemporaryDirectory& directory, int repetitions) {
 }
 
 TEST(CommandLine, EveryVerbExplainsItselfWithAnExample) {
-    for (const std::string verb : {"inspect", "generate", "eval", "tokenize", "bench", "convert", "calibrate"}) {
+    for (const std::string verb : {"inspect", "generate", "eval", "tokenize", "bench", "pack", "convert", "calibrate"}) {
         const auto outcome = run({verb, "--help"});
         EXPECT_EQ(outcome.exit_code, 0) << verb;
         EXPECT_THAT(outcome.out, AllOf(HasSubstr("Examples:"), HasSubstr("mha2mla " + verb), HasSubstr("--json")))
@@ -68,6 +68,28 @@ TEST(CommandLine, GenerateStreamsPromptAndText) {
     EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
     EXPECT_THAT(outcome.out, testing::StartsWith("the cat"));
     EXPECT_THAT(outcome.err, HasSubstr("4 generated"));
+}
+
+TEST(CommandLine, PackedWeightsBesideTheModelAreUsedAndNothingElseChanges) {
+    const TemporaryDirectory directory;
+    const std::string copy = directory / "model";
+    std::filesystem::copy(model, copy);
+    const std::vector<std::string> arguments{"generate", copy,        "-p",   "the cat", "-n",
+                                             "8",        "--weights", "int8", "--json",  "--ignore-eos"};
+    const auto before = run(arguments).json();
+    const auto packed = run({"pack", copy, "--weights", "int8", "--json"}).json();
+    EXPECT_EQ(packed["path"], copy + "/packed-int8.mha2mla");
+    EXPECT_GT(std::filesystem::file_size(copy + "/packed-int8.mha2mla"), packed["bytes"].get<std::size_t>());
+    const auto after = run(arguments);
+    EXPECT_EQ(after.json()["tokens"], before["tokens"]);
+    EXPECT_EQ(after.err, "");
+
+    std::filesystem::resize_file(copy + "/packed-int8.mha2mla", 1000);
+    const auto damaged = run(arguments);
+    EXPECT_EQ(damaged.exit_code, 1);
+    EXPECT_THAT(damaged.err, AllOf(HasSubstr("packed-int8.mha2mla"), HasSubstr("mha2mla pack")));
+    const auto other_format = run({"generate", copy, "-p", "the cat", "-n", "1", "--weights", "int4"});
+    EXPECT_EQ(other_format.exit_code, 0) << other_format.err;
 }
 
 TEST(CommandLine, GenerateStopsWhereTheContextIsFull) {
@@ -193,6 +215,12 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{"BadTemperature", {"generate", model, "-p", "x", "--temperature", "-1"}, 1, {"temperature"}},
         BadInput{"BadTopP", {"generate", model, "-p", "x", "--top-p", "1.5"}, 1, {"top"}},
         BadInput{"BadType", {"generate", model, "-p", "x", "--weights", "int3"}, 2, {"--weights"}},
+        BadInput{"QuantizedWeightsInTheWorkshop",
+                 {"eval", model, "--text", repository_file, "--engine", "workshop", "--weights", "int8"},
+                 1,
+                 {"--weights", "--engine native"}},
+        BadInput{"NoSuchPackedWeights", {"generate", model, "-p", "x", "--packed", "no/such"}, 1, {"no/such"}},
+        BadInput{"PackedIntoNoDirectory", {"pack", model, "no/such/file"}, 1, {"no/such/file"}},
         BadInput{"NoSuchToken", {"tokenize", model, "--decode", "272"}, 1, {"--decode", "271"}},
         BadInput{"HugeDepth", {"bench", model, "--depth", "2147483647"}, 2, {"--depth"}},
         BadInput{"BadDepth", {"bench", model, "--depth", "4096"}, 1, {"4096", "--allow-long-context"}}),

@@ -11,12 +11,14 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "runtime/matrix.h"
 
 namespace mha2mla::bench {
 namespace {
 
 using core::DType;
 using kernels::KernelSet;
+using kernels::WeightFormat;
 
 constexpr std::int64_t page_tokens = 64;
 constexpr std::int64_t copies_bytes = std::int64_t{256} << 20;  // all copies of a case's data: larger than any cache
@@ -62,29 +64,31 @@ struct LinearShape {
     std::int64_t rows;
     std::int64_t inputs;
     std::int64_t outputs;
+    kernels::WeightFormat format;
 };
 
 class LinearCase : public Case {
 public:
     LinearCase(const LinearShape& shape, const core::ThreadPool& pool)
         : shape_(shape),
-          weight_bytes_(static_cast<std::int64_t>(kernels::packed_bytes(DType::bf16, shape.outputs, shape.inputs))),
+          weight_bytes_(static_cast<std::int64_t>(kernels::packed_bytes(shape.format, shape.outputs, shape.inputs))),
           scratch_bytes_(kernels::linear_scratch_bytes(shape.rows, shape.inputs)),
           x_(random_floats(shape.rows * shape.inputs)),
           y_(static_cast<std::size_t>(shape.rows * shape.outputs)),
-          weights_(static_cast<std::size_t>(weight_bytes_ * copies_of(weight_bytes_))),
+          weights_(memory_.take(static_cast<std::size_t>(weight_bytes_ * copies_of(weight_bytes_)))),
           scratch_(scratch_bytes_ * static_cast<std::size_t>(pool.size())) {
         const std::vector<float> source = random_floats(shape.outputs * shape.inputs);
-        kernels::pack_rows({source.data(), 0, shape.outputs, DType::bf16, shape.inputs, weights_.data()});
+        kernels::pack_rows({source.data(), 0, shape.outputs, shape.format, shape.inputs, weights_});
         for (std::int64_t copy = 1; copy < copies(); ++copy) {
-            std::memcpy(weights_.data() + copy * weight_bytes_, weights_.data(),
-                        static_cast<std::size_t>(weight_bytes_));
+            std::memcpy(weights_ + copy * weight_bytes_, weights_, static_cast<std::size_t>(weight_bytes_));
         }
     }
 
     KernelTiming describe() const override {
         return {.kernel = "linear",
-                .shape = fmt::format("{} x {} -> {} bf16", shape_.rows, shape_.inputs, shape_.outputs)};
+                .shape = fmt::format("{} x {} -> {} {}", shape_.rows, shape_.inputs, shape_.outputs,
+                                     kernels::name_of(shape_.format)),
+                .integer = kernels::is_grouped(shape_.format)};
     }
     double bytes() const override { return static_cast<double>(weight_bytes_); }
     double flops() const override { return 2.0 * static_cast<double>(shape_.rows * shape_.inputs * shape_.outputs); }
@@ -99,7 +103,7 @@ public:
             set.linear({.x = x_.data(),
                         .x_stride = shape_.inputs,
                         .rows = shape_.rows,
-                        .weight = {DType::bf16, shape_.outputs, shape_.inputs, weights_.data() + copy * weight_bytes_},
+                        .weight = {shape_.format, shape_.outputs, shape_.inputs, weights_ + copy * weight_bytes_},
                         .y = y_.data(),
                         .y_stride = shape_.outputs,
                         .first_tile = begin,
@@ -114,7 +118,8 @@ private:
     std::size_t scratch_bytes_;
     std::vector<float> x_;
     std::vector<float> y_;
-    AlignedBytes weights_;
+    runtime::WeightMemory memory_;
+    std::byte* weights_;
     AlignedBytes scratch_;
 };
 
@@ -267,9 +272,15 @@ KernelTiming check_and_time(Case&& test_case, const KernelSet& set, core::Thread
 std::vector<KernelTiming> bench_kernels(kernels::Isa isa, core::ThreadPool& pool) {
     const KernelSet& set = kernels::kernels(isa);
     std::vector<KernelTiming> timings;
-    for (const LinearShape& shape :
-         {LinearShape{1, 576, 1536}, {1, 1536, 576}, {1, 576, 49152}, {4, 576, 1536}, {512, 576, 1536}}) {
-        timings.push_back(check_and_time(LinearCase(shape, pool), set, pool));
+    for (const WeightFormat format : {WeightFormat::bf16, WeightFormat::int8, WeightFormat::int4}) {
+        for (const LinearShape& shape : {LinearShape{1, 576, 1536, format},
+                                         {1, 1536, 576, format},
+                                         {1, 576, 49152, format},
+                                         {8, 576, 1536, format},
+                                         {512, 576, 1536, format},
+                                         {512, 1536, 576, format}}) {
+            timings.push_back(check_and_time(LinearCase(shape, pool), set, pool));
+        }
     }
     for (const AttentionShape& shape :
          {AttentionShape{1, 9, 120, 96, 4096, true}, {3, 3, 64, 64, 4096, false}, {9, 1, 64, 64, 4096, false}}) {

@@ -9,11 +9,12 @@
 namespace mha2mla::bench {
 
 struct KernelTiming {
-    std::string kernel;  ///< "linear", "attention"
-    std::string shape;   ///< "1 x 576 -> 1536 bf16"
-    double seconds = 0;  ///< of one call over all threads: the best pass
+    std::string kernel;    ///< "linear", "attention"
+    std::string shape;     ///< "1 x 576 -> 1536 bf16"
+    bool integer = false;  ///< multiplies integers
+    double seconds = 0;    ///< of one call over all threads: the best pass
     double gigabytes_per_second = 0;
-    double gigaflops_per_second = 0;
+    double gigaflops_per_second = 0;  ///< multiplications and additions
 };
 
 /// Checks each kernel of the set against the portable one, then times it on all threads with the shapes of a small

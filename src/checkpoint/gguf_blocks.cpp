@@ -64,6 +64,18 @@ void q4_1(Bytes block, float* out) {  // d, m, 16 bytes of q
     }
 }
 
+void q4_0_codes(Bytes block, core::CodeGroup& out) {
+    std::memcpy(&out.scale, block, 2);
+    out.minimum = core::to_f16(-8 * half_at(block));
+    std::memcpy(out.codes.data(), block + 2, out.codes.size());
+}
+
+void q4_1_codes(Bytes block, core::CodeGroup& out) {
+    std::memcpy(&out.scale, block, 2);
+    std::memcpy(&out.minimum, block + 2, 2);
+    std::memcpy(out.codes.data(), block + 4, out.codes.size());
+}
+
 void q5_0(Bytes block, float* out) {  // d, 32 fifth bits, 16 bytes of q
     const float d = half_at(block);
     const std::uint32_t fifth = bits_at(block + 2);
@@ -182,15 +194,29 @@ void each_block(const std::byte* data, std::int64_t blocks, float* out) {
     for (std::int64_t i = 0; i < blocks; ++i) Block(bytes + i * BytesEach, out + i * Elements);
 }
 
+template <void (*Block)(Bytes, core::CodeGroup&), int BytesEach>
+void each_group(const std::byte* data, std::int64_t blocks, core::CodeGroup* out) {
+    const auto* bytes = reinterpret_cast<Bytes>(data);
+    for (std::int64_t i = 0; i < blocks; ++i) Block(bytes + i * BytesEach, out[i]);
+}
+
 template <void (*Block)(Bytes, float*), int Elements, int BytesEach>
 constexpr BlockType block_type(std::uint32_t id, const char* name) {
     return {id, name, Elements, BytesEach, each_block<Block, Elements, BytesEach>};
 }
 
+/// Of 32 elements, with codes.
+template <void (*Block)(Bytes, float*), void (*Codes)(Bytes, core::CodeGroup&), int BytesEach>
+constexpr BlockType coded_type(std::uint32_t id, const char* name) {
+    auto type = block_type<Block, 32, BytesEach>(id, name);
+    type.codes = each_group<Codes, BytesEach>;
+    return type;
+}
+
 constexpr std::array block_types{block_type<plain<float>, 1, 4>(0, "F32"),
                                  block_type<plain<core::f16>, 1, 2>(1, "F16"),
-                                 block_type<q4_0, 32, 18>(2, "Q4_0"),
-                                 block_type<q4_1, 32, 20>(3, "Q4_1"),
+                                 coded_type<q4_0, q4_0_codes, 18>(2, "Q4_0"),
+                                 coded_type<q4_1, q4_1_codes, 20>(3, "Q4_1"),
                                  block_type<q5_0, 32, 22>(6, "Q5_0"),
                                  block_type<q5_1, 32, 24>(7, "Q5_1"),
                                  block_type<q8_0, 32, 34>(8, "Q8_0"),

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string>
 
+#include "core/code_group.h"
+
 namespace mha2mla::checkpoint {
 
 /// A storage type of GGUF tensors: rows are sequences of blocks of the same size.
@@ -14,6 +16,8 @@ struct BlockType {
     int bytes;         ///< of a block
     /// Converts `blocks` consecutive blocks into blocks * elements floats.
     void (*dequantize)(const std::byte* data, std::int64_t blocks, float* out);
+    /// Hands the codes of `blocks` consecutive blocks out as they are; nullptr where a type is of another kind.
+    void (*codes)(const std::byte* data, std::int64_t blocks, core::CodeGroup* out) = nullptr;
 };
 
 /// nullptr where the type is not supported.

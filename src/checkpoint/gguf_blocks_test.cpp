@@ -41,6 +41,29 @@ TEST(GgufBlocks, EveryTypeEqualsTheGgufPackageBitForBit) {
     }
 }
 
+TEST(GgufBlocks, CodesSayTheSameNumbers) {
+    const auto cases = fixture();
+    int coded = 0;
+    for (const auto& [name, block_case] : cases.items()) {
+        const auto* type = find_block_type(block_case["id"].get<std::uint32_t>());
+        if (type->codes == nullptr) continue;
+        ++coded;
+        const auto raw = from_hex(block_case["raw"].get<std::string>());
+        const auto blocks = raw.size() / static_cast<std::size_t>(type->bytes);
+        std::vector<float> floats(blocks * 32);
+        std::vector<core::CodeGroup> groups(blocks);
+        type->dequantize(raw.data(), static_cast<std::int64_t>(blocks), floats.data());
+        type->codes(raw.data(), static_cast<std::int64_t>(blocks), groups.data());
+        for (std::size_t i = 0; i < floats.size(); ++i) {
+            const core::CodeGroup& group = groups[i / 32];
+            const int code = group.codes[i % 16] >> (i % 32 / 16 * 4) & 15;
+            const float value = core::to_float(group.scale) * static_cast<float>(code) + core::to_float(group.minimum);
+            ASSERT_EQ(value, floats[i]) << name << " element " << i;
+        }
+    }
+    EXPECT_EQ(coded, 2) << "Q4_0 and Q4_1";
+}
+
 TEST(GgufBlocks, NamesTypesThatAreNotRead) {
     EXPECT_EQ(find_block_type(20), nullptr);
     EXPECT_EQ(stored_type_name(20), "IQ4_NL");

@@ -8,16 +8,6 @@
 #include "core/error.h"
 
 namespace mha2mla::checkpoint {
-namespace {
-
-void dequantize(const GgufTensor& tensor, std::int64_t first_element, std::span<float> out) {
-    const auto& type = *tensor.type;
-    const auto* data = tensor.data.data() + first_element / type.elements * type.bytes;
-    type.dequantize(data, static_cast<std::int64_t>(out.size()) / type.elements, out.data());
-}
-
-}  // namespace
-
 GgufSource::GgufSource(const GgufFile& file, const ModelConfig& config)
     : where_(file.metadata.where()), head_dim_(config.head_dim) {
     for (const auto& tensor : file.tensors) {
@@ -75,22 +65,48 @@ std::int64_t GgufSource::stored_row(std::int64_t row) const {
     return row - dim + 2 * (dim % pairs) + dim / pairs;
 }
 
+template <typename Value, typename Convert>
+void GgufSource::each_run(const RowRange& range, std::span<Value> out, Convert convert) const {
+    const auto& [tensor, interleaved] = find(range.name);
+    core::invariant(range.first >= 0 && range.rows >= 0 && range.first <= tensor.shape[0] - range.rows,
+                    "rows lie within the tensor");
+    const BlockType& type = *tensor.type;
+    const std::int64_t row_blocks = element_count(tensor.shape) / tensor.shape[0] / type.elements;
+    const std::int64_t run_rows = interleaved ? 1 : range.rows;
+    const std::int64_t row_values = range.rows == 0 ? 0 : static_cast<std::int64_t>(out.size()) / range.rows;
+    for (std::int64_t row = 0; row < range.rows; row += run_rows) {
+        const std::int64_t stored = interleaved ? stored_row(range.first + row) : range.first;
+        convert(tensor.data.data() + stored * row_blocks * type.bytes, run_rows * row_blocks,
+                out.data() + row * row_values);
+    }
+}
+
 void GgufSource::read_rows(std::string_view name, std::int64_t first_row, std::int64_t rows,
                            std::span<float> out) const {
-    const auto& [tensor, interleaved] = find(name);
-    core::invariant(first_row >= 0 && rows >= 0 && first_row <= tensor.shape[0] - rows, "rows lie within the tensor");
+    const GgufTensor& tensor = find(name).tensor;
     const std::int64_t width = element_count(tensor.shape) / tensor.shape[0];
     core::invariant(out.size() == static_cast<std::size_t>(rows * width), "the destination holds the rows asked for");
-    if (interleaved) {
-        for (std::int64_t row = 0; row < rows; ++row) {
-            const auto place = out.subspan(static_cast<std::size_t>(row * width), static_cast<std::size_t>(width));
-            dequantize(tensor, stored_row(first_row + row) * width, place);
-        }
-    } else {
-        dequantize(tensor, first_row * width, out);
-    }
+    each_run({name, first_row, rows}, out, tensor.type->dequantize);
     if (std::all_of(out.begin(), out.end(), [](float value) { return std::isfinite(value); })) return;
     throw core::Error({.what = fmt::format("tensor '{}' holds values that are not finite", name),
+                       .where = where_,
+                       .remedy = "the weights are damaged: fetch them again"});
+}
+
+bool GgufSource::has_codes(std::string_view name) const { return find(name).tensor.type->codes != nullptr; }
+
+void GgufSource::read_codes(std::string_view name, std::int64_t first_row, std::int64_t rows,
+                            std::span<core::CodeGroup> out) const {
+    const GgufTensor& tensor = find(name).tensor;
+    core::invariant(tensor.type->codes != nullptr, "codes are read only where has_codes says so");
+    const auto groups = element_count(tensor.shape) / tensor.shape[0] / tensor.type->elements;
+    core::invariant(out.size() == static_cast<std::size_t>(rows * groups), "the destination holds the rows asked for");
+    each_run({name, first_row, rows}, out, tensor.type->codes);
+    const auto finite = [](const core::CodeGroup& group) {
+        return std::isfinite(core::to_float(group.scale)) && std::isfinite(core::to_float(group.minimum));
+    };
+    if (std::all_of(out.begin(), out.end(), finite)) return;
+    throw core::Error({.what = fmt::format("tensor '{}' has a block whose scale or minimum is not finite", name),
                        .where = where_,
                        .remedy = "the weights are damaged: fetch them again"});
 }

@@ -23,6 +23,9 @@ public:
     std::string stored_type(std::string_view name) const override;
     void read_rows(std::string_view name, std::int64_t first_row, std::int64_t rows,
                    std::span<float> out) const override;
+    bool has_codes(std::string_view name) const override;
+    void read_codes(std::string_view name, std::int64_t first_row, std::int64_t rows,
+                    std::span<core::CodeGroup> out) const override;
 
 private:
     struct Entry {
@@ -34,6 +37,14 @@ private:
     const Entry& find(std::string_view name) const;
     /// Where row `row` of the half-split order is stored.
     std::int64_t stored_row(std::int64_t row) const;
+    struct RowRange {
+        std::string_view name;
+        std::int64_t first;
+        std::int64_t rows;
+    };
+    /// Calls convert(data, blocks, values of `out`) for runs of stored rows, in the order asked for.
+    template <typename Value, typename Convert>
+    void each_run(const RowRange& range, std::span<Value> out, Convert convert) const;
 
     std::string where_;
     std::int64_t head_dim_ = 0;

@@ -87,6 +87,13 @@ std::int64_t element_count(const Shape& shape, const std::string& where) {
     return count;
 }
 
+bool TensorSource::has_codes(std::string_view /*name*/) const { return false; }
+
+void TensorSource::read_codes(std::string_view /*name*/, std::int64_t /*first_row*/, std::int64_t /*rows*/,
+                              std::span<core::CodeGroup> /*out*/) const {
+    core::invariant(false, "codes are read only where has_codes says so");
+}
+
 std::string layer_tensor(int layer, std::string_view name) { return fmt::format("model.layers.{}.{}", layer, name); }
 
 std::vector<TensorSpec> expected_layer_tensors(const ModelConfig& config, int layer) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "checkpoint/model_config.h"
+#include "core/code_group.h"
 #include "core/dtype.h"
 
 namespace mha2mla::checkpoint {
@@ -49,6 +50,11 @@ public:
     /// Throws Error naming file and tensor on values that are not finite.
     virtual void read_rows(std::string_view name, std::int64_t first_row, std::int64_t rows,
                            std::span<float> out) const = 0;
+    /// Whether the tensor is stored as codes of four bits in groups of 32 along its rows.
+    virtual bool has_codes(std::string_view name) const;
+    /// Those rows as they are stored, where has_codes: rows * width / 32 groups that say what read_rows reads.
+    virtual void read_codes(std::string_view name, std::int64_t first_row, std::int64_t rows,
+                            std::span<core::CodeGroup> out) const;
 };
 
 }  // namespace mha2mla::checkpoint

@@ -4,6 +4,7 @@
 
 #include "bench/kernels_bench.h"
 #include "bench/machine_load.h"
+#include "bench/machine_peaks.h"
 #include "bench/read_bandwidth.h"
 #include "bench/throughput.h"
 #include "cli/model_options.h"
@@ -87,19 +88,32 @@ void bench_model(const BenchCommand& command, Session& session) {
     session.print(list, text);
 }
 
+double share(double giga, double peak) { return peak > 0 ? giga * 1e9 / peak : 0; }
+
 void bench_kernels(Session& session) {
     note_load(session);
+    const auto isa = kernels::kernels().isa;
+    const auto peaks = bench::measure_peaks(isa, session.pool());
     auto list = core::OrderedJson::array();
     std::string text =
-        fmt::format("{} kernels, {} threads\n", kernels::name_of(kernels::kernels().isa), session.pool().size());
-    for (const auto& timing : bench::bench_kernels(kernels::kernels().isa, session.pool())) {
+        fmt::format("{} kernels, {} threads; at most {:.1f} GB/s, {:.0f} GFLOP/s, {:.0f} GOP/s of 8-bit integers\n",
+                    kernels::name_of(isa), session.pool().size(), peaks.bytes / 1e9, peaks.float_operations / 1e9,
+                    peaks.integer_operations / 1e9);
+    for (const auto& timing : bench::bench_kernels(isa, session.pool())) {
+        const double of_memory = share(timing.gigabytes_per_second, peaks.bytes);
+        const double of_operations =
+            share(timing.gigaflops_per_second, timing.integer ? peaks.integer_operations : peaks.float_operations);
         list.push_back({{"kernel", timing.kernel},
                         {"shape", timing.shape},
                         {"seconds", timing.seconds},
                         {"gigabytes_per_second", timing.gigabytes_per_second},
-                        {"gigaflops_per_second", timing.gigaflops_per_second}});
-        text += fmt::format("{:<10} {:<40} {:>9.1f} us {:>7.1f} GB/s {:>8.1f} GFLOP/s\n", timing.kernel, timing.shape,
-                            1e6 * timing.seconds, timing.gigabytes_per_second, timing.gigaflops_per_second);
+                        {"gigaflops_per_second", timing.gigaflops_per_second},
+                        {"share_of_bandwidth", of_memory},
+                        {"share_of_operations", of_operations}});
+        text +=
+            fmt::format("{:<10} {:<55} {:>9.1f} us {:>6.1f} GB/s {:>3.0f} % {:>7.1f} {} {:>3.0f} %\n", timing.kernel,
+                        timing.shape, 1e6 * timing.seconds, timing.gigabytes_per_second, 100 * of_memory,
+                        timing.gigaflops_per_second, timing.integer ? "GOP/s  " : "GFLOP/s", 100 * of_operations);
     }
     session.print(list, text);
 }

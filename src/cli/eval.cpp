@@ -32,6 +32,18 @@ void check_window(const EvalCommand& command, const checkpoint::ModelConfig& con
                        .where = "--window"});
 }
 
+/// The workshop's module computes in floats.
+core::DType module_dtype(const EvalCommand& command) {
+    const auto format = command.model.decoder.weights;
+    if (!kernels::is_grouped(format))
+        return format == kernels::WeightFormat::f32 ? core::DType::f32 : core::DType::bf16;
+    throw core::Error({.what = "the workshop engine has no quantized weights",
+                       .expected = "bf16 or f32",
+                       .got = std::string(kernels::name_of(format)),
+                       .where = "--weights",
+                       .remedy = "pass --engine native"});
+}
+
 /// What the engine keeps of a token: the native one's cache, the emulated one, or the module's own type.
 cache::CacheFormat cache_format(const EvalCommand& command) {
     constexpr const char* option = "--emulate-cache";
@@ -40,7 +52,7 @@ cache::CacheFormat cache_format(const EvalCommand& command) {
         throw core::Error(
             {.what = "the native engine emulates no cache", .where = option, .remedy = "pass --engine workshop, too"});
     }
-    if (command.emulated_cache.empty()) return cache::plain_format(command.model.decoder.weights);
+    if (command.emulated_cache.empty()) return cache::plain_format(module_dtype(command));
     const auto format = cache::parse_cache_format(command.emulated_cache, option);
     if (!format.content.by_channel && !format.keys.by_channel && !format.rotary.by_channel) return format;
     throw core::Error({.what = "the workshop emulates groups within a token's row only",
@@ -53,7 +65,7 @@ eval::PerplexityResult score(const EvalCommand& command, const checkpoint::Check
                              const data::TokenWindows& windows, Session& session) {
     if (command.engine == "workshop") {
         const auto scorer = module_scorer(
-            model, {.dtype = command.model.decoder.weights, .device = command.device, .cache = cache_format(command)});
+            model, {.dtype = module_dtype(command), .device = command.device, .cache = cache_format(command)});
         return eval::perplexity(windows, command.perplexity, scorer, session.progress(), session.stop());
     }
     auto options = command.model.decoder;

@@ -35,6 +35,7 @@ int run(int argc, char** argv) {
     add_eval(program, session);
     add_tokenize(program, session);
     add_bench(program, session);
+    add_pack(program, session);
     try {
         program.parse(argc, argv);
         return success;

@@ -23,12 +23,35 @@ void add_cache_option(CLI::App& verb, cache::CacheFormat& format) {
         ->type_name("FORMAT");
 }
 
+void add_weight_options(CLI::App& verb, runtime::DecoderOptions& options) {
+    using kernels::WeightFormat;
+    const std::map<std::string, WeightFormat> formats{{"bf16", WeightFormat::bf16},
+                                                      {"f32", WeightFormat::f32},
+                                                      {"int8", WeightFormat::int8},
+                                                      {"int4", WeightFormat::int4}};
+    verb.add_option("--weights", options.weights, "Weights in memory: bf16 (default), f32, int8 or int4")
+        ->transform(CLI::Transformer(formats))
+        ->type_name("TYPE");
+    verb.add_option("--output-weights", options.output_weights,
+                    "Embedding and output matrix in memory; default: int8 with int4 weights, else as --weights")
+        ->transform(CLI::Transformer(formats))
+        ->type_name("TYPE");
+}
+
+runtime::WeightFormats weight_formats(const runtime::DecoderOptions& options) {
+    return {.layers = options.weights,
+            .output = options.output_weights.value_or(runtime::default_output_format(options.weights))};
+}
+
 void add_model_options(CLI::App& verb, ModelOptions& options) {
     const std::map<std::string, runtime::AttentionForm> forms{{"auto", runtime::AttentionForm::automatic},
                                                               {"expanded", runtime::AttentionForm::expanded},
                                                               {"absorbed", runtime::AttentionForm::absorbed}};
     verb.add_option("MODEL", options.path, "Directory or GGUF file")->required();
-    add_dtype_option(verb, "--weights", options.decoder.weights, "Weights in memory");
+    add_weight_options(verb, options.decoder);
+    verb.add_option("--packed", options.decoder.packed_weights,
+                    "File that mha2mla pack wrote; default: the one beside the model, where there is one")
+        ->type_name("FILE");
     add_cache_option(verb, options.decoder.kv_cache);
     verb.add_option("--context", options.decoder.context_tokens, "Cache capacity in tokens; 0 = the model's")
         ->check(CLI::Range(0, 1 << 24));
@@ -51,6 +74,10 @@ std::unique_ptr<runtime::Decoder> load_decoder(const checkpoint::Checkpoint& mod
                            .where = "--context"});
     }
     if (options.context_tokens == 0) options.context_tokens = longest;
+    if (options.packed_weights.empty()) {
+        const auto beside = runtime::packed_weights_path(model, weight_formats(options));
+        if (std::filesystem::exists(beside)) options.packed_weights = beside;
+    }
     return std::make_unique<runtime::Decoder>(model, options, session.pool(), session.progress());
 }
 

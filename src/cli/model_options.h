@@ -7,6 +7,7 @@
 #include "checkpoint/checkpoint.h"
 #include "cli/session.h"
 #include "runtime/decoder.h"
+#include "runtime/packed_weights.h"
 #include "tokenizer/tokenizer.h"
 
 namespace mha2mla::cli {
@@ -17,7 +18,7 @@ struct ModelOptions {
     runtime::DecoderOptions decoder;
 };
 
-/// MODEL, --weights, --kv-cache, --context, --attention.
+/// MODEL, --weights, --output-weights, --packed, --kv-cache, --context, --attention.
 void add_model_options(CLI::App& verb, ModelOptions& options);
 
 /// An option whose value is "bf16" or "f32".
@@ -29,7 +30,14 @@ void add_cache_option(CLI::App& verb, cache::CacheFormat& format);
 /// Whether a context may be longer than the model was made for: its text would mean nothing, but it can be timed.
 enum class ContextLimit { model, none };
 
-/// The native decoder of a checkpoint, its weights packed.
+/// --weights and --output-weights.
+void add_weight_options(CLI::App& verb, runtime::DecoderOptions& options);
+
+/// The formats that those two ask for.
+runtime::WeightFormats weight_formats(const runtime::DecoderOptions& options);
+
+/// The native decoder of a checkpoint. Its weights are mapped where the option names a packed file or one lies beside
+/// the checkpoint, else packed.
 std::unique_ptr<runtime::Decoder> load_decoder(const checkpoint::Checkpoint& model, runtime::DecoderOptions options,
                                                Session& session, ContextLimit limit = ContextLimit::model);
 

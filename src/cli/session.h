@@ -56,6 +56,7 @@ void add_generate(CLI::App& program, Session& session);
 void add_eval(CLI::App& program, Session& session);
 void add_tokenize(CLI::App& program, Session& session);
 void add_bench(CLI::App& program, Session& session);
+void add_pack(CLI::App& program, Session& session);
 
 /// Text on stdout, at once. Throws Error where it cannot be written: a full disk, a closed pipe.
 void write_out(const std::string& text);

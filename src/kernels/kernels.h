@@ -5,11 +5,12 @@
 #include <string_view>
 #include <vector>
 
+#include "core/code_group.h"
 #include "core/dtype.h"
 
 /// Compute kernels: raw pointers and one parameter struct each. They know no threads, no files and no model. A caller
-/// splits the work by giving disjoint ranges to its threads. Activations are float; weights and cached rows are bf16 or
-/// f32.
+/// splits the work by giving disjoint ranges to its threads. Activations are float; cached rows are bf16 or f32;
+/// weights may be quantized, too.
 ///
 /// Every kernel has a portable version (the oracle of the others) and may have AVX2 and AVX-512 versions. `kernels()`
 /// picks the best set that the machine runs, once.
@@ -20,11 +21,28 @@ enum class Isa { portable, avx2, avx512 };
 /// Output rows of one tile of a packed matrix.
 inline constexpr std::int64_t tile_rows = 16;
 
+/// Consecutive inputs that share a scale in int8 and int4 weights.
+inline constexpr std::int64_t group_inputs = 32;
+
+/// How weights are stored (bits a weight): f32; bf16; int8: scale * code, codes -127 to 127 (8.5); int4: scale * code +
+/// minimum, codes 0 to 15 (5). Scales and minima are f16, one a group of 32 inputs of an output; a last group may be
+/// shorter. int8 holds GGUF's Q8_0 blocks as they are, int4 its Q4_0 and Q4_1 blocks.
+enum class WeightFormat { f32, bf16, int8, int4 };
+
+/// Static, as in cpu/vector_avx2.h.
+static constexpr bool is_grouped(WeightFormat format) {
+    return format == WeightFormat::int8 || format == WeightFormat::int4;
+}
+/// "f32", "bf16", "int8", "int4".
+std::string_view name_of(WeightFormat format);
+/// f32 or bf16.
+WeightFormat weight_format(core::DType dtype);
+
 /// A weight matrix [outputs, inputs] in tiles of 16 output rows. bf16: [tile][inputs / 2][16][2], so that one 64-byte
-/// vector holds a pair of inputs for 16 outputs; f32: [tile][inputs][16]. Rows beyond `outputs` and an odd last input
-/// are zero.
+/// vector holds a pair of inputs for 16 outputs; f32: [tile][inputs][16]; int8, int4: [tile][group] blocks of
+/// kernels/weight_blocks.h. Rows beyond `outputs` and inputs that fill a pair or a group up are zero.
 struct PackedMatrix {
-    core::DType dtype = core::DType::bf16;
+    WeightFormat format = WeightFormat::bf16;
     std::int64_t outputs = 0;
     std::int64_t inputs = 0;
     const void* data = nullptr;  ///< 64-byte aligned
@@ -33,18 +51,27 @@ struct PackedMatrix {
 };
 
 /// Bytes of a packed matrix.
-std::size_t packed_bytes(core::DType dtype, std::int64_t outputs, std::int64_t inputs);
+std::size_t packed_bytes(WeightFormat format, std::int64_t outputs, std::int64_t inputs);
 /// Writes rows [first_row, first_row + rows) of a row-major [outputs, inputs] matrix into packed storage that was
-/// zeroed.
+/// zeroed. Distinct rows may be written by several threads.
 struct PackParams {
     const float* source;  // [rows, inputs]
     std::int64_t first_row;
     std::int64_t rows;
-    core::DType dtype;
+    WeightFormat format;
     std::int64_t inputs;
     void* packed;
 };
 void pack_rows(const PackParams& params);
+/// The same for int4 and a source that has codes already: they are kept.
+struct PackCodesParams {
+    const core::CodeGroup* source;  // [rows, inputs / 32]
+    std::int64_t first_row;
+    std::int64_t rows;
+    std::int64_t inputs;  // whole groups
+    void* packed;
+};
+void pack_codes(const PackCodesParams& params);
 /// Reads one row of a packed matrix back: out [inputs]. (Embedding lookup of a tied output matrix.)
 void unpack_row(const PackedMatrix& matrix, std::int64_t row, float* out);
 
@@ -62,8 +89,10 @@ struct LinearParams {
     std::int64_t tiles = 0;
     void* scratch = nullptr;  // linear_scratch_bytes(rows, inputs), 64-byte aligned, private to the call
 };
-/// One to five rows read the weights once and multiply in float. More rows may round x to bf16 for bf16 weights
-/// (AVX-512 does).
+/// With f32 and bf16 weights, one to five rows read the weights once and multiply in float; more rows may round x to
+/// bf16 for bf16 weights (AVX-512 does). With int8 and int4 weights, x is rounded to integers, each group of 32 inputs
+/// in steps of its largest magnitude / 127, and a group's products are summed exactly: a row's result does not depend
+/// on the other rows.
 std::size_t linear_scratch_bytes(std::int64_t rows, std::int64_t inputs);
 
 /// y = x / sqrt(mean(x^2) + eps) * weight (arXiv 1910.07467).

@@ -123,7 +123,7 @@ TEST_P(Attend, EqualsPlainSoftmaxAndReadsNoUnwrittenRow) {
     const auto position_q = random_floats(rows * width, cache);
     const auto positions = random_floats((keys + 63) / 64 * 64 * width, cache);
     WeightMemory memory;
-    const Matrix table(memory, core::DType::f32, (keys + 63) / 64 * 64, width);
+    const Matrix table(memory, kernels::WeightFormat::f32, (keys + 63) / 64 * 64, width);
     table.set_rows(0, table.outputs(), positions.data());
     std::vector<std::int64_t> visible;
     for (std::int64_t row = 0; row < rows; ++row) visible.push_back(keys - rows + row + 1);

@@ -42,14 +42,16 @@ MlaChoice with_sinks() {
             .sink_tokens = 4};
 }
 
+const WeightOptions f32_weights{.formats = {.layers = kernels::WeightFormat::f32, .output = kernels::WeightFormat::f32}};
+
 /// A transformer over pages that were filled with NaN: a row that no query may see poisons the result when it is read.
 class PoisonedEngine {
 public:
     PoisonedEngine(const checkpoint::Checkpoint& model, const BatchCase& of, int sequences)
         : pool_(of.threads),
-          pages_(page_formats(model.config(), core::DType::f32), context * sequences,
+          pages_(page_formats(model.config(), cache::plain_format(core::DType::f32)), context * sequences,
                  sink_format(model.config(), core::DType::f32)),
-          transformer_(model.config(), load_weights(model, core::DType::f32, pool_, progress_), f32_options(of.form),
+          transformer_(model.config(), load_weights(model, f32_weights, pool_, progress_), f32_options(of.form),
                        context, pool_) {
         for (int layer = 0; layer < pages_.layers(); ++layer) {
             for (cache::PageId page = 0; page < pages_.pages(); ++page) poison(layer, page);

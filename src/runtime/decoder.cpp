@@ -61,8 +61,13 @@ void check_group(const cache::GroupFormat& format) {
                        .where = "--kv-cache"});
 }
 
+WeightOptions weight_options(const DecoderOptions& options) {
+    return {.formats = {.layers = options.weights,
+                        .output = options.output_weights.value_or(default_output_format(options.weights))},
+            .packed = options.packed_weights};
+}
+
 const DecoderOptions& checked(const DecoderOptions& options) {
-    check_type(options.weights, "--weights");
     for (const cache::RowFormat* rows : {&options.kv_cache.content, &options.kv_cache.rotary, &options.kv_cache.keys}) {
         check_type(rows->dtype, "--kv-cache");
         if (rows->codes) check_group(*rows->codes);
@@ -80,8 +85,8 @@ struct Decoder::Impl {
           as_decoded(options.as_decoded && options.kv_cache.has_codes()),
           pages(page_formats(config, checked(options).kv_cache), whole_pages(context) * options.sequences,
                 sink_format(config, options.kv_cache.content.dtype)),
-          transformer(config, load_weights(model, options.weights, pool, progress), options, whole_pages(context),
-                      pool) {
+          transformer(config, load_weights(model, weight_options(options), pool, progress), options,
+                      whole_pages(context), pool) {
         feeds.reserve(max_chunk_tokens);
         rows.reserve(max_chunk_tokens);
     }
@@ -192,7 +197,7 @@ Decoder::Decoder(const checkpoint::Checkpoint& model, const DecoderOptions& opti
 Decoder::~Decoder() = default;
 
 const ModelConfig& Decoder::config() const { return impl_->config; }
-std::size_t Decoder::weight_bytes() const { return impl_->transformer.weights().memory.bytes(); }
+std::size_t Decoder::weight_bytes() const { return impl_->transformer.weights().store.bytes(); }
 std::size_t Decoder::step_weight_bytes() const { return impl_->transformer.weights().step_bytes(); }
 
 Sequence Decoder::new_sequence() {

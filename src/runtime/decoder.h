@@ -2,7 +2,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -11,6 +13,7 @@
 #include "core/dtype.h"
 #include "core/progress.h"
 #include "core/thread_pool.h"
+#include "kernels/kernels.h"
 
 namespace mha2mla::runtime {
 
@@ -22,7 +25,9 @@ enum class AttentionForm {
 };
 
 struct DecoderOptions {
-    core::DType weights = core::DType::bf16;  ///< bf16 or f32
+    kernels::WeightFormat weights = kernels::WeightFormat::bf16;
+    std::optional<kernels::WeightFormat> output_weights = {};  ///< of embedding and output matrix; none: the default
+    std::filesystem::path packed_weights = {};                 ///< a file of theirs to be mapped; empty: none
     /// Numbers or codes; what is not sealed yet is bf16 where there are codes. Groups are multiples of eight elements.
     cache::CacheFormat kv_cache = cache::plain_format(core::DType::bf16);
     AttentionForm attention = AttentionForm::automatic;

@@ -87,6 +87,17 @@ TEST_P(Mla, Bf16IsCloseToF32) {
     EXPECT_LT(relative_error(bf16.logits(tokens_, 64), test::oracle_logits(model_, tokens_)), 3e-2);
 }
 
+TEST_P(Mla, QuantizedWeightsAreCloseToF32) {
+    const auto expected = test::oracle_logits(model_, tokens_);
+    for (const auto& [format, bound] :
+         {std::pair{kernels::WeightFormat::int8, 5e-2}, std::pair{kernels::WeightFormat::int4, 0.5}}) {
+        Engine engine(model_, {.weights = format});
+        EXPECT_LT(relative_error(engine.logits(tokens_, 64), expected), bound) << kernels::name_of(format);
+        EXPECT_LT(relative_error(engine.logits(tokens_, 1), engine.logits(tokens_, 64)), 5e-2)
+            << kernels::name_of(format);
+    }
+}
+
 TEST_P(Mla, ForksAndTruncationsContinueAsFreshSequences) {
     Engine engine(model_, f32_options());
     const std::span<const int> text(tokens_);
@@ -228,7 +239,7 @@ TEST_F(Plain, RefusesTokensOutsideTheVocabularyAndUnknownTypes) {
     for (const int token : {-1, 101}) {
         EXPECT_THROW(engine.decoder.forward(sequence, std::span(&token, 1)), core::Error);
     }
-    EXPECT_THROW(Engine(model_, {.weights = core::DType::f16}), core::Error);
+    EXPECT_THROW(Engine(model_, {.kv_cache = cache::plain_format(core::DType::f16)}), core::Error);
     EXPECT_THROW(Engine(model_, {.context_tokens = -1}), core::Error);
 }
 

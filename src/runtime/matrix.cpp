@@ -24,20 +24,32 @@ std::byte* WeightMemory::take(std::size_t bytes) {
     return piece;
 }
 
-Matrix::Matrix(WeightMemory& memory, core::DType dtype, std::int64_t outputs, std::int64_t inputs)
-    : packed_{.dtype = dtype, .outputs = outputs, .inputs = inputs} {
+Matrix::Matrix(WeightMemory& memory, kernels::WeightFormat format, std::int64_t outputs, std::int64_t inputs)
+    : packed_{.format = format, .outputs = outputs, .inputs = inputs} {
     data_ = memory.take(bytes());
     packed_.data = data_;
 }
 
-void Matrix::set_rows(std::int64_t first_row, std::int64_t rows, const float* source) const {
+void Matrix::check_rows(std::int64_t first_row, std::int64_t rows) const {
+    core::invariant(data_ != nullptr, "a matrix that was packed already is not written");
     core::invariant(first_row >= 0 && first_row + rows <= outputs(), "packed rows lie inside the matrix");
+}
+
+void Matrix::set_rows(std::int64_t first_row, std::int64_t rows, const float* source) const {
+    check_rows(first_row, rows);
     kernels::pack_rows({.source = source,
                         .first_row = first_row,
                         .rows = rows,
-                        .dtype = packed_.dtype,
+                        .format = packed_.format,
                         .inputs = packed_.inputs,
                         .packed = data_});
+}
+
+void Matrix::set_codes(std::int64_t first_row, std::int64_t rows, const core::CodeGroup* source) const {
+    check_rows(first_row, rows);
+    core::invariant(packed_.format == kernels::WeightFormat::int4, "codes of four bits go into an int4 matrix");
+    kernels::pack_codes(
+        {.source = source, .first_row = first_row, .rows = rows, .inputs = packed_.inputs, .packed = data_});
 }
 
 }  // namespace mha2mla::runtime

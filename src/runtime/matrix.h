@@ -26,17 +26,23 @@ private:
 class Matrix {
 public:
     Matrix() = default;
-    Matrix(WeightMemory& memory, core::DType dtype, std::int64_t outputs, std::int64_t inputs);
+    Matrix(WeightMemory& memory, kernels::WeightFormat format, std::int64_t outputs, std::int64_t inputs);
+    /// One that is packed already.
+    explicit Matrix(const kernels::PackedMatrix& packed) : packed_(packed) {}
 
     const kernels::PackedMatrix& packed() const { return packed_; }
     std::int64_t outputs() const { return packed_.outputs; }
     std::int64_t inputs() const { return packed_.inputs; }
-    std::size_t bytes() const { return kernels::packed_bytes(packed_.dtype, packed_.outputs, packed_.inputs); }
+    std::size_t bytes() const { return kernels::packed_bytes(packed_.format, packed_.outputs, packed_.inputs); }
 
     /// Packs rows [first_row, first_row + rows) of a row-major source. Distinct rows may be set from several threads.
     void set_rows(std::int64_t first_row, std::int64_t rows, const float* source) const;
+    /// The same for an int4 matrix and a source of codes, [rows, inputs / 32].
+    void set_codes(std::int64_t first_row, std::int64_t rows, const core::CodeGroup* source) const;
 
 private:
+    void check_rows(std::int64_t first_row, std::int64_t rows) const;
+
     kernels::PackedMatrix packed_;
     void* data_ = nullptr;
 };

@@ -5,7 +5,7 @@
 namespace mha2mla::runtime {
 
 PositionTable::PositionTable(const RopeTable& rope, std::int64_t positions, core::DType dtype, core::ThreadPool& pool)
-    : matrix_(memory_, dtype, positions, 2 * rope.pairs()) {
+    : matrix_(memory_, kernels::weight_format(dtype), positions, 2 * rope.pairs()) {
     const std::int64_t pairs = rope.pairs();
     pool.parallel_for(positions, 256, [&](std::int64_t begin, std::int64_t end) {
         std::vector<float> row(static_cast<std::size_t>(2 * pairs));

@@ -20,7 +20,8 @@ public:
     const kernels::PackedMatrix* matrix_or_null() const { return matrix_.outputs() == 0 ? nullptr : &matrix_.packed(); }
 
     std::size_t bytes_per_position() const {
-        return static_cast<std::size_t>(matrix_.inputs()) * core::size_of(matrix_.packed().dtype);
+        return kernels::packed_bytes(matrix_.packed().format, kernels::tile_rows, matrix_.inputs()) /
+               static_cast<std::size_t>(kernels::tile_rows);
     }
 
 private:

@@ -13,7 +13,7 @@ using test::MlaChoice;
 using test::relative_error;
 
 DecoderOptions options(const std::string& format, AttentionForm form = AttentionForm::automatic) {
-    return {.weights = core::DType::f32, .kv_cache = cache::parse_cache_format(format, "test"), .attention = form};
+    return {.weights = kernels::WeightFormat::f32, .kv_cache = cache::parse_cache_format(format, "test"), .attention = form};
 }
 
 DecoderOptions as_decoded(DecoderOptions options) {

@@ -5,7 +5,22 @@
 namespace mha2mla::runtime {
 namespace {
 
+using kernels::WeightFormat;
+
 constexpr std::int64_t rows_at_a_time = 64;  // bounds the float copy of a tensor: 64 rows a thread
+
+/// Splits rows over the threads and hands them to task(first row, rows, buffer), some at a time. A thread's buffer
+/// holds row_values each.
+template <typename Value, typename Task>
+void each_row_block(core::ThreadPool& pool, std::int64_t rows, std::int64_t row_values, const Task& task) {
+    pool.parallel_for(rows, rows_at_a_time, [&](std::int64_t begin, std::int64_t end) {
+        std::vector<Value> values(static_cast<std::size_t>(rows_at_a_time * row_values));
+        for (std::int64_t row = begin; row < end; row += rows_at_a_time) {
+            const std::int64_t count = std::min(rows_at_a_time, end - row);
+            task(row, count, std::span(values.data(), static_cast<std::size_t>(count * row_values)));
+        }
+    });
+}
 
 }  // namespace
 
@@ -13,8 +28,8 @@ std::vector<float> WeightLoader::vector(const std::string& name, std::int64_t wi
     return model_.read(name, {width});
 }
 
-Matrix WeightLoader::matrix(const std::string& name, std::int64_t outputs, std::int64_t inputs) const {
-    Matrix matrix(memory_, dtype_, outputs, inputs);
+Matrix WeightLoader::output(const std::string& name, std::int64_t outputs, std::int64_t inputs) const {
+    const Matrix matrix = store_.take(name, {formats_.output, outputs, inputs});
     read_into(matrix, 0, {.name = name, .outputs = outputs});
     return matrix;
 }
@@ -22,7 +37,8 @@ Matrix WeightLoader::matrix(const std::string& name, std::int64_t outputs, std::
 Linear WeightLoader::linear(const std::vector<Projection>& projections, std::int64_t inputs, bool has_bias) const {
     std::int64_t outputs = 0;
     for (const Projection& projection : projections) outputs += projection.outputs;
-    Linear linear{.weight = Matrix(memory_, dtype_, outputs, inputs), .bias = {}};
+    const std::string name = projections.front().name + ".weight";
+    Linear linear{.weight = store_.take(name, {formats_.layers, outputs, inputs}), .bias = {}};
     std::int64_t first_row = 0;
     for (const Projection& projection : projections) {
         read_into(linear.weight, first_row, {.name = projection.name + ".weight", .outputs = projection.outputs});
@@ -34,24 +50,43 @@ Linear WeightLoader::linear(const std::vector<Projection>& projections, std::int
     return linear;
 }
 
-Matrix WeightLoader::pack(const std::vector<float>& values, std::int64_t outputs, std::int64_t inputs) const {
+Matrix WeightLoader::derived(const std::string& name, std::int64_t outputs, std::int64_t inputs,
+                             core::FunctionRef<std::vector<float>()> compute) const {
+    const WeightFormat format = kernels::is_grouped(formats_.layers) ? WeightFormat::bf16 : formats_.layers;
+    const Matrix matrix = store_.take(name, {format, outputs, inputs});
+    if (store_.is_filled()) return matrix;
+    const std::vector<float> values = compute();
     core::invariant(static_cast<std::int64_t>(values.size()) == outputs * inputs, "a matrix is packed whole");
-    Matrix matrix(memory_, dtype_, outputs, inputs);
     matrix.set_rows(0, outputs, values.data());
     return matrix;
 }
 
 void WeightLoader::read_into(const Matrix& matrix, std::int64_t first_row, const Projection& tensor) const {
+    if (store_.is_filled()) return;
+    if (matrix.packed().format == WeightFormat::int4 && model_.tensors().has_codes(tensor.name)) {
+        read_codes(matrix, first_row, tensor);
+    } else {
+        read_rows(matrix, first_row, tensor);
+    }
+}
+
+void WeightLoader::read_rows(const Matrix& matrix, std::int64_t first_row, const Projection& tensor) const {
     const checkpoint::Shape shape{tensor.outputs, matrix.inputs()};
-    pool_.parallel_for(tensor.outputs, rows_at_a_time, [&](std::int64_t begin, std::int64_t end) {
-        std::vector<float> values(static_cast<std::size_t>(rows_at_a_time * matrix.inputs()));
-        for (std::int64_t row = begin; row < end; row += rows_at_a_time) {
-            const std::int64_t rows = std::min(rows_at_a_time, end - row);
-            const std::span<float> block(values.data(), static_cast<std::size_t>(rows * matrix.inputs()));
-            model_.read_rows(tensor.name, shape, row, rows, block);
-            matrix.set_rows(first_row + row, rows, block.data());
-        }
-    });
+    each_row_block<float>(pool_, tensor.outputs, matrix.inputs(),
+                          [&](std::int64_t row, std::int64_t rows, auto values) {
+                              model_.read_rows(tensor.name, shape, row, rows, values);
+                              matrix.set_rows(first_row + row, rows, values.data());
+                          });
+}
+
+/// Whatever the codes were made from, they lose nothing.
+void WeightLoader::read_codes(const Matrix& matrix, std::int64_t first_row, const Projection& tensor) const {
+    const std::int64_t groups = matrix.inputs() / kernels::group_inputs;
+    each_row_block<core::CodeGroup>(pool_, tensor.outputs, groups,
+                                    [&](std::int64_t row, std::int64_t rows, auto codes) {
+                                        model_.tensors().read_codes(tensor.name, row, rows, codes);
+                                        matrix.set_codes(first_row + row, rows, codes.data());
+                                    });
 }
 
 }  // namespace mha2mla::runtime

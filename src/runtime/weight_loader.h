@@ -5,8 +5,9 @@
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
+#include "core/function_ref.h"
 #include "core/thread_pool.h"
-#include "runtime/matrix.h"
+#include "runtime/weight_store.h"
 
 namespace mha2mla::runtime {
 
@@ -16,27 +17,31 @@ struct Projection {
     std::int64_t outputs = 0;
 };
 
-/// Reads tensors of a checkpoint into packed matrices.
+/// Brings tensors of a checkpoint into packed matrices. Where the store's are filled, none is read.
 class WeightLoader {
 public:
-    WeightLoader(const checkpoint::Checkpoint& model, core::DType dtype, WeightMemory& memory, core::ThreadPool& pool)
-        : model_(model), dtype_(dtype), memory_(memory), pool_(pool) {}
+    WeightLoader(const checkpoint::Checkpoint& model, const WeightFormats& formats, WeightStore& store,
+                 core::ThreadPool& pool)
+        : model_(model), formats_(formats), store_(store), pool_(pool) {}
 
     /// A tensor [width].
     std::vector<float> vector(const std::string& name, std::int64_t width) const;
-    /// A tensor [outputs, inputs], read and packed by all threads a few rows at a time.
-    Matrix matrix(const std::string& name, std::int64_t outputs, std::int64_t inputs) const;
-    /// Several projections of the same input, one below the other.
+    /// A tensor [outputs, inputs] in the output matrix's format, read and packed by all threads a few rows at a time.
+    Matrix output(const std::string& name, std::int64_t outputs, std::int64_t inputs) const;
+    /// Several projections of the same input, one below the other, named after the first.
     Linear linear(const std::vector<Projection>& projections, std::int64_t inputs, bool has_bias) const;
-    /// From row-major values in memory.
-    Matrix pack(const std::vector<float>& values, std::int64_t outputs, std::int64_t inputs) const;
+    /// A matrix that is computed from others, row-major.
+    Matrix derived(const std::string& name, std::int64_t outputs, std::int64_t inputs,
+                   core::FunctionRef<std::vector<float>()> compute) const;
 
 private:
     void read_into(const Matrix& matrix, std::int64_t first_row, const Projection& tensor) const;
+    void read_rows(const Matrix& matrix, std::int64_t first_row, const Projection& tensor) const;
+    void read_codes(const Matrix& matrix, std::int64_t first_row, const Projection& tensor) const;
 
     const checkpoint::Checkpoint& model_;
-    core::DType dtype_;
-    WeightMemory& memory_;
+    WeightFormats formats_;
+    WeightStore& store_;
     core::ThreadPool& pool_;
 };
 

@@ -1,5 +1,6 @@
 #include "runtime/weights.h"
 
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -15,24 +16,42 @@ using checkpoint::ModelConfig;
 std::vector<std::int32_t> to_int32(const std::vector<int>& values) { return {values.begin(), values.end()}; }
 
 struct KvUpShape {
-    std::int64_t dn, dv, rank;
+    std::int64_t heads, dn, dv, rank;
 };
 
-/// Splits the rows of kv_b_proj of one KV head: dn key rows, then dv value rows.
-void add_kv_head(const float* kv_b, const KvUpShape& shape, const WeightLoader& loader, MlaWeights& weights) {
-    const auto [dn, dv, rank] = shape;
-    const std::vector<float> key(kv_b, kv_b + dn * rank);
-    const std::vector<float> value(kv_b + dn * rank, kv_b + (dn + dv) * rank);
-    std::vector<float> transposed(key.size());
-    for (std::int64_t i = 0; i < dn; ++i) {
-        for (std::int64_t r = 0; r < rank; ++r) {
-            transposed[static_cast<std::size_t>(r * dn + i)] = key[static_cast<std::size_t>(i * rank + r)];
+std::vector<float> transpose(const std::vector<float>& matrix, std::int64_t rows, std::int64_t columns) {
+    std::vector<float> transposed(matrix.size());
+    for (std::int64_t r = 0; r < rows; ++r) {
+        for (std::int64_t c = 0; c < columns; ++c) {
+            transposed[static_cast<std::size_t>(c * rows + r)] = matrix[static_cast<std::size_t>(r * columns + c)];
         }
     }
-    weights.value_up.push_back(loader.pack(value, dv, rank));
-    if (dn == 0) return;
-    weights.key_up.push_back(loader.pack(key, dn, rank));
-    weights.query_absorb.push_back(loader.pack(transposed, rank, dn));
+    return transposed;
+}
+
+/// Splits the rows of kv_b_proj: dn key rows of a KV head, then dv value rows, and so on.
+void load_kv_up(const checkpoint::Checkpoint& model, int layer, const KvUpShape& shape, const WeightLoader& loader,
+                MlaWeights& weights) {
+    const auto [heads, dn, dv, rank] = shape;
+    const std::int64_t head_rows = dn + dv;
+    const auto name = [&](const char* part, std::int64_t head) {
+        return checkpoint::layer_tensor(layer, "self_attn." + std::string(part) + "." + std::to_string(head));
+    };
+    const auto read = [&](std::int64_t first_row, std::int64_t rows) {
+        std::vector<float> values(static_cast<std::size_t>(rows * shape.rank));
+        model.read_rows(checkpoint::layer_tensor(layer, "self_attn.kv_b_proj.weight"),
+                        {shape.heads * head_rows, shape.rank}, first_row, rows, values);
+        return values;
+    };
+    for (std::int64_t g = 0; g < heads; ++g) {
+        const std::int64_t first = g * head_rows;
+        weights.value_up.push_back(
+            loader.derived(name("value_up", g), dv, rank, [&] { return read(first + shape.dn, shape.dv); }));
+        if (dn == 0) continue;
+        weights.key_up.push_back(loader.derived(name("key_up", g), dn, rank, [&] { return read(first, shape.dn); }));
+        weights.query_absorb.push_back(loader.derived(
+            name("query_absorb", g), rank, dn, [&] { return transpose(read(first, shape.dn), shape.dn, shape.rank); }));
+    }
 }
 
 /// k_mean [G, d] (half-split pairs) as factors of the query: conj(k_mean) * scale for each query head.
@@ -83,7 +102,7 @@ MlaWeights load_mla(const checkpoint::Checkpoint& model, int layer, const Weight
     const ModelConfig& config = model.config();
     const MlaConfig& mla = config.mla();
     const auto l = static_cast<std::size_t>(layer);
-    const KvUpShape shape{mla.qk_nope_head_dim[l], mla.v_head_dim, mla.kv_lora_rank[l]};
+    const KvUpShape shape{config.num_key_value_heads, mla.qk_nope_head_dim[l], mla.v_head_dim, mla.kv_lora_rank[l]};
     MlaWeights weights{.kv_lora_rank = shape.rank,
                        .qk_nope_head_dim = shape.dn,
                        .qk_rope_head_dim = mla.qk_rope_head_dim[l],
@@ -102,11 +121,8 @@ MlaWeights load_mla(const checkpoint::Checkpoint& model, int layer, const Weight
         weights.sink_in =
             loader.linear(key_value_projections(config, layer), config.hidden_size, config.attention_bias);
     }
-    const std::int64_t head_rows = shape.dn + shape.dv;
-    const auto kv_b = model.read(checkpoint::layer_tensor(layer, "self_attn.kv_b_proj.weight"),
-                                 {config.num_key_value_heads * head_rows, shape.rank});
+    load_kv_up(model, layer, shape, loader, weights);
     for (int g = 0; g < config.num_key_value_heads; ++g) {
-        add_kv_head(kv_b.data() + g * head_rows * shape.rank, shape, loader, weights);
         weights.nope_pairs.push_back(to_int32(mla.unrotated_pairs(layer, g, config.rope_pairs())));
         core::invariant(2 * static_cast<std::int64_t>(weights.nope_pairs.back().size()) == shape.dn,
                         "the un-rotated pairs fill qk_nope_head_dim");
@@ -173,21 +189,24 @@ std::size_t ModelWeights::step_bytes() const {
     return bytes;
 }
 
-ModelWeights load_weights(const checkpoint::Checkpoint& model, core::DType dtype, core::ThreadPool& pool,
+ModelWeights load_weights(const checkpoint::Checkpoint& model, const WeightOptions& options, core::ThreadPool& pool,
                           core::Progress& progress) {
     const ModelConfig& config = model.config();
     ModelWeights weights;
-    const WeightLoader loader(model, dtype, weights.memory, pool);
+    if (!options.packed.empty()) {
+        weights.store = WeightStore(std::make_shared<PackedWeights>(options.packed, model, options.formats));
+    }
+    const WeightLoader loader(model, options.formats, weights.store, pool);
     progress.begin("load", config.num_hidden_layers + 1);
     for (int layer = 0; layer < config.num_hidden_layers; ++layer) {
         weights.layers.push_back(load_layer(model, layer, loader));
         progress.update(layer + 1, "");
     }
     weights.final_norm = loader.vector("model.norm.weight", config.hidden_size);
-    weights.embedding = loader.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size);
+    weights.embedding = loader.output("model.embed_tokens.weight", config.vocab_size, config.hidden_size);
     weights.output = config.tie_word_embeddings
                          ? weights.embedding
-                         : loader.matrix("lm_head.weight", config.vocab_size, config.hidden_size);
+                         : loader.output("lm_head.weight", config.vocab_size, config.hidden_size);
     progress.end();
     return weights;
 }

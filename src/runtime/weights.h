@@ -2,13 +2,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <variant>
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
 #include "core/progress.h"
 #include "core/thread_pool.h"
-#include "runtime/matrix.h"
+#include "runtime/weight_store.h"
 
 namespace mha2mla::runtime {
 
@@ -53,7 +54,7 @@ struct LayerWeights {
 };
 
 struct ModelWeights {
-    WeightMemory memory;
+    WeightStore store;
     std::vector<LayerWeights> layers;
     std::vector<float> final_norm;  // [E]
     Matrix output;                  // lm_head [vocab, E]
@@ -63,8 +64,13 @@ struct ModelWeights {
     std::size_t step_bytes() const;
 };
 
-/// Reads and packs all weights, row block by row block.
-ModelWeights load_weights(const checkpoint::Checkpoint& model, core::DType dtype, core::ThreadPool& pool,
+struct WeightOptions {
+    WeightFormats formats;
+    std::filesystem::path packed = {};  ///< a file that save_packed_weights wrote; empty: none
+};
+
+/// Reads and packs all weights, row block by row block, or maps those of a packed file.
+ModelWeights load_weights(const checkpoint::Checkpoint& model, const WeightOptions& options, core::ThreadPool& pool,
                           core::Progress& progress);
 
 }  // namespace mha2mla::runtime

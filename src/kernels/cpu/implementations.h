@@ -19,6 +19,9 @@ void merge(const MergeParams& params);
 
 namespace avx2 {
 void linear(const LinearParams& params);
+void linear_groups(const LinearParams& params);  // int8 and int4
+double float_peak(std::int64_t iterations);      // of kernels/peaks.h
+double byte_peak(std::int64_t iterations);
 void rms_norm(const RmsNormParams& params);
 void swiglu(const SwiGluParams& params);
 void load_rows(const LoadRowsParams& params);

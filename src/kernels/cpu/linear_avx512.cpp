@@ -11,13 +11,17 @@ constexpr std::int64_t most_rows_in_floats = 5;
 
 // Packed bf16 weights times x rounded to bf16, in pairs.
 struct DotWeights {
-    using Words = __m512i;
     static constexpr std::int64_t x_step_bytes = 4;
-    static Words load(const char* p) { return Avx512::load_words(p); }
-    static constexpr auto multiply = [](__m512 sum, const char* x, Words w) __attribute__((always_inline)) {
-        return Avx512::dot_bf16(sum, w, _mm512_set1_epi32(*reinterpret_cast<const int*>(x)));
-    };
-    static constexpr auto multiply_odd = multiply;
+    static constexpr int parts = 1;
+    template <int>
+    static __m512i weights(const char* p) {
+        return Avx512::load_words(p);
+    }
+    template <int>
+    static __m512i factor(const char* x) {
+        return _mm512_set1_epi32(*reinterpret_cast<const int*>(x));
+    }
+    static __m512 multiply(__m512 sum, __m512i x, __m512i w) { return Avx512::dot_bf16(sum, w, x); }
 };
 
 // x [rows, inputs] as bf16 rows of `row_bytes`; what lies beyond the inputs is zero up to the next 64 bytes.
@@ -37,7 +41,8 @@ void round_rows(const LinearParams& params, char* rounded, std::int64_t row_byte
 }  // namespace
 
 void linear(const LinearParams& params) {
-    if (params.weight.dtype == core::DType::f32 || params.rows <= most_rows_in_floats) {
+    if (is_grouped(params.weight.format)) return avx2::linear_groups(params);
+    if (params.weight.format == WeightFormat::f32 || params.rows <= most_rows_in_floats) {
         linear_in_floats<Avx512>(params);
         return;
     }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <type_traits>
 #include <utility>
 
 #include "kernels/kernels.h"
@@ -7,10 +8,11 @@
 /// Products with packed matrices over the vector operations of an instruction set. A micro-kernel holds the sums of a
 /// few rows times a few tiles in registers. It goes through the weights in steps of one packed vector a tile (64
 /// bytes); a `Weights` policy says what a step multiplies:
-///   Words            what the micro-kernel loads from the weights for one vector of sums
 ///   x_step_bytes     bytes of a row of x that a step consumes
-///   load, multiply   weights of a step; sums of one row plus its product
-///   multiply_odd     the same for the last step where only one of its two inputs exists
+///   parts            a step's products, one after the other: a last step that is not whole has the first alone
+///   weights<part>    what one vector of sums is multiplied by, from where it lies in memory
+///   factor<part>     x of a row in every lane
+///   multiply         sums of one row plus a product
 /// Instances have internal linkage, since `Simd` and `Weights` have.
 namespace mha2mla::kernels {
 
@@ -33,7 +35,7 @@ constexpr int tiles_at_once(int rows) {
 
 template <class Simd>
 constexpr int max_rows() {
-    return Simd::accumulators * Simd::lanes / 32;
+    return Simd::accumulators * Simd::lanes / (static_cast<int>(tile_rows) * Simd::tiles_of_many_rows);
 }
 
 /// y = or += one vector of sums, with the bias.
@@ -62,22 +64,28 @@ void multiply_tiles(const LinearParams& params, const LinearOperand& operand, st
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; ++v) sums[r][v] = Simd::zero();
     }
-    const auto step = [&](std::int64_t s, auto multiply) __attribute__((always_inline)) {
-        typename Weights::Words words[vectors];
+    // Part by part, so that only one part's weights take registers.
+    const auto add_part = [&](std::int64_t s, auto part) __attribute__((always_inline)) {
+        decltype(Weights::template weights<part()>(weights)) w[vectors];
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; ++v) {
             const std::int64_t at = (v / per_tile) * tile_bytes + (v % per_tile) * vector_bytes;
-            words[v] = Weights::load(weights + s * packed_step_bytes + at);
+            w[v] = Weights::template weights<part()>(weights + s * packed_step_bytes + at);
         }
 #pragma GCC unroll 12
         for (int r = 0; r < Rows; ++r) {
-            const char* inputs = x + r * operand.row_bytes + s * Weights::x_step_bytes;
+            const auto factor = Weights::template factor<part()>(x + r * operand.row_bytes + s * Weights::x_step_bytes);
 #pragma GCC unroll 8
-            for (int v = 0; v < vectors; ++v) sums[r][v] = multiply(sums[r][v], inputs, words[v]);
+            for (int v = 0; v < vectors; ++v) sums[r][v] = Weights::multiply(sums[r][v], factor, w[v]);
         }
     };
-    for (std::int64_t s = 0; s < operand.steps; ++s) step(s, Weights::multiply);
-    if (operand.odd_input) step(operand.steps, Weights::multiply_odd);
+    constexpr std::integral_constant<int, 0> first_part;
+    constexpr std::integral_constant<int, Weights::parts - 1> last_part;
+    for (std::int64_t s = 0; s < operand.steps; ++s) {
+        add_part(s, first_part);
+        if constexpr (Weights::parts > 1) add_part(s, last_part);
+    }
+    if (operand.odd_input) add_part(operand.steps, first_part);
 
     // A copy: an array that is indexed at run time would live in memory throughout.
     typename Simd::Vector finished[Rows][vectors];
@@ -91,6 +99,13 @@ void multiply_tiles(const LinearParams& params, const LinearOperand& operand, st
             finish_sums<Simd>(params, row + r, tile * tile_rows + v * Simd::lanes, finished[r][v]);
         }
     }
+}
+
+/// How many of `left` rows a micro-kernel of up to `most` takes: the last two share what is left, since few rows alone
+/// are slow.
+static constexpr std::int64_t rows_of_next(std::int64_t left, std::int64_t most) {
+    if (left >= 2 * most) return most;
+    return left > most ? (left + 1) / 2 : left;
 }
 
 /// A range of rows times a group of tiles.
@@ -136,8 +151,8 @@ void multiply_all(const LinearParams& params, const LinearOperand& operand) {
         const std::int64_t step = params.rows <= most_rows ? params.tiles : tile_group;
         for (std::int64_t tile = params.first_tile; tile < end; tile += step) {
             const std::int64_t tiles = tile + step < end ? step : end - tile;
-            for (std::int64_t row = block; row < block_end; row += most_rows) {
-                const std::int64_t rows = row + most_rows < block_end ? most_rows : block_end - row;
+            for (std::int64_t row = block, rows = 0; row < block_end; row += rows) {
+                rows = rows_of_next(block_end - row, most_rows);
                 multiply_block<Simd, Weights>(params, operand, {row, rows, tile, tiles},
                                               std::make_integer_sequence<int, most_rows>());
             }
@@ -148,34 +163,42 @@ void multiply_all(const LinearParams& params, const LinearOperand& operand) {
 /// Packed float weights.
 template <class Simd>
 struct F32Weights {
-    using Words = typename Simd::Vector;
     static constexpr std::int64_t x_step_bytes = 4;
-    static Words load(const char* p) { return Simd::load(reinterpret_cast<const float*>(p)); }
-    static constexpr auto multiply = [](Words sum, const char* x, Words w) __attribute__((always_inline)) {
-        return Simd::fma(Simd::set(*reinterpret_cast<const float*>(x)), w, sum);
-    };
-    static constexpr auto multiply_odd = multiply;
+    static constexpr int parts = 1;
+    template <int>
+    static auto weights(const char* p) {
+        return Simd::load(reinterpret_cast<const float*>(p));
+    }
+    template <int>
+    static auto factor(const char* x) {
+        return Simd::set(*reinterpret_cast<const float*>(x));
+    }
+    static auto multiply(typename Simd::Vector sum, typename Simd::Vector x, typename Simd::Vector w) {
+        return Simd::fma(x, w, sum);
+    }
 };
 
 /// Packed bf16 weights, widened: the product is that of floats.
 template <class Simd>
-struct WidenedWeights {
-    using Words = decltype(Simd::load_words(nullptr));
+struct WidenedWeights : F32Weights<Simd> {
     static constexpr std::int64_t x_step_bytes = 8;
-    static Words load(const char* p) { return Simd::load_words(p); }
-    static constexpr auto multiply_odd = [](auto sum, const char* x, Words w) __attribute__((always_inline)) {
-        return Simd::fma(Simd::set(*reinterpret_cast<const float*>(x)), Simd::even_bf16(w), sum);
-    };
-    static constexpr auto multiply = [](auto sum, const char* x, Words w) __attribute__((always_inline)) {
-        return Simd::fma(Simd::set(reinterpret_cast<const float*>(x)[1]), Simd::odd_bf16(w), multiply_odd(sum, x, w));
-    };
+    static constexpr int parts = 2;
+    template <int part>
+    static auto weights(const char* p) {
+        const auto words = Simd::load_words(p);
+        return part == 0 ? Simd::even_bf16(words) : Simd::odd_bf16(words);
+    }
+    template <int part>
+    static auto factor(const char* x) {
+        return Simd::set(reinterpret_cast<const float*>(x)[part]);
+    }
 };
 
 template <class Simd>
 void linear_in_floats(const LinearParams& params) {
     const std::int64_t inputs = params.weight.inputs;
     const LinearOperand operand{reinterpret_cast<const char*>(params.x), params.x_stride * 4, inputs, false};
-    if (params.weight.dtype == core::DType::f32) {
+    if (params.weight.format == WeightFormat::f32) {
         multiply_all<Simd, F32Weights<Simd>>(params, operand);
     } else {
         multiply_all<Simd, WidenedWeights<Simd>>(params, {operand.x, operand.row_bytes, inputs / 2, inputs % 2 != 0});

@@ -5,24 +5,6 @@
 namespace mha2mla::kernels::portable {
 namespace {
 
-// One output tile of one row: sums[16] = x . W[tile].
-void tile_product(const float* x, const PackedMatrix& weight, std::int64_t tile, float (&sums)[tile_rows]) {
-    for (float& sum : sums) sum = 0;
-    const std::int64_t inputs = weight.inputs;
-    if (weight.dtype == core::DType::f32) {
-        const float* w = static_cast<const float*>(weight.data) + tile * inputs * tile_rows;
-        for (std::int64_t i = 0; i < inputs; ++i) {
-            for (std::int64_t o = 0; o < tile_rows; ++o) sums[o] += x[i] * w[i * tile_rows + o];
-        }
-        return;
-    }
-    const core::bf16* w = static_cast<const core::bf16*>(weight.data) + tile * ((inputs + 1) / 2) * tile_rows * 2;
-    for (std::int64_t i = 0; i < inputs; ++i) {
-        const core::bf16* pairs = w + (i / 2) * tile_rows * 2 + i % 2;
-        for (std::int64_t o = 0; o < tile_rows; ++o) sums[o] += x[i] * core::to_float(pairs[2 * o]);
-    }
-}
-
 // real + i imaginary becomes its product with a complex factor.
 void multiply(const float* factor, float& real, float& imaginary) {
     const float product = real * factor[0] - imaginary * factor[1];
@@ -31,21 +13,6 @@ void multiply(const float* factor, float& real, float& imaginary) {
 }
 
 }  // namespace
-
-void linear(const LinearParams& params) {
-    for (std::int64_t tile = params.first_tile; tile < params.first_tile + params.tiles; ++tile) {
-        const std::int64_t first = tile * tile_rows;
-        for (std::int64_t row = 0; row < params.rows; ++row) {
-            float sums[tile_rows];
-            tile_product(params.x + row * params.x_stride, params.weight, tile, sums);
-            float* y = params.y + row * params.y_stride + first;
-            for (std::int64_t o = 0; o < tile_rows && first + o < params.weight.outputs; ++o) {
-                const float bias = params.bias != nullptr ? params.bias[first + o] : 0.0f;
-                y[o] = (params.accumulate ? y[o] : 0.0f) + sums[o] + bias;
-            }
-        }
-    }
-}
 
 void rms_norm(const RmsNormParams& params) {
     for (std::int64_t row = 0; row < params.rows; ++row) {

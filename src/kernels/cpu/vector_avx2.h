@@ -13,7 +13,8 @@ namespace {
 struct Avx2 {
     using Vector = __m256;
     static constexpr int lanes = 8;
-    static constexpr int accumulators = 12;  ///< registers for sums, of 16: the rest hold operands
+    static constexpr int accumulators = 12;       ///< registers for sums, of 16: the rest hold operands
+    static constexpr int tiles_of_many_rows = 1;  ///< of a matrix at a time: weights are widened in few registers
 
     static Vector zero() { return _mm256_setzero_ps(); }
     static Vector set(float x) { return _mm256_set1_ps(x); }

@@ -11,7 +11,8 @@ namespace {
 struct Avx512 {
     using Vector = __m512;
     static constexpr int lanes = 16;
-    static constexpr int accumulators = 24;  ///< registers for sums, of 32: the rest hold operands
+    static constexpr int accumulators = 24;       ///< registers for sums, of 32: the rest hold operands
+    static constexpr int tiles_of_many_rows = 2;  ///< of a matrix at a time
 
     static Vector zero() { return _mm512_setzero_ps(); }
     static Vector set(float x) { return _mm512_set1_ps(x); }
