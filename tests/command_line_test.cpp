@@ -4,6 +4,7 @@
 #include <fstream>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sstream>
 
 #include "run_program.h"
 
@@ -92,6 +93,61 @@ TEST(CommandLine, PackedWeightsBesideTheModelAreUsedAndNothingElseChanges) {
     EXPECT_EQ(other_format.exit_code, 0) << other_format.err;
 }
 
+/// A file with these lines.
+std::string lines_file(const TemporaryDirectory& directory, const std::string& lines) {
+    const std::string path = directory / "prompts";
+    std::ofstream(path) << lines;
+    return path;
+}
+
+TEST(CommandLine, ManyPromptsGetWhatEachGetsAlone) {
+    const TemporaryDirectory directory;
+    const std::vector<std::string> prompts{"the cat", "the hen ran to", "a", "the cat sat on the mat", "the den"};
+    std::string lines;
+    for (const auto& prompt : prompts) lines += core::Json{{"prompt", prompt}}.dump() + "\n";
+    const std::vector<std::string> options{"-n",  "9",          "--ignore-eos", "--weights",
+                                           "f32", "--kv-cache", "f32",          "--json"};
+    std::vector<std::string> arguments{"generate", model, "--prompts", lines_file(directory, lines), "--parallel", "3"};
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    const auto outcome = run(arguments);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    EXPECT_THAT(outcome.err, HasSubstr("5 prompts in"));
+    std::istringstream printed(outcome.out);
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+        std::string line;
+        ASSERT_TRUE(std::getline(printed, line)) << "prompt " << i;
+        const auto object = core::parse_json(line, "stdout");
+        std::vector<std::string> alone{"generate", model, "-p", prompts[i]};
+        alone.insert(alone.end(), options.begin(), options.end());
+        EXPECT_EQ(object["index"], i);
+        EXPECT_EQ(object["prompt"], prompts[i]);
+        EXPECT_EQ(object["tokens"], run(alone).json()["tokens"]) << prompts[i];
+    }
+}
+
+TEST(CommandLine, PromptsAreLinesAndOutputsComeInTheirOrder) {
+    const TemporaryDirectory directory;
+    const auto outcome = run({"generate", model, "--prompts", lines_file(directory, "the cat\n\nthe hen\n"), "-n", "2",
+                              "--ignore-eos", "--log-level", "quiet"});
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    EXPECT_THAT(outcome.out, testing::StartsWith("the cat"));
+    EXPECT_THAT(outcome.out, HasSubstr("\n\nthe hen"));
+    EXPECT_EQ(outcome.err, "");
+}
+
+TEST(CommandLine, BadPromptsAreNamedByLine) {
+    const TemporaryDirectory directory;
+    const auto message = [&](const std::string& lines) {
+        const auto outcome = run({"generate", model, "--prompts", lines_file(directory, lines), "--context", "4"});
+        EXPECT_EQ(outcome.exit_code, 1);
+        EXPECT_EQ(outcome.out, "");
+        return outcome.err;
+    };
+    EXPECT_THAT(message("{\"prompt\": \"a\"}\nb\n"), HasSubstr("prompts, line 2"));
+    EXPECT_THAT(message("a\nthe cat sat on the mat\n"), AllOf(HasSubstr("prompts, line 2"), HasSubstr("--context")));
+    EXPECT_THAT(message("\n"), HasSubstr("no prompts"));
+}
+
 TEST(CommandLine, GenerateStopsWhereTheContextIsFull) {
     const auto object =
         run({"generate", model, "-p", "the", "-n", "999", "--ignore-eos", "--context", "32", "--json"}).json();
@@ -148,6 +204,14 @@ TEST(CommandLine, BenchGoesBeyondTheModelsContextWhereThatIsAllowed) {
     ASSERT_EQ(list.size(), 1u);
     EXPECT_EQ(list[0]["depth"], 4096);
     EXPECT_GT(list[0]["tokens_per_second"].get<double>(), 0);
+}
+
+TEST(CommandLine, BenchMeasuresSequencesTogether) {
+    const auto list =
+        run({"bench", model, "--prefill", "0", "--decode", "4", "--depth", "32", "--parallel", "3", "--json"}).json();
+    ASSERT_EQ(list.size(), 1u);
+    EXPECT_EQ(list[0]["test"], "tg4x3");
+    EXPECT_EQ(list[0]["kv_bytes_allocated"], 3 * 64 * 256) << "a page each";
 }
 
 TEST(CommandLine, AFullDiskBehindStandardOutputIsAnError) {
@@ -212,6 +276,10 @@ INSTANTIATE_TEST_SUITE_P(
                  {"--context"}},
         BadInput{"EmptyPrompt", {"generate", model, "-p", ""}, 1, {"prompt is empty"}},
         BadInput{"NoPrompt", {"generate", model}, 2, {"--prompt"}},
+        BadInput{"MissingPrompts", {"generate", model, "--prompts", "no-such.jsonl"}, 1, {"no-such.jsonl"}},
+        BadInput{"PromptAndPrompts", {"generate", model, "-p", "x", "--prompts", "y"}, 2, {"prompt"}},
+        BadInput{"ParallelWithoutPrompts", {"generate", model, "-p", "x", "--parallel", "3"}, 2, {"--parallel"}},
+        BadInput{"ParallelBeyondABatch", {"bench", model, "--parallel", "513"}, 2, {"--parallel"}},
         BadInput{"BadTemperature", {"generate", model, "-p", "x", "--temperature", "-1"}, 1, {"temperature"}},
         BadInput{"BadTopP", {"generate", model, "-p", "x", "--top-p", "1.5"}, 1, {"top"}},
         BadInput{"BadType", {"generate", model, "-p", "x", "--weights", "int3"}, 2, {"--weights"}},

@@ -19,43 +19,59 @@ void require(bool holds, const char* option, const char* expected) {
         throw core::Error({.what = "a benchmark option is out of range", .expected = expected, .where = option});
 }
 
+void check_tokens(std::int64_t held, std::int64_t needed) {
+    if (needed <= held) return;
+    throw core::Error({.what = "the context is too small for the benchmark",
+                       .expected = std::to_string(needed) + " tokens",
+                       .got = std::to_string(held) + " tokens",
+                       .where = "--context",
+                       .remedy = "pass a larger --context or a smaller depth"});
+}
+
 void check(const runtime::Decoder& decoder, const ThroughputOptions& options) {
     require(options.prompt_tokens >= 0, "--prefill", "0 (off) or more tokens");
     require(options.generated_tokens >= 0, "--decode", "0 (off) or more tokens");
     require(options.repetitions > 0, "--repetitions", "1 or more");
     require(!options.depths.empty(), "--depth", "at least one depth");
     require(*std::min_element(options.depths.begin(), options.depths.end()) >= 0, "--depth", "0 or more tokens");
+    require(options.parallel > 0 && options.parallel <= runtime::Decoder::max_batch_tokens, "--parallel",
+            "1 or more sequences, at most a batch");
+    check_tokens(decoder.context_tokens(), context_tokens(options));
     const auto capacity = decoder.kv_bytes().capacity / decoder.kv_bytes_per_token();
-    if (static_cast<std::size_t>(context_tokens(options)) <= capacity) return;
-    throw core::Error({.what = "the context is too small for the benchmark",
-                       .expected = std::to_string(context_tokens(options)) + " tokens",
-                       .got = std::to_string(capacity) + " tokens",
-                       .where = "--context",
-                       .remedy = "pass a larger --context or a smaller depth"});
+    check_tokens(static_cast<std::int64_t>(capacity), std::int64_t{context_tokens(options)} * options.parallel);
 }
 
-/// One measurement at one depth; the sequence holds `depth` tokens before and after.
+/// One measurement at one depth; the sequences hold `depth` tokens before and after.
 class DepthBench {
 public:
-    DepthBench(runtime::Decoder& decoder, int depth)
-        : decoder_(decoder), sequence_(decoder.new_sequence()), depth_(depth) {
-        if (depth > 0) decoder_.forward(sequence_, random_tokens(depth));
+    DepthBench(runtime::Decoder& decoder, int depth, int parallel) : decoder_(decoder), depth_(depth) {
+        for (int i = 0; i < parallel; ++i) {
+            sequences_.push_back(decoder.new_sequence());
+            if (depth > 0) decoder_.forward(sequences_.back(), random_tokens(depth));
+        }
     }
 
     ThroughputResult prefill(int tokens, int repetitions) {
         const auto text = random_tokens(tokens);
         return measure(
-            "pp", tokens, repetitions, [&] { decoder_.forward(sequence_, text); }, [] {});
+            {.test = "pp" + std::to_string(tokens), .depth = depth_}, {tokens, repetitions},
+            [&] { decoder_.forward(sequences_.front(), text); }, [] {});
     }
 
     ThroughputResult decode(int tokens, int repetitions, core::FunctionRef<double()> bytes_per_second) {
-        const auto text = random_tokens(tokens);
+        std::vector<runtime::Sequence*> all;
+        for (auto& sequence : sequences_) all.push_back(&sequence);
+        const auto text = random_tokens(tokens * static_cast<int>(all.size()));
         const auto decode_text = [&] {
-            for (const int token : text) decoder_.forward(sequence_, std::span(&token, 1));
+            for (std::size_t i = 0; i < text.size(); i += all.size()) {
+                decoder_.decode_step(all, std::span(text).subspan(i, all.size()));
+            }
         };
         std::vector<double> bandwidths{bytes_per_second()};
         const auto measure_bandwidth = [&] { bandwidths.push_back(bytes_per_second()); };
-        auto result = measure("tg", tokens, repetitions, decode_text, measure_bandwidth);
+        const std::string parallel = all.size() == 1 ? "" : "x" + std::to_string(all.size());
+        auto result = measure({.test = "tg" + std::to_string(tokens) + parallel, .depth = depth_},
+                              {static_cast<int>(text.size()), repetitions}, decode_text, measure_bandwidth);
         result.bytes_per_second = median(std::move(bandwidths));
         return result;
     }
@@ -65,22 +81,36 @@ public:
     }
 
 private:
+    struct Amount {
+        int tokens;  // of a repetition
+        int repetitions;
+    };
+
     /// `after` runs untimed after every repetition.
-    ThroughputResult measure(const char* kind, int tokens, int repetitions, core::FunctionRef<void()> work,
+    ThroughputResult measure(ThroughputResult result, Amount amount, core::FunctionRef<void()> work,
                              core::FunctionRef<void()> after) {
         std::vector<double> speeds;
-        ThroughputResult result{.test = kind + std::to_string(tokens), .depth = depth_};
-        for (int repetition = 0; repetition < repetitions; ++repetition) {
+        for (int repetition = 0; repetition < amount.repetitions; ++repetition) {
             const auto start = Clock::now();
             work();
-            speeds.push_back(tokens / seconds_since(start));
-            result.kv_bytes_allocated = sequence_.kv_bytes().allocated;
-            result.kv_bytes_per_token_allocated = static_cast<double>(result.kv_bytes_allocated) / sequence_.tokens();
-            sequence_.truncate(depth_);
+            speeds.push_back(amount.tokens / seconds_since(start));
+            add_cache_bytes(result);
+            for (auto& sequence : sequences_) sequence.truncate(depth_);
             after();
         }
         result.tokens_per_second = median(speeds);
         return result;
+    }
+
+    void add_cache_bytes(ThroughputResult& result) const {
+        std::int64_t tokens = 0;
+        result.kv_bytes_allocated = 0;
+        for (const auto& sequence : sequences_) {
+            result.kv_bytes_allocated += sequence.kv_bytes().allocated;
+            tokens += sequence.tokens();
+        }
+        result.kv_bytes_per_token_allocated =
+            static_cast<double>(result.kv_bytes_allocated) / static_cast<double>(tokens);
     }
 
     std::vector<int> random_tokens(int count) {
@@ -91,15 +121,16 @@ private:
     }
 
     runtime::Decoder& decoder_;
-    runtime::Sequence sequence_;
+    std::vector<runtime::Sequence> sequences_;
     int depth_;
     core::Random random_{1};
 };
 
-void add_bound(ThroughputResult& result, const runtime::Decoder& decoder, int tokens) {
-    const double mean_context = result.depth + 0.5 * tokens;
-    const double bytes = static_cast<double>(decoder.step_weight_bytes()) + decoder.step_cache_bytes(mean_context);
-    result.bound_tokens_per_second = result.bytes_per_second / bytes;
+void add_bound(ThroughputResult& result, const runtime::Decoder& decoder, const ThroughputOptions& options) {
+    const double mean_context = result.depth + 0.5 * options.generated_tokens;
+    const double bytes =
+        static_cast<double>(decoder.step_weight_bytes()) + options.parallel * decoder.step_cache_bytes(mean_context);
+    result.bound_tokens_per_second = options.parallel * result.bytes_per_second / bytes;
     result.share_of_bound =
         result.bound_tokens_per_second > 0 ? result.tokens_per_second / result.bound_tokens_per_second : 0;
 }
@@ -120,13 +151,13 @@ std::vector<ThroughputResult> throughput(runtime::Decoder& decoder, const Throug
     std::int64_t done = 0;
     for (const int depth : options.depths) {
         core::throw_if_stopped(stop);
-        DepthBench bench(decoder, depth);
+        DepthBench bench(decoder, depth, options.parallel);
         bench.warm_up();
         if (options.prompt_tokens > 0) results.push_back(bench.prefill(options.prompt_tokens, options.repetitions));
         core::throw_if_stopped(stop);
         if (options.generated_tokens > 0) {
             results.push_back(bench.decode(options.generated_tokens, options.repetitions, bytes_per_second));
-            add_bound(results.back(), decoder, options.generated_tokens);
+            add_bound(results.back(), decoder, options);
         }
         progress.update(++done, "depth " + std::to_string(depth));
     }

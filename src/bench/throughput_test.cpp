@@ -49,6 +49,20 @@ TEST_F(Throughput, MeasuresEveryTestAtEveryDepth) {
     EXPECT_EQ(decoder_.kv_bytes().allocated, 0u) << "the benchmark leaves the cache empty";
 }
 
+TEST_F(Throughput, SequencesTogetherCountTogether) {
+    runtime::Decoder decoder(model_, {.context_tokens = 128, .sequences = 3}, pool_, silent_);
+    const auto results = throughput(
+        decoder, {.prompt_tokens = 0, .generated_tokens = 4, .depths = {65}, .parallel = 3, .repetitions = 1},
+        [] { return 1e9; }, progress_, stop_.get_token());
+    ASSERT_EQ(results.size(), 1u);
+    EXPECT_EQ(results[0].test, "tg4x3");
+    EXPECT_EQ(results[0].kv_bytes_allocated, 3 * 128 * decoder.kv_bytes_per_token());
+    const double step_bytes =
+        static_cast<double>(decoder.step_weight_bytes()) + 3 * 67 * static_cast<double>(decoder.kv_bytes_per_token());
+    EXPECT_DOUBLE_EQ(results[0].bound_tokens_per_second, 3e9 / step_bytes);
+    EXPECT_EQ(decoder.kv_bytes().allocated, 0u);
+}
+
 TEST_F(Throughput, LeavesOutWhatIsNotAsked) {
     const auto results = run({.prompt_tokens = 0, .generated_tokens = 4, .repetitions = 1}, 0);
     ASSERT_EQ(results.size(), 1u);
@@ -59,6 +73,9 @@ TEST_F(Throughput, RefusesOptionsThatCannotBeMeasured) {
     EXPECT_THROW(run({.depths = {250}}, 0), core::Error);
     EXPECT_THROW(run({.depths = {}}, 0), core::Error);
     EXPECT_THROW(run({.depths = {-1}}, 0), core::Error);
+    EXPECT_THROW(run({.parallel = 0}, 0), core::Error);
+    EXPECT_THROW(run({.prompt_tokens = 0, .generated_tokens = 200, .parallel = 2}, 0), core::Error)
+        << "a cache for one";
     EXPECT_THROW(run({.repetitions = 0}, 0), core::Error);
     EXPECT_THROW(run({.prompt_tokens = -1}, 0), core::Error);
 }

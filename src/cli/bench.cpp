@@ -71,6 +71,7 @@ void bench_model(const BenchCommand& command, Session& session) {
     note_load(session);
     auto options = command.model.decoder;
     if (options.context_tokens == 0) options.context_tokens = bench::context_tokens(command.throughput);
+    options.sequences = command.throughput.parallel;
     const auto limit = command.long_context ? ContextLimit::none : ContextLimit::model;
     const auto decoder = load_decoder(model, options, session, limit);
     const bench::ReadBandwidth bandwidth(session.pool());
@@ -124,9 +125,10 @@ void add_bench(CLI::App& program, Session& session) {
     auto command = std::make_shared<BenchCommand>();
     auto& options = command->throughput;
     const CLI::Range tokens(0, 1 << 24);
-    CLI::App* verb = add_verb(
-        program, session, "bench", "Measure prefill and decode speed at several depths of the cache",
-        "  mha2mla bench MODEL\n  mha2mla bench MODEL --depth 0,4096 --decode 64 --json\n  mha2mla bench --kernels");
+    CLI::App* verb =
+        add_verb(program, session, "bench", "Measure prefill and decode speed at several depths of the cache",
+                 "  mha2mla bench MODEL\n  mha2mla bench MODEL --depth 0,4096 --decode 64 --json\n"
+                 "  mha2mla bench MODEL --prefill 0 --parallel 8 --depth 2048\n  mha2mla bench --kernels");
     add_model_options(*verb, command->model);
     auto* kernels = verb->add_flag("--kernels", command->kernels, "Check and time the kernels alone; takes no MODEL");
     verb->get_option("MODEL")->required(false)->excludes(kernels);
@@ -142,6 +144,9 @@ void add_bench(CLI::App& program, Session& session) {
         ->capture_default_str();
     verb->add_flag("--allow-long-context", command->long_context,
                    "Depths that the model was not made for, too: time does not ask what the text means");
+    verb->add_option("--parallel", options.parallel, "Sequences of the decode test; their tokens count together")
+        ->check(CLI::Range(1, runtime::Decoder::max_batch_tokens))
+        ->capture_default_str();
     verb->add_option("--repetitions", options.repetitions, "Runs of each test; the median counts")
         ->check(CLI::Range(1, 1000))
         ->capture_default_str();

@@ -5,6 +5,7 @@
 #include <memory>
 #include <utility>
 
+#include "cli/generate_prompts.h"
 #include "cli/model_options.h"
 #include "cli/session.h"
 #include "core/error.h"
@@ -14,23 +15,11 @@ namespace mha2mla::cli {
 namespace {
 
 struct GenerateCommand {
-    ModelOptions model;
+    PromptsCommand all;  // the options that one prompt has, too
     std::string prompt;
     std::string file;
-    runtime::GenerateOptions generate;
-    bool ignore_eos = false;
     bool stats = false;
 };
-
-std::string_view name_of(runtime::FinishReason reason) {
-    switch (reason) {
-        case runtime::FinishReason::stop: return "stop";
-        case runtime::FinishReason::length: return "length";
-        case runtime::FinishReason::context: return "context";
-        case runtime::FinishReason::cancelled: return "cancelled";
-    }
-    return "?";
-}
 
 double per_second(int tokens, double seconds) { return seconds > 0 ? tokens / seconds : 0; }
 
@@ -88,18 +77,19 @@ private:
 
 void generate(GenerateCommand& command, Session& session) {
     if (!command.file.empty()) command.prompt = data::read_text_file(command.file);
-    const auto model = checkpoint::Checkpoint::open(command.model.path);
+    const auto model = checkpoint::Checkpoint::open(command.all.model.path);
     const auto words = load_tokenizer(model);
-    const auto decoder = load_decoder(model, command.model.decoder, session);
+    const auto decoder = load_decoder(model, command.all.model.decoder, session);
     const auto prompt = prompt_ids(command.prompt, *words);
-    command.generate.sampling.seed = session.options().seed;
-    if (!command.ignore_eos) command.generate.stop_tokens = model.config().eos_token_ids;
+    auto& options = command.all.generate;
+    options.sampling.seed = session.options().seed;
+    if (!command.all.ignore_eos) options.stop_tokens = model.config().eos_token_ids;
 
     const bool stream = !session.options().json;
     Output output(*words, command.prompt, stream);
     auto sequence = decoder->new_sequence();
     const auto stats = runtime::generate(
-        *decoder, sequence, prompt, command.generate, [&](int token) { output.push(token); }, session.stop());
+        *decoder, sequence, prompt, options, [&](int token) { output.push(token); }, session.stop());
     output.finish();
     auto object = stats_json(stats, sequence.kv_bytes());
     if (command.stats && stream) session.note(stats_text(object));
@@ -127,18 +117,30 @@ void add_generate(CLI::App& program, Session& session) {
     CLI::App* verb =
         add_verb(program, session, "generate", "Continue a text",
                  "  mha2mla generate MODEL -p 'The capital of France is' --stats\n"
-                 "  mha2mla generate MODEL --file prompt.txt -n 200 --temperature 0.8 --top-p 0.95 --seed 7");
-    add_model_options(*verb, command->model);
+                 "  mha2mla generate MODEL --file prompt.txt -n 200 --temperature 0.8 --top-p 0.95 --seed 7\n"
+                 "  mha2mla generate MODEL --prompts prompts.jsonl --parallel 8 -n 64 --json");
+    auto& all = command->all;
+    add_model_options(*verb, all.model);
     auto* input = verb->add_option_group("prompt")->require_option(1);
     input->add_option("-p,--prompt", command->prompt, "Text to continue");
     input->add_option("--file", command->file, "File with the text to continue");
-    verb->add_option("-n,--max-tokens", command->generate.max_tokens, "Tokens to generate at most")
+    auto* prompts = input->add_option("--prompts", all.file,
+                                      "File of many texts to continue, one a line, or JSON lines with a field "
+                                      "\"prompt\"; - = standard input");
+    verb->add_option("--parallel", all.parallel, "Of --prompts: so many at a time")
+        ->needs(prompts)
+        ->check(CLI::Range(1, runtime::Decoder::max_batch_tokens))
+        ->capture_default_str();
+    verb->add_option("-n,--max-tokens", all.generate.max_tokens, "Tokens to generate at most")
         ->check(CLI::Range(0, 1 << 24))
         ->capture_default_str();
-    add_sampling_options(*verb, command->generate.sampling);
-    verb->add_flag("--ignore-eos", command->ignore_eos, "Go on after the end-of-text token");
+    add_sampling_options(*verb, all.generate.sampling);
+    verb->add_flag("--ignore-eos", all.ignore_eos, "Go on after the end-of-text token");
     verb->add_flag("--stats", command->stats, "Print speed and cache size at the end");
-    verb->callback([command, &session] { generate(*command, session); });
+    verb->callback([command, &session] {
+        if (command->all.file.empty()) return generate(*command, session);
+        generate_prompts(command->all, session);
+    });
 }
 
 }  // namespace mha2mla::cli

@@ -12,8 +12,7 @@
 #include "core/memory.h"
 #include "data/mixture.h"
 #include "data/windows.h"
-#include "runtime/decoder.h"
-#include "runtime/sampler.h"
+#include "runtime/engine.h"
 
 namespace mha2mla::cli {
 namespace {
@@ -92,74 +91,6 @@ void share_windows(std::vector<std::vector<int>>& windows, const CalibrationText
     }
 }
 
-/// A window on its way.
-struct SampledWindow {
-    std::size_t index;
-    std::vector<int> tokens;
-    runtime::Sequence sequence;
-    runtime::Sampler sampler;
-};
-
-/// Samples windows together, each with a seed of its own: the weights are read once for all.
-class WindowSampler {
-public:
-    WindowSampler(runtime::Decoder& decoder, std::size_t tokens, Session& session)
-        : decoder_(decoder), tokens_(tokens), session_(session) {}
-
-    /// Reads the prompt and samples the first token after it.
-    void add(std::size_t index, std::vector<int> prompt) {
-        core::throw_if_stopped(session_.stop());
-        windows_.push_back({.index = index,
-                            .tokens = std::move(prompt),
-                            .sequence = decoder_.new_sequence(),
-                            .sampler = runtime::Sampler({.temperature = 1, .seed = session_.options().seed + index})});
-        SampledWindow& window = windows_.back();
-        sample(window, decoder_.forward(window.sequence, window.tokens));
-        session_.progress().update(done_ += std::ssize(window.tokens), "");
-    }
-
-    void finish(std::vector<std::vector<int>>& windows) {
-        while (step()) session_.progress().update(done_ += static_cast<std::int64_t>(growing_.size()), "");
-        for (SampledWindow& window : windows_) windows[window.index] = std::move(window.tokens);
-        windows_.clear();
-    }
-
-private:
-    /// One token for every window that is not full; false when all are.
-    bool step() {
-        core::throw_if_stopped(session_.stop());
-        growing_.clear(), sequences_.clear(), last_.clear();
-        for (SampledWindow& window : windows_) {
-            if (window.tokens.size() == tokens_) continue;
-            growing_.push_back(&window);
-            sequences_.push_back(&window.sequence);
-            last_.push_back(window.tokens.back());
-        }
-        if (growing_.empty()) return false;
-        const auto logits = decoder_.decode_step(sequences_, last_);
-        const std::size_t vocab = logits.size() / growing_.size();
-        session_.pool().parallel_for(std::ssize(growing_), 1, [&](std::int64_t begin, std::int64_t end) {
-            for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
-                sample(*growing_[i], logits.subspan(i * vocab, vocab));
-            }
-        });
-        return true;
-    }
-
-    void sample(SampledWindow& window, std::span<const float> logits) const {
-        if (window.tokens.size() < tokens_) window.tokens.push_back(window.sampler.sample(logits, window.tokens));
-    }
-
-    runtime::Decoder& decoder_;
-    std::size_t tokens_;  // of a full window
-    Session& session_;
-    std::vector<SampledWindow> windows_;
-    std::vector<SampledWindow*> growing_;
-    std::vector<runtime::Sequence*> sequences_;
-    std::vector<int> last_;
-    std::int64_t done_ = 0;
-};
-
 /// How many windows the memory for calibration takes in at once.
 int windows_at_once(const checkpoint::ModelConfig& config, const CalibrationTextOptions& options,
                     std::size_t memory_bytes) {
@@ -168,6 +99,15 @@ int windows_at_once(const checkpoint::ModelConfig& config, const CalibrationText
     constexpr std::size_t most = runtime::Decoder::max_batch_tokens;
     return static_cast<int>(std::clamp(memory_bytes / window_bytes, std::size_t{1},
                                        std::min(most, static_cast<std::size_t>(options.windows))));
+}
+
+void sample(runtime::Engine& engine, Session& session,
+            core::FunctionRef<void(const runtime::EngineResult&)> on_finish) {
+    while (engine.step(on_finish)) {
+        core::throw_if_stopped(session.stop());
+        const auto stats = engine.stats();
+        session.progress().update(stats.prompt_tokens + stats.reused_tokens + stats.generated_tokens, "");
+    }
 }
 
 CalibrationTokens sampled(const checkpoint::Checkpoint& model, const CalibrationTextOptions& options, Session& session,
@@ -179,13 +119,19 @@ CalibrationTokens sampled(const checkpoint::Checkpoint& model, const Calibration
     CalibrationTokens result{.windows = std::vector<std::vector<int>>(windows),
                              .origin = sampled_origin(options, session.options().seed)};
     session.progress().begin("sampling calibration text", static_cast<std::int64_t>(options.windows) * options.window);
-    WindowSampler sampler(*decoder, static_cast<std::size_t>(options.window), session);
-    int waiting = 0;
+    runtime::Engine engine(*decoder, session.pool(), at_once);
+    std::vector<std::size_t> indices;  // by request
     parallel::for_each_share(processes, windows, [&](std::size_t index) {
-        sampler.add(index, prompt_of(index, *words, model.config(), options));
-        if (++waiting % at_once == 0) sampler.finish(result.windows);
+        auto& window = result.windows[index] = prompt_of(index, *words, model.config(), options);
+        engine.submit({.prompt = window,
+                       .options = {.sampling = {.temperature = 1, .seed = session.options().seed + index},
+                                   .max_tokens = options.window - static_cast<int>(window.size())}});
+        indices.push_back(index);
     });
-    sampler.finish(result.windows);
+    sample(engine, session, [&](const runtime::EngineResult& text) {
+        auto& window = result.windows[indices[static_cast<std::size_t>(text.id)]];
+        window.insert(window.end(), text.generated.begin(), text.generated.end());
+    });
     share_windows(result.windows, options, processes);
     session.progress().end();
     return result;
