@@ -24,7 +24,8 @@ std::string text_file(const TemporaryDirectory& directory, int repetitions) {
 }
 
 TEST(CommandLine, EveryVerbExplainsItselfWithAnExample) {
-    for (const std::string verb : {"inspect", "generate", "eval", "tokenize", "bench", "pack", "convert", "calibrate"}) {
+    for (const std::string verb :
+         {"inspect", "generate", "eval", "tokenize", "bench", "pack", "convert", "calibrate"}) {
         const auto outcome = run({verb, "--help"});
         EXPECT_EQ(outcome.exit_code, 0) << verb;
         EXPECT_THAT(outcome.out, AllOf(HasSubstr("Examples:"), HasSubstr("mha2mla " + verb), HasSubstr("--json")))

@@ -29,9 +29,16 @@ protected:
     /// All conversions share one calibration.
     double converted(const std::vector<std::string>& options) const {
         const std::string target = directory / "mla";
-        std::vector<std::string> arguments{"convert",   source,        target,    "--dtype",
-                                           "f32",       "--force",     "--calibration-windows",
-                                           "8",         "--calibration-window", "256"};
+        std::vector<std::string> arguments{"convert",
+                                           source,
+                                           target,
+                                           "--dtype",
+                                           "f32",
+                                           "--force",
+                                           "--calibration-windows",
+                                           "8",
+                                           "--calibration-window",
+                                           "256"};
         arguments.insert(arguments.end(), options.begin(), options.end());
         const auto outcome = run(arguments);
         EXPECT_EQ(outcome.exit_code, 0) << outcome.err;

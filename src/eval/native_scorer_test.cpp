@@ -10,9 +10,9 @@ TEST(NativeScorer, ScoresEachTokenByTheLogitsBeforeIt) {
     const auto model = checkpoint::Checkpoint::open(MHA2MLA_FIXTURES "/models/tiny-gqa");
     core::Progress progress;
     core::ThreadPool pool(2);
-    runtime::Decoder decoder(
-        model, {.weights = kernels::WeightFormat::f32, .kv_cache = cache::plain_format(core::DType::f32)}, pool,
-        progress);
+    runtime::Decoder decoder(model,
+                             {.weights = kernels::WeightFormat::f32, .kv_cache = cache::plain_format(core::DType::f32)},
+                             pool, progress);
     std::vector<int> tokens;
     for (int i = 0; i < 40; ++i) tokens.push_back((i * 37 + 5) % 128);
     const auto score = native_scorer(decoder);

@@ -42,7 +42,8 @@ MlaChoice with_sinks() {
             .sink_tokens = 4};
 }
 
-const WeightOptions f32_weights{.formats = {.layers = kernels::WeightFormat::f32, .output = kernels::WeightFormat::f32}};
+const WeightOptions f32_weights{
+    .formats = {.layers = kernels::WeightFormat::f32, .output = kernels::WeightFormat::f32}};
 
 /// A transformer over pages that were filled with NaN: a row that no query may see poisons the result when it is read.
 class PoisonedEngine {

@@ -13,7 +13,8 @@ namespace {
 
 /// Fixture: tools/make_generate_fixtures.py (transformers, bf16 weights, f32 arithmetic).
 /// Every row of a matrix of the model, or of several below each other, as the file says it.
-void expect_equal_rows(const checkpoint::Checkpoint& model, const std::vector<std::string>& names, const Matrix& matrix) {
+void expect_equal_rows(const checkpoint::Checkpoint& model, const std::vector<std::string>& names,
+                       const Matrix& matrix) {
     std::vector<float> packed(static_cast<std::size_t>(matrix.inputs()));
     std::int64_t row = 0;
     for (const std::string& name : names) {
@@ -35,8 +36,8 @@ TEST(DefaultModel, Int4HoldsTheNumbersOfItsFile) {  // Q4_1, but for an embeddin
     if (!model.tensors().has_codes("model.layers.0.mlp.up_proj.weight")) GTEST_SKIP() << "not a model in four bits";
     core::Progress progress;
     core::ThreadPool pool(2);
-    const auto weights = load_weights(
-        model, {.formats = {kernels::WeightFormat::int4, kernels::WeightFormat::int8}}, pool, progress);
+    const auto weights =
+        load_weights(model, {.formats = {kernels::WeightFormat::int4, kernels::WeightFormat::int8}}, pool, progress);
     for (int layer = 0; layer < model.config().num_hidden_layers; ++layer) {
         const auto name = [&](const char* tensor) { return checkpoint::layer_tensor(layer, tensor); };
         const LayerWeights& of_layer = weights.layers[static_cast<std::size_t>(layer)];

@@ -378,9 +378,8 @@ double relative_error(const Logits& a, const Logits& b) {
 }
 
 DecoderOptions f32_options(AttentionForm form) {
-    return {.weights = kernels::WeightFormat::f32,
-            .kv_cache = cache::plain_format(core::DType::f32),
-            .attention = form};
+    return {
+        .weights = kernels::WeightFormat::f32, .kv_cache = cache::plain_format(core::DType::f32), .attention = form};
 }
 
 TEST(Oracle, AgreesWithTransformersOnAFixture) {

@@ -99,7 +99,8 @@ TEST_F(PackedFile, GivesTheSameLogits) {
     const auto tokens = test::random_tokens(90, 101);
     const std::vector<Checkpoint> models{test::open_fixture("tiny-gqa"), test::open_fixture("tiny-bias"), everything()};
     for (const Checkpoint& model : models) {
-        for (const WeightFormat format : {WeightFormat::f32, WeightFormat::bf16, WeightFormat::int8, WeightFormat::int4}) {
+        for (const WeightFormat format :
+             {WeightFormat::f32, WeightFormat::bf16, WeightFormat::int8, WeightFormat::int4}) {
             pack(model, {format, default_output_format(format)});
             Engine loaded(model, {.weights = format});
             Engine mapped(model, {.weights = format, .packed_weights = path_});
@@ -166,12 +167,14 @@ TEST(PackedIndex, SizesAndPlacesAreChecked) {
     EXPECT_EQ(parse_refusal(file), "");
     EXPECT_EQ(parse_refusal(with_header(file, "\"model\"", "\"model\"")), "");
     EXPECT_THAT(parse_refusal(file_of(matrices, 1088 + 63)), HasSubstr("within the file"));
-    EXPECT_THAT(parse_refusal(with_header(file, "\"offset\":1088", "\"offset\":1024")), HasSubstr("one after the other"));
+    EXPECT_THAT(parse_refusal(with_header(file, "\"offset\":1088", "\"offset\":1024")),
+                HasSubstr("one after the other"));
     EXPECT_THAT(parse_refusal(with_header(file, "\"offset\":1088", "\"offset\":1089")), HasSubstr("64 bytes"));
     EXPECT_THAT(parse_refusal(with_header(file, "\"offset\":1088", "\"offset\":281474976710656")),
                 HasSubstr("within the file"));
-    EXPECT_THAT(parse_refusal(with_header(file, "\"outputs\":16,\"inputs\":2", "\"outputs\":16777216,\"inputs\":16777216")),
-                HasSubstr("within the file"));
+    EXPECT_THAT(
+        parse_refusal(with_header(file, "\"outputs\":16,\"inputs\":2", "\"outputs\":16777216,\"inputs\":16777216")),
+        HasSubstr("within the file"));
     for (const char* size : {"0", "-16", "16777217", "9223372036854775807", "1e3", "\"16\""}) {
         EXPECT_NE(parse_refusal(with_header(file, "\"inputs\":2", "\"inputs\":" + std::string(size))), "") << size;
     }
@@ -184,7 +187,8 @@ TEST(PackedIndex, NamesSayWhatIsNotTheDefault) {
     EXPECT_EQ(name_of({WeightFormat::int4, WeightFormat::int8}), "int4");
     EXPECT_EQ(name_of({WeightFormat::int4, WeightFormat::int4}), "int4-int4");
     const auto model = test::open_fixture("tiny-gqa");
-    EXPECT_EQ(packed_weights_path(model, {WeightFormat::int4, WeightFormat::int8}), model.path() / "packed-int4.mha2mla");
+    EXPECT_EQ(packed_weights_path(model, {WeightFormat::int4, WeightFormat::int8}),
+              model.path() / "packed-int4.mha2mla");
 }
 
 }  // namespace
