@@ -124,8 +124,8 @@ INSTANTIATE_TEST_SUITE_P(Formats, PageCodec,
                          testing::Values("int8", "int4", "int2", "int4-g64", "int8-g8", "int4-c", "int2-c", "kivi4",
                                          "kivi2", "latent=int4,rope=bf16", "latent=bf16,rope=int4-c",
                                          "latent=int2-c,rope=int8"),
-                         [](const auto& info) {
-                             std::string name = info.param;
+                         [](const auto& format) {
+                             std::string name = format.param;
                              std::replace_if(
                                  name.begin(), name.end(), [](char c) { return c == '-' || c == '=' || c == ','; },
                                  '_');

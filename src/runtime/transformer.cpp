@@ -84,7 +84,7 @@ Transformer::Transformer(const ModelConfig& config, ModelWeights weights, const 
       rope_(config_, positions, pool),
       positions_(has_positional_part(config_) ? PositionTable(rope_, positions, options.kv_cache.content.dtype, pool)
                                               : PositionTable()),
-      workspace_(workspace_shape(config_, weights_, options.kv_cache, positions, pool.size())),
+      workspace_(workspace_shape(config_, weights_, options.kv_cache.content.dtype, positions, pool.size())),
       compute_{.kernels = kernels::kernels(), .pool = pool, .workspace = workspace_} {
     chunks_.reserve(max_chunk_tokens);
 }
