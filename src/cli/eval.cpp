@@ -64,8 +64,10 @@ cache::CacheFormat cache_format(const EvalCommand& command) {
 eval::PerplexityResult score(const EvalCommand& command, const checkpoint::Checkpoint& model,
                              const data::TokenWindows& windows, Session& session) {
     if (command.engine == "workshop") {
-        const auto scorer = module_scorer(
-            model, {.dtype = module_dtype(command), .device = command.device, .cache = cache_format(command)});
+        const auto scorer = module_scorer(model, {.dtype = module_dtype(command),
+                                                  .device = command.device,
+                                                  .threads = session.options().threads,
+                                                  .cache = cache_format(command)});
         return eval::perplexity(windows, command.perplexity, scorer, session.progress(), session.stop());
     }
     auto options = command.model.decoder;

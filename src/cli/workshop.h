@@ -16,6 +16,7 @@ bool has_workshop();
 struct ModuleOptions {
     core::DType dtype = core::DType::bf16;  ///< of weights and products
     std::string device = "cpu";             ///< as LibTorch spells it ("cuda:0")
+    int threads = 0;                        ///< 0: one per core
     cache::CacheFormat cache;               ///< what attention reads went through such a cache
 };
 

@@ -18,6 +18,10 @@ torch::Device parse_device(const std::string& name) {
     }
 }
 
+void use_threads(int threads) {
+    if (threads > 0) torch::set_num_threads(threads);
+}
+
 torch::Dtype precise_type(torch::Dtype dtype) { return dtype == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32; }
 
 }  // namespace mha2mla::model

@@ -26,6 +26,9 @@ struct ModelOptions {
 /// "cpu", "cuda", "cuda:1", ... as a device that works here. Throws Error naming --device where it does not.
 torch::Device parse_device(const std::string& name);
 
+/// From now on LibTorch computes with so many threads; 0: one per core.
+void use_threads(int threads);
+
 /// The type in which norms, softmax and rotation compute: fp64 for fp64, else fp32.
 torch::Dtype precise_type(torch::Dtype dtype);
 

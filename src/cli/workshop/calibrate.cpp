@@ -46,6 +46,7 @@ void calibrate_model(CalibrateCommand& command, Session& session) {
                            .got = "multi-head latent attention",
                            .where = command.source});
     }
+    model::use_threads(session.options().threads);
     options.device = model::parse_device(command.device);
     checkpoint::check_target(options.statistics, false);
     options.rest.spill_directory = core::absolute_target(options.statistics).parent_path();

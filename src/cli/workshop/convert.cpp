@@ -16,6 +16,7 @@
 #include "cli/workshop/calibration_text.h"
 #include "convert/pipeline.h"
 #include "core/error.h"
+#include "model/options.h"
 
 namespace mha2mla::cli {
 namespace {
@@ -147,6 +148,7 @@ void convert_model(ConvertCommand& command, Session& session) {
     const auto plan = convert::make_plan(source.config(), command.conversion);
     if (command.dry_run) return session.print(convert::plan_to_json(plan), plan_text(plan));
 
+    model::use_threads(session.options().threads);
     convert::check_request(command.request);
     calibrate::CalibrationTokens calibration;
     if (convert::needs_calibration(command.conversion, command.request)) {

@@ -34,6 +34,7 @@ std::vector<double> negative_log_likelihoods(const torch::Tensor& logits_TV, con
 bool has_workshop() { return true; }
 
 eval::WindowScorer module_scorer(const checkpoint::Checkpoint& model, const ModuleOptions& module_options) {
+    model::use_threads(module_options.threads);
     model::ModelOptions options;
     options.dtype = torch_dtype(module_options.dtype);
     options.device = model::parse_device(module_options.device);
