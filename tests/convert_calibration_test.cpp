@@ -71,12 +71,23 @@ TEST(CalibrateCommand, MemoryChangesNoBit) {
     EXPECT_EQ(run({"calibrate", model, directory / "a", "--memory", "much"}).exit_code, 2);
 }
 
-TEST(CalibrateCommand, FullDiskIsOneSentenceAndLeavesNothing) {
+TEST(CalibrateCommand, FullDiskIsOneSentenceAndTheTextIsKept) {
     const TemporaryDirectory directory;
     const auto outcome = run(with({"calibrate", model, directory / "a", "--memory", "0"}, small),
                              {.environment = {}, .largest_file_bytes = 1'000});
     EXPECT_EQ(outcome.exit_code, 1);
     EXPECT_THAT(outcome.err, AllOf(HasSubstr("cannot write"), HasSubstr("free space")));
+    EXPECT_FALSE(fs::exists(directory / "a"));
+    const auto later = run(with({"calibrate", model, directory / "a"}, small));
+    EXPECT_EQ(later.exit_code, 0) << later.err;
+    EXPECT_FALSE(fs::exists(directory / "a.partial"));
+}
+
+TEST(CalibrateCommand, ExactTokensNeedTheMeanKey) {
+    const TemporaryDirectory directory;
+    const auto outcome = run(with({"calibrate", model, directory / "a", "--no-mean-key"}, small));
+    EXPECT_EQ(outcome.exit_code, 1);
+    EXPECT_THAT(outcome.err, AllOf(HasSubstr("--sinks 0"), HasSubstr("--no-mean-key")));
     EXPECT_TRUE(fs::is_empty(directory.path()));
 }
 

@@ -61,10 +61,10 @@ TEST_P(ConvertedModel, ScoresAlikeInBothEngines) {
     ASSERT_EQ(run(arguments).exit_code, 0);
     const std::string text = std::string(MHA2MLA_FIXTURES) + "/models/tiny-text/config.json";
     const auto perplexity = [&](const std::string& engine) {
-        return run({"eval", target, "--text", text, "--window", "64", "--engine", engine, "--weights", "f32",
-                    "--kv-cache", "f32", "--json"})
-            .json()["perplexity"]
-            .get<double>();
+        std::vector<std::string> command{"eval",     target, "--text",    text,  "--window", "64",
+                                         "--engine", engine, "--weights", "f32", "--json"};
+        if (engine == "native") command.insert(command.end(), {"--kv-cache", "f32"});
+        return run(command).json()["perplexity"].get<double>();
     };
     const double native = perplexity("native");
     EXPECT_NEAR(perplexity("workshop"), native, 1e-4 * native);
@@ -108,9 +108,11 @@ TEST(ConvertCommand, SavedStatisticsNeedNoTextAndServeOtherSizes) {
                    "--calibration-windows", "2", "--calibration-window", "32"})
                   .exit_code,
               0);
-    const auto again = run({"convert", model, directory / "b", "--cache-ratio", "0.5", "--statistics", statistics,
-                            "--calibration", "no such text"});
+    const auto again = run({"convert", model, directory / "b", "--cache-ratio", "0.5", "--statistics", statistics});
     EXPECT_EQ(again.exit_code, 0) << again.err;
+    const auto of_another_text =
+        run({"convert", model, directory / "c", "--statistics", statistics, "--calibration", "another.txt"}).err;
+    EXPECT_THAT(of_another_text, testing::AllOf(HasSubstr("another.txt"), HasSubstr("--statistics")));
     const auto nowhere = run({"convert", model, directory / "c", "--statistics", directory / "no/such/place"}).err;
     EXPECT_THAT(nowhere, HasSubstr("no such directory"));
     const auto other_sinks = run({"convert", model, directory / "c", "--sinks", "0", "--statistics", statistics}).err;
@@ -199,36 +201,46 @@ TEST_P(ConvertRefusalTest, NamesTheOptionAndItsRange) {
 
 INSTANTIATE_TEST_SUITE_P(
     ConvertCommand, ConvertRefusalTest,
-    testing::Values(Refusal{"UnknownSelection", {"--select", "best"}, {"--select", "uniform"}},
-                    Refusal{"SelectionOfTwoWords",
-                            {"--select", "uniform", "model", "--force"},
-                            {"--select", "uniform model", "before it"}},
-                    Refusal{"OptionOfTheOtherMethod",
-                            {"--method", "lsq", "--rope-pairs", "2"},
-                            {"--rope-pairs", "--method mha2mla"}},
-                    Refusal{"OptionsOfBothMethods", {"--select", "high", "--sinks", "0"}, {"--sinks", "--method lsq"}},
-                    Refusal{"TooManySinks", {"--sinks", "65"}, {"--sinks", "64"}},
-                    Refusal{"SinksWithoutMeanKey", {"--no-mean-key"}, {"--sinks 0"}},
-                    Refusal{"TooManyComponents", {"--rope-components", "999"}, {"--rope-components"}},
-                    Refusal{"OptionOfOneSharedKeyMethod",
-                            {"--rope-components", "4", "--freqfold", "2", "--sinks", "0"},
-                            {"the method transmla has no such option", "--sinks", "--method lsq"}},
-                    Refusal{"FreqfoldThatIsNoNumber", {"--freqfold", "2x"}, {"--freqfold", "auto", "2x"}},
-                    Refusal{"FreqfoldThatDoesNotFit",
-                            {"--method", "transmla", "--rope-components", "2", "--freqfold", "2"},
-                            {"--freqfold", "multiple of 4"}},
-                    Refusal{"SizesByLayerThatAreGiven", {"--by-layer", "--kv-rank", "8"}, {"--by-layer", "--kv-rank"}},
-                    Refusal{"NoBalance", {"--balance-kv", "0"}, {"--balance-kv", "above 0"}},
-                    Refusal{"NothingToHoldOut",
-                            {"--method", "transmla", "--calibration-windows", "1", "--calibration-window", "32"},
-                            {"--calibration", "--freqfold"}},
-                    Refusal{"TableWithoutFile", {"--select", "table"}, {"--select"}},
-                    Refusal{"MissingTable", {"--select", "table", "no.pth"}, {"no.pth"}},
-                    Refusal{"TooManyPairs", {"--rope-pairs", "9"}, {"--rope-pairs", "8"}},
-                    Refusal{"UnevenUniform", {"--rope-pairs", "3"}, {"--rope-pairs"}},
-                    Refusal{"RankTooLarge", {"--kv-rank", "4096"}, {"--kv-rank"}},
-                    Refusal{"RatioTooSmall", {"--cache-ratio", "0.001"}, {"--cache-ratio"}},
-                    Refusal{"UnknownDevice", {"--device", "abacus"}, {"abacus"}}),
+    testing::Values(
+        Refusal{"UnknownSelection", {"--select", "best"}, {"--select", "uniform"}},
+        Refusal{"SelectionOfTwoWords",
+                {"--select", "uniform", "model", "--force"},
+                {"--select", "uniform model", "before it"}},
+        Refusal{
+            "OptionOfTheOtherMethod", {"--method", "lsq", "--rope-pairs", "2"}, {"--rope-pairs", "--method mha2mla"}},
+        Refusal{"OptionsOfBothMethods", {"--select", "high", "--sinks", "0"}, {"--sinks", "--method lsq"}},
+        Refusal{"TooManySinks", {"--sinks", "65"}, {"--sinks", "64"}},
+        Refusal{"SinksWithoutMeanKey", {"--no-mean-key"}, {"--sinks 0"}},
+        Refusal{"TooManyComponents", {"--rope-components", "999"}, {"--rope-components"}},
+        Refusal{"OptionOfOneSharedKeyMethod",
+                {"--rope-components", "4", "--freqfold", "2", "--sinks", "0"},
+                {"the method transmla has no such option", "--sinks", "--method lsq"}},
+        Refusal{"FreqfoldThatIsNoNumber", {"--freqfold", "2x"}, {"--freqfold", "auto", "2x"}},
+        Refusal{"FreqfoldThatDoesNotFit",
+                {"--method", "transmla", "--rope-components", "2", "--freqfold", "2"},
+                {"--freqfold", "multiple of 4"}},
+        Refusal{"SizesByLayerThatAreGiven", {"--by-layer", "--kv-rank", "8"}, {"--by-layer", "--kv-rank"}},
+        Refusal{"NoBalance", {"--balance-kv", "0"}, {"--balance-kv", "above 0"}},
+        Refusal{"NothingToHoldOut",
+                {"--method", "transmla", "--calibration-windows", "1", "--calibration-window", "32"},
+                {"--calibration", "--freqfold"}},
+        Refusal{"NothingToChooseLayerSizesBy",
+                {"--calibration-windows", "1", "--calibration-window", "32"},
+                {"--calibration", "--no-by-layer"}},
+        Refusal{"DeepseekWithoutRotaryKey",
+                {"--export-shape", "deepseek", "--rope-components", "0"},
+                {"--rope-components", "1 or more"}},
+        Refusal{"DeepseekByPlainErrors", {"--export-shape", "deepseek", "--metric", "plain"}, {"--metric", "weighted"}},
+        Refusal{"DeepseekOfALatentAlone",
+                {"--export-shape", "deepseek", "--kv-rank", "8"},
+                {"--kv-rank", "--rope-components"}},
+        Refusal{"TableWithoutFile", {"--select", "table"}, {"--select"}},
+        Refusal{"MissingTable", {"--select", "table", "no.pth"}, {"no.pth"}},
+        Refusal{"TooManyPairs", {"--rope-pairs", "9"}, {"--rope-pairs", "8"}},
+        Refusal{"UnevenUniform", {"--rope-pairs", "3"}, {"--rope-pairs"}},
+        Refusal{"RankTooLarge", {"--kv-rank", "4096"}, {"--kv-rank"}},
+        Refusal{"RatioTooSmall", {"--cache-ratio", "0.001"}, {"--cache-ratio"}},
+        Refusal{"UnknownDevice", {"--device", "abacus"}, {"abacus"}}),
     [](const auto& instance) { return instance.param.name; });
 
 TEST(ConvertCommand, CalibrationTextThatIsTooShortEmptyOrNoTextIsRefusedByName) {

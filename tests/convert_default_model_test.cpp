@@ -12,7 +12,8 @@ namespace {
 double perplexity(const std::string& model, const std::string& text, const std::string& engine, int first = 0,
                   int windows = 4) {
     return run({"eval", model, "--text", text, "--window", "1024", "--first", std::to_string(first), "--windows",
-                std::to_string(windows), "--engine", engine, "--weights", engine == "workshop" ? "f32" : "bf16", "--json"})
+                std::to_string(windows), "--engine", engine, "--weights", engine == "workshop" ? "f32" : "bf16",
+                "--json"})
         .json()["perplexity"]
         .get<double>();
 }

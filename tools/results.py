@@ -43,7 +43,10 @@ class Program:
         if done.returncode != 0:
             lines = [line for line in done.stderr.splitlines() if line and not line.startswith("Run with --help")]
             raise Failure(lines[-1] if lines else f"{verb} ended with exit code {done.returncode}")
-        return json.loads(done.stdout)
+        try:
+            return json.loads(done.stdout)
+        except json.JSONDecodeError as error:
+            raise Failure(f"{verb} printed no JSON ({error})") from error
 
     def version(self):
         done = subprocess.run([self.path, "--version"], capture_output=True, text=True, check=False)
@@ -181,6 +184,8 @@ class Run:
         result = self.program.run(
             "eval", model, "--text", text, "--first", point.text.first, "--windows", point.text.windows,
             "--window", self.recipe.window, *engine_options(self.recipe, point.format))
+        if result["perplexity"] is None:
+            raise Failure("the perplexity is not a finite number")
         bytes_per_token = result["kv_cache"]["bytes_per_token"]
         return {"perplexity": result["perplexity"], "bytes_per_token_and_layer": bytes_per_token / self.layers,
                 "tokens": result["tokens"], "seconds": round(result["seconds"], 1)}

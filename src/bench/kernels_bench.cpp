@@ -9,6 +9,9 @@
 #include <new>
 #include <span>
 
+#include "cache/cache_format.h"
+#include "cache/page_codec.h"
+#include "cache/page_format.h"
 #include "core/error.h"
 #include "core/random.h"
 #include "runtime/matrix.h"
@@ -16,11 +19,9 @@
 namespace mha2mla::bench {
 namespace {
 
-using core::DType;
 using kernels::KernelSet;
 using kernels::WeightFormat;
 
-constexpr std::int64_t page_tokens = 64;
 constexpr std::int64_t copies_bytes = std::int64_t{256} << 20;  // all copies of a case's data: larger than any cache
 constexpr int passes = 5;
 
@@ -130,14 +131,42 @@ struct AttentionShape {
     std::int64_t value_width;
     std::int64_t tokens;  // whole pages
     bool latent;          // values are the first part of the keys
+    std::string cache;    // as --kv-cache names it
 };
+
+/// Where a decoder's cache keeps such rows.
+cache::PageFormat page_format(const AttentionShape& shape) {
+    const auto format = cache::parse_cache_format(shape.cache, "bench");
+    const auto width = static_cast<int>(shape.key_width);
+    if (!shape.latent) return cache::grouped_query_format(format, static_cast<int>(shape.streams), width);
+    const auto latent = static_cast<int>(shape.value_width);
+    return cache::latent_format(format, latent, width - latent);
+}
+
+/// Random numbers as full pages, side by side.
+std::vector<std::byte> random_pages(const cache::PageFormat& format, std::int64_t pages) {
+    const std::size_t page_bytes = format.full_page_bytes();
+    std::vector<std::byte> memory(page_bytes * static_cast<std::size_t>(pages));
+    std::vector<core::bf16> exact(format.page_bytes() / sizeof(core::bf16));
+    core::Random random(2);
+    for (std::int64_t page = 0; page < pages; ++page) {
+        for (auto& number : exact) number = core::to_bf16(static_cast<float>(2 * random.uniform() - 1));
+        const auto* const rows = reinterpret_cast<const std::byte*>(exact.data());
+        std::byte* const to = memory.data() + static_cast<std::size_t>(page) * page_bytes;
+        if (format.seals()) {
+            cache::seal_page(format, rows, to);
+        } else {
+            std::memcpy(to, rows, page_bytes);
+        }
+    }
+    return memory;
+}
 
 class AttentionCase : public Case {
 public:
     AttentionCase(const AttentionShape& shape, const core::ThreadPool& pool)
         : shape_(shape),
-          row_bytes_((shape.key_width + (shape.latent ? 0 : shape.value_width)) * 2),
-          stream_bytes_(shape.tokens * row_bytes_),
+          format_(page_format(shape)),
           scratch_bytes_(kernels::attention_scratch_bytes(shape.rows, shape.key_width, shape.value_width)),
           q_(random_floats(all_rows() * shape.key_width)),
           visible_(static_cast<std::size_t>(shape.rows), shape.tokens),
@@ -145,28 +174,25 @@ public:
           max_(static_cast<std::size_t>(pool.size() * all_rows())),
           sum_(max_.size()),
           out_(static_cast<std::size_t>(all_rows() * shape.value_width)),
-          cache_(static_cast<std::size_t>(stream_bytes_ * shape.streams * copies())),
+          cache_(static_cast<std::size_t>(cache_bytes() * copies())),
           scratch_(scratch_bytes_ * static_cast<std::size_t>(pool.size())) {
-        const std::vector<float> source = random_floats(stream_bytes_ * shape.streams / 2);
-        auto* rows = reinterpret_cast<core::bf16*>(cache_.data());
-        for (std::size_t i = 0; i < source.size(); ++i) rows[i] = core::to_bf16(source[i]);
-        const std::int64_t copy_bytes = stream_bytes_ * shape.streams;
-        for (std::int64_t copy = 1; copy < copies(); ++copy) {
-            std::memcpy(cache_.data() + copy * copy_bytes, cache_.data(), static_cast<std::size_t>(copy_bytes));
+        const auto pages = random_pages(format_, pages_of_stream());
+        for (std::int64_t copy = 0; copy < copies(); ++copy) {
+            std::memcpy(cache_.data() + copy * cache_bytes(), pages.data(), pages.size());
         }
         add_blocks();
     }
 
     KernelTiming describe() const override {
         return {.kernel = "attention",
-                .shape = fmt::format("{} x {} rows, keys {}, values {}, {} tokens bf16", shape_.streams, shape_.rows,
-                                     shape_.key_width, shape_.value_width, shape_.tokens)};
+                .shape = fmt::format("{} x {} rows, keys {}, values {}, {} tokens {}", shape_.streams, shape_.rows,
+                                     shape_.key_width, shape_.value_width, shape_.tokens, shape_.cache)};
     }
-    double bytes() const override { return static_cast<double>(stream_bytes_ * shape_.streams); }
+    double bytes() const override { return static_cast<double>(cache_bytes()); }
     double flops() const override {
         return 2.0 * static_cast<double>(all_rows() * shape_.tokens * (shape_.key_width + shape_.value_width));
     }
-    std::int64_t copies() const override { return copies_of(stream_bytes_ * shape_.streams); }
+    std::int64_t copies() const override { return copies_of(cache_bytes()); }
     std::span<const float> result() const override { return out_; }
 
     void run(const KernelSet& set, std::int64_t copy, core::ThreadPool& pool) override {
@@ -177,15 +203,32 @@ public:
 
 private:
     std::int64_t all_rows() const { return shape_.streams * shape_.rows; }
-    std::int64_t blocks_of_stream() const { return shape_.tokens / page_tokens; }
+    std::int64_t pages_of_stream() const { return shape_.tokens / cache::page_tokens; }
+    std::int64_t cache_bytes() const {
+        return pages_of_stream() * static_cast<std::int64_t>(format_.full_page_bytes());
+    }
+    int key_plane(std::int64_t stream) const {
+        return shape_.latent ? cache::latent_plane : cache::key_plane(static_cast<int>(stream));
+    }
+    int value_plane(std::int64_t stream) const {
+        return shape_.latent ? cache::latent_plane : cache::value_plane(static_cast<int>(stream));
+    }
+    const char* rows_of(std::int64_t page, int plane) const {
+        const auto start = format_.seals() ? format_.sealed_start(plane)
+                                           : format_.planes[static_cast<std::size_t>(plane)].offset_bytes;
+        return cache_.data() + page * static_cast<std::int64_t>(format_.full_page_bytes()) + start;
+    }
 
-    /// Pages as the decoder's cache has them: for each stream a plane of keys, then a plane of values.
     void add_blocks() {
-        for (std::int64_t stream = 0; stream < shape_.streams * copies(); ++stream) {
-            for (std::int64_t token = 0; token < shape_.tokens; token += page_tokens) {
-                const char* keys = cache_.data() + stream * stream_bytes_ + token * row_bytes_;
-                const char* values = shape_.latent ? keys : keys + page_tokens * shape_.key_width * 2;
-                blocks_.push_back({keys, values, page_tokens});
+        for (std::int64_t copy = 0; copy < copies(); ++copy) {
+            for (std::int64_t stream = 0; stream < shape_.streams; ++stream) {
+                for (std::int64_t page = 0; page < pages_of_stream(); ++page) {
+                    const std::int64_t at = copy * pages_of_stream() + page;
+                    blocks_.push_back({.keys = rows_of(at, key_plane(stream)),
+                                       .values = rows_of(at, value_plane(stream)),
+                                       .tokens = cache::page_tokens,
+                                       .sealed = format_.seals()});
+                }
             }
         }
     }
@@ -194,19 +237,20 @@ private:
     void attend(const KernelSet& set, std::int64_t copy, std::int64_t worker, std::int64_t workers) {
         for (std::int64_t stream = 0; stream < shape_.streams; ++stream) {
             const std::int64_t row = (worker * shape_.streams + stream) * shape_.rows;
-            set.attention({.dtype = DType::bf16,
+            set.attention({.dtype = format_.dtype,
                            .q = q_.data() + stream * shape_.rows * shape_.key_width,
                            .q_stride = shape_.key_width,
                            .rows = shape_.rows,
                            .key_width = shape_.key_width,
                            .value_width = shape_.value_width,
-                           .key_stride_bytes = shape_.key_width * 2,
-                           .value_stride_bytes = (shape_.latent ? shape_.key_width : shape_.value_width) * 2,
+                           .key_stride_bytes = static_cast<std::int64_t>(format_.planes.front().row_bytes),
+                           .value_stride_bytes = static_cast<std::int64_t>(format_.planes.front().row_bytes),
                            .scale = 1.0f / std::sqrt(static_cast<float>(shape_.key_width)),
-                           .blocks = blocks_.data() + (copy * shape_.streams + stream) * blocks_of_stream(),
-                           .block_tokens = page_tokens,
-                           .first_key = blocks_of_stream() * worker / workers * page_tokens,
-                           .end_key = blocks_of_stream() * (worker + 1) / workers * page_tokens,
+                           .blocks = blocks_.data() + (copy * shape_.streams + stream) * pages_of_stream(),
+                           .block_tokens = cache::page_tokens,
+                           .sealed = format_.sealed_format(key_plane(0), value_plane(0)),
+                           .first_key = pages_of_stream() * worker / workers * cache::page_tokens,
+                           .end_key = pages_of_stream() * (worker + 1) / workers * cache::page_tokens,
                            .visible = visible_.data(),
                            .out = partial_.data() + row * shape_.value_width,
                            .out_stride = shape_.value_width,
@@ -217,8 +261,7 @@ private:
     }
 
     AttentionShape shape_;
-    std::int64_t row_bytes_;
-    std::int64_t stream_bytes_;
+    cache::PageFormat format_;
     std::size_t scratch_bytes_;
     std::vector<float> q_;
     std::vector<std::int64_t> visible_;
@@ -227,6 +270,23 @@ private:
     AlignedBytes scratch_;
     std::vector<kernels::KeyValueBlock> blocks_;
 };
+
+/// The plain caches of SmolLM2-135M, Llama-2-7B and Llama-3-8B, and the latents that stand for them.
+std::vector<AttentionShape> attention_shapes() {
+    constexpr std::int64_t tokens = 8192;
+    std::vector<AttentionShape> shapes;
+    for (const char* cache : {"bf16", "int8", "int4"}) {
+        shapes.push_back({3, 3, 64, 64, tokens, false, cache});
+        shapes.push_back({32, 1, 128, 128, tokens, false, cache});
+        shapes.push_back({8, 4, 128, 128, tokens, false, cache});
+    }
+    for (const char* cache : {"bf16", "int8", "int8-c", "int4", "int4-c"}) {
+        shapes.push_back({1, 9, 120, 96, tokens, true, cache});
+        shapes.push_back({1, 32, 2560, 2048, tokens, true, cache});
+        shapes.push_back({1, 32, 576, 512, tokens, true, cache});
+    }
+    return shapes;
+}
 
 /// A kernel that computes something else is not worth timing.
 void check(Case& test_case, const KernelSet& set, core::ThreadPool& pool) {
@@ -282,8 +342,7 @@ std::vector<KernelTiming> bench_kernels(kernels::Isa isa, core::ThreadPool& pool
             timings.push_back(check_and_time(LinearCase(shape, pool), set, pool));
         }
     }
-    for (const AttentionShape& shape :
-         {AttentionShape{1, 9, 120, 96, 4096, true}, {3, 3, 64, 64, 4096, false}, {9, 1, 64, 64, 4096, false}}) {
+    for (const AttentionShape& shape : attention_shapes()) {
         timings.push_back(check_and_time(AttentionCase(shape, pool), set, pool));
     }
     return timings;

@@ -10,7 +10,7 @@ namespace mha2mla::bench {
 
 struct KernelTiming {
     std::string kernel;    ///< "linear", "attention"
-    std::string shape;     ///< "1 x 576 -> 1536 bf16"
+    std::string shape;     ///< "1 x 576 -> 1536 bf16"; of attention with the cache's format
     bool integer = false;  ///< multiplies integers
     double seconds = 0;    ///< of one call over all threads: the best pass
     double gigabytes_per_second = 0;

@@ -124,6 +124,17 @@ CacheFormat parse_cache_format(const std::string& name, const std::string& where
                        .where = where});
 }
 
+void check_applies(const CacheFormat& format, bool has_latents, const std::string& where) {
+    const bool applies = has_latents ? format.keys == format.content : format.rotary == usual_rotary(format.content);
+    if (applies) return;
+    throw core::Error(
+        {.what = has_latents ? "a converted model caches latents and rotary keys, not keys and values"
+                             : "the model caches keys and values, not latents and rotary keys",
+         .expected = has_latents ? "a format for both, or latent=A,rope=B" : "a format for both, or keys=A,values=B",
+         .got = "'" + name_of(format) + "'",
+         .where = where});
+}
+
 std::string name_of(const CacheFormat& format) {
     const auto& codes = format.content.codes;
     const bool usual = format.rotary == usual_rotary(format.content);

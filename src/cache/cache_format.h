@@ -52,6 +52,8 @@ CacheFormat plain_format(core::DType dtype);
 ///   "keys=int4-c,values=int4"     keys and values of a grouped-query model separately; "kivi4" is short for it
 /// Throws Error naming `where`.
 CacheFormat parse_cache_format(const std::string& name, const std::string& where);
+/// Throws Error, naming `where`, where the format tells parts apart that the model's cache does not have.
+void check_applies(const CacheFormat& format, bool has_latents, const std::string& where);
 /// The shortest name that parse_cache_format reads as this format.
 std::string name_of(const CacheFormat& format);
 

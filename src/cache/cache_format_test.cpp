@@ -85,5 +85,23 @@ TEST(CacheFormat, BytesOfARowOfNumbersAndOfCodes) {
     EXPECT_EQ(parse_cache_format("int4-c", "").content.row_bytes(118), 59u + 8) << "4 bytes a channel and 64 tokens";
 }
 
+TEST(CacheFormat, AppliesToCachesThatHaveItsParts) {
+    const auto applies = [](const char* name, bool has_latents) {
+        try {
+            check_applies(parse_cache_format(name, "test"), has_latents, "test");
+        } catch (const core::Error&) {
+            return false;
+        }
+        return true;
+    };
+    for (const char* name : {"bf16", "f32", "int8", "int4", "int4-g64", "int4-c"}) {
+        EXPECT_TRUE(applies(name, true) && applies(name, false)) << name;
+    }
+    EXPECT_TRUE(applies("latent=int4,rope=int4", true));
+    EXPECT_FALSE(applies("latent=int4,rope=int4", false));
+    EXPECT_TRUE(applies("kivi4", false));
+    EXPECT_FALSE(applies("kivi4", true));
+}
+
 }  // namespace
 }  // namespace mha2mla::cache

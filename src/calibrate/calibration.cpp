@@ -20,12 +20,12 @@ std::vector<std::size_t> share_of(const CalibrationTokens& text, const parallel:
                        .where = "--calibration-windows"});
 }
 
+}  // namespace
+
 std::filesystem::path statistics_of(const std::filesystem::path& target, int rank) {
     return rank == 0 ? target
                      : std::filesystem::path(core::absolute_target(target).string() + fmt::format(".process-{}", rank));
 }
-
-}  // namespace
 
 Calibration::Calibration(const checkpoint::Checkpoint& source, const CalibrationTokens& text,
                          const CalibrationOptions& options)
@@ -59,15 +59,18 @@ void Calibration::open_statistics(const checkpoint::Checkpoint& source, const Ca
                        .remedy = fmt::format("remove {}*.partial to start again", options_.statistics.string())});
 }
 
-AttentionMoments Calibration::next(const std::stop_token& stop) {
-    const int layer = layer_++;
-    if (layer < layers_from_before_) return writer_->layer(layer);
+AttentionMoments Calibration::measure(const std::stop_token& stop) {
     auto options = options_.moments;
-    options.seed = static_cast<std::uint64_t>(layer);
+    options.seed = static_cast<std::uint64_t>(layer_++);
     auto moments = measure_attention_moments(*walk_, options, stop, *options_.processes);
-    if (!writer_) return moments;
-    writer_->add(moments, walk_->hidden());
-    return writer_->layer(layer);  // as a later conversion from the statistics will see them
+    if (writer_) writer_->add(moments, walk_->hidden());
+    return moments;
+}
+
+AttentionMoments Calibration::next(const std::stop_token& stop) {
+    if (layer_ < layers_from_before_) return writer_->layer(layer_++);
+    auto moments = measure(stop);
+    return writer_ ? writer_->layer(layer_ - 1) : moments;  // as a later conversion from the statistics will see them
 }
 
 std::vector<double> Calibration::run(core::Progress& progress, const std::stop_token& stop) {
@@ -76,7 +79,11 @@ std::vector<double> Calibration::run(core::Progress& progress, const std::stop_t
     progress.begin("calibrating", layers_);
     while (layer_ < layers_) {
         const auto started = Clock::now();
-        next(stop);
+        if (layer_ < layers_from_before_) {
+            ++layer_;
+        } else {
+            measure(stop);
+        }
         seconds.push_back(std::chrono::duration<double>(Clock::now() - started).count());
         progress.update(layer_, "");
     }

@@ -24,6 +24,9 @@ struct CalibrationOptions {
     const parallel::Communicator* processes = &parallel::alone();  ///< they share the windows
 };
 
+/// Where a process keeps the statistics until all are complete: the first one at their place.
+std::filesystem::path statistics_of(const std::filesystem::path& target, int rank);
+
 /// Measures the attention moments of a source model, layer by layer. Memory holds one layer's weights, its moments, and
 /// what RestOptions allows of the hidden states.
 class Calibration {
@@ -42,6 +45,8 @@ public:
     void finish();
 
 private:
+    /// The next layer, which is not there yet.
+    AttentionMoments measure(const std::stop_token& stop);
     void open_statistics(const checkpoint::Checkpoint& source, const CalibrationTokens& text,
                          const std::vector<std::size_t>& share);
 

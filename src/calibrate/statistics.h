@@ -16,7 +16,7 @@ struct StatisticsOrigin {
     MomentOptions options;
 };
 
-/// Fingerprint of a model: its shape and some of its weights.
+/// Fingerprint of a model: its shape, its frequencies and some weights of each tensor.
 std::string fingerprint_of(const checkpoint::Checkpoint& model);
 
 /// Moments that an earlier calibration saved.
@@ -34,5 +34,8 @@ private:
     checkpoint::ModelConfig config_;
     TokensRecord text_;
 };
+
+/// What the statistics of a directory were measured on. Throws Error where that cannot be read.
+TokensRecord text_of(const std::filesystem::path& statistics);
 
 }  // namespace mha2mla::calibrate

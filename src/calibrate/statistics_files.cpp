@@ -19,7 +19,7 @@ using checkpoint::ModelConfig;
 using checkpoint::Shape;
 using checkpoint::TensorSpec;
 
-constexpr std::int64_t format_version = 3;  // raised when a moment is defined anew or the files change
+constexpr std::int64_t format_version = 4;  // raised when a moment is defined anew or the files change
 constexpr const char* origin_file = "statistics.json";
 constexpr const char* tokens_file = "tokens.json";
 constexpr std::size_t max_origin_bytes = std::size_t{1} << 20;

@@ -64,7 +64,11 @@ StatisticsWriter::StatisticsWriter(const fs::path& target, const checkpoint::Mod
       origin_(origin),
       tokens_(tokens),
       share_(std::move(share)) {
-    if (fs::exists(partial_)) read_partial(partial_, [&] { check(); });
+    if (fs::exists(partial_)) {
+        read_partial(partial_, [&] { check(); });
+    } else {
+        create();
+    }
 }
 
 void StatisticsWriter::create() const {
@@ -110,7 +114,6 @@ HiddenStates StatisticsWriter::hidden(const RestOptions& rest) const {
 /// The inputs come first: the layer's directory says that all of it is there.
 void StatisticsWriter::add(const AttentionMoments& moments, const HiddenStates& next_inputs) {
     core::invariant(next_inputs.windows() == share_.size(), "a walk keeps its windows");
-    if (!fs::exists(partial_)) create();
     const auto next = hidden_directory(partial_, layers_ + 1);
     fs::remove_all(next);  // of a run that ended between the two
     const auto specs = hidden_specs(tokens_.windows, share_, config_.hidden_size);

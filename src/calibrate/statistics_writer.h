@@ -20,8 +20,8 @@ std::optional<CalibrationTokens> interrupted_text(const std::filesystem::path& t
 /// run left there, the finished layers and the hidden states after the last of them, is gone on with.
 class StatisticsWriter {
 public:
-    /// Throws Error where TARGET.partial is damaged or belongs to another calibration.
-    /// `share`: the windows that this process carries.
+    /// Saves the text at once: sampling it took long. Throws Error where TARGET.partial is damaged or belongs to
+    /// another calibration. `share`: the windows that this process carries.
     StatisticsWriter(const std::filesystem::path& target, const checkpoint::ModelConfig& config,
                      const StatisticsOrigin& origin, const CalibrationTokens& tokens, std::vector<std::size_t> share);
 

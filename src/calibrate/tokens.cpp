@@ -33,6 +33,14 @@ TokensRecord record_of(const CalibrationTokens& tokens) {
     return record;
 }
 
+void check_window(std::int64_t tokens, int shortest) {
+    if (tokens >= shortest) return;
+    throw core::Error({.what = "a calibration window is too short",
+                       .expected = fmt::format("at least {} tokens", shortest),
+                       .got = fmt::to_string(tokens),
+                       .where = "--calibration-window"});
+}
+
 void check_windows(const CalibrationTokens& tokens, int shortest) {
     if (tokens.windows.empty()) {
         throw core::Error({.what = "there is no text to calibrate on",
@@ -41,11 +49,7 @@ void check_windows(const CalibrationTokens& tokens, int shortest) {
     }
     for (const auto* windows : {&tokens.windows, &tokens.held_out}) {
         for (const auto& window : *windows) {
-            if (std::ssize(window) >= shortest) continue;
-            throw core::Error({.what = "a calibration window is too short",
-                               .expected = fmt::format("at least {} tokens", shortest),
-                               .got = fmt::to_string(window.size()),
-                               .where = "--calibration-window"});
+            check_window(std::ssize(window), shortest);
         }
     }
 }

@@ -28,6 +28,8 @@ struct TokensRecord {
 
 TokensRecord record_of(const CalibrationTokens& tokens);
 
+/// Throws Error where a window of so many tokens is shorter than what a method needs: to be asked before long work.
+void check_window(std::int64_t tokens, int shortest);
 /// Throws Error where there is no window, or one of less than `shortest` tokens.
 void check_windows(const CalibrationTokens& tokens, int shortest);
 

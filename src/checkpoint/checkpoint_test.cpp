@@ -58,6 +58,8 @@ TEST(Checkpoint, ReadsByNameAndShape) {
     const auto checkpoint = Checkpoint::open(path);
     const auto whole = checkpoint.read("lm_head.weight", {16, 12});
     EXPECT_EQ(whole, exact_values(16 * 12, 1));
+    checkpoint.tensors().release_pages();
+    EXPECT_EQ(checkpoint.read("lm_head.weight", {16, 12}), whole) << "pages that were given back are read again";
     std::vector<float> rows(2 * 12);
     checkpoint.read_rows("lm_head.weight", {16, 12}, 3, 2, rows);
     EXPECT_EQ(rows, std::vector<float>(whole.begin() + 36, whole.begin() + 60));

@@ -3,13 +3,15 @@
 #include <algorithm>
 #include <cmath>
 #include <fmt/format.h>
+#include <utility>
 
 #include "checkpoint/gguf_llama.h"
 #include "core/error.h"
+#include "core/memory.h"
 
 namespace mha2mla::checkpoint {
-GgufSource::GgufSource(const GgufFile& file, const ModelConfig& config)
-    : where_(file.metadata.where()), head_dim_(config.head_dim) {
+GgufSource::GgufSource(const GgufFile& file, const ModelConfig& config, std::shared_ptr<const core::MappedFile> mapping)
+    : mapping_(std::move(mapping)), where_(file.metadata.where()), head_dim_(config.head_dim) {
     for (const auto& tensor : file.tensors) {
         if (tensor.name == rope_factors_tensor) continue;
         const auto name = llama_tensor_name(tensor.name);
@@ -109,6 +111,10 @@ void GgufSource::read_codes(std::string_view name, std::int64_t first_row, std::
     throw core::Error({.what = fmt::format("tensor '{}' has a block whose scale or minimum is not finite", name),
                        .where = where_,
                        .remedy = "the weights are damaged: fetch them again"});
+}
+
+void GgufSource::release_pages() const {
+    if (mapping_) core::release_pages(mapping_->bytes());
 }
 
 }  // namespace mha2mla::checkpoint

@@ -1,12 +1,14 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "checkpoint/gguf_file.h"
 #include "checkpoint/model_config.h"
 #include "checkpoint/tensors.h"
+#include "core/file.h"
 
 namespace mha2mla::checkpoint {
 
@@ -15,8 +17,9 @@ namespace mha2mla::checkpoint {
 /// Points into the file's bytes.
 class GgufSource : public TensorSource {
 public:
-    /// Throws Error naming a tensor that has no place in a llama model.
-    GgufSource(const GgufFile& file, const ModelConfig& config);
+    /// `mapping`: where the bytes lie if they are mapped; else they must outlive the source. Throws Error naming a
+    /// tensor that has no place in a llama model.
+    GgufSource(const GgufFile& file, const ModelConfig& config, std::shared_ptr<const core::MappedFile> mapping);
 
     std::vector<TensorSpec> list() const override;
     std::optional<Shape> shape_of(std::string_view name) const override;
@@ -26,6 +29,7 @@ public:
     bool has_codes(std::string_view name) const override;
     void read_codes(std::string_view name, std::int64_t first_row, std::int64_t rows,
                     std::span<core::CodeGroup> out) const override;
+    void release_pages() const override;
 
 private:
     struct Entry {
@@ -46,6 +50,7 @@ private:
     template <typename Value, typename Convert>
     void each_run(const RowRange& range, std::span<Value> out, Convert convert) const;
 
+    std::shared_ptr<const core::MappedFile> mapping_;
     std::string where_;
     std::int64_t head_dim_ = 0;
     std::map<std::string, Entry, std::less<>> entries_;

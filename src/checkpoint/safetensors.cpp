@@ -159,4 +159,8 @@ void SafetensorsSource::read_rows(std::string_view name, std::int64_t first_row,
     }
 }
 
+void SafetensorsSource::release_pages() const {
+    for (const auto& file : files_) core::release_pages(file.bytes());
+}
+
 }  // namespace mha2mla::checkpoint

@@ -40,6 +40,7 @@ public:
     std::string stored_type(std::string_view name) const override;
     void read_rows(std::string_view name, std::int64_t first_row, std::int64_t rows,
                    std::span<float> out) const override;
+    void release_pages() const override;
 
 private:
     struct Location {

@@ -55,6 +55,8 @@ public:
     /// Those rows as they are stored, where has_codes: rows * width / 32 groups that say what read_rows reads.
     virtual void read_codes(std::string_view name, std::int64_t first_row, std::int64_t rows,
                             std::span<core::CodeGroup> out) const;
+    /// Gives memory back that mapped files take once they are read. They can be read again.
+    virtual void release_pages() const {}
 };
 
 }  // namespace mha2mla::checkpoint

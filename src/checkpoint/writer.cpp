@@ -41,13 +41,23 @@ bool encode(core::DType dtype, std::span<const float> values, std::vector<std::b
     return false;
 }
 
-/// `--force` replaces a model or an empty directory, never a directory that holds something else.
+/// Whether a directory holds a model that this program wrote, and nothing else.
+bool is_written_model(const fs::path& directory) {
+    if (!fs::exists(directory / "config.json") || !fs::exists(directory / "conversion.json")) return false;
+    const std::set<std::string> kinds{".json", ".safetensors", ".model", ".md", ".jinja", ".mha2mla"};
+    return std::all_of(
+        fs::directory_iterator(directory), fs::directory_iterator(), [&](const fs::directory_entry& entry) {
+            const auto& path = entry.path();
+            return entry.is_regular_file() && (kinds.contains(path.extension()) || path.filename() == "merges.txt");
+        });
+}
+
+/// `--force` replaces a converted model or an empty directory, never a source or what holds something else.
 const fs::path& check_replaceable(const fs::path& target, bool replace) {
     std::error_code error;
     if (!replace || !fs::exists(target, error)) return target;
-    const bool is_directory = fs::is_directory(target, error);
-    if (is_directory && (fs::exists(target / "config.json", error) || fs::is_empty(target, error))) return target;
-    throw core::Error({.what = "exists and is not a model directory, so it is not replaced",
+    if (fs::is_directory(target, error) && (fs::is_empty(target, error) || is_written_model(target))) return target;
+    throw core::Error({.what = "exists and holds something else than a converted model, so it is not replaced",
                        .where = target.string(),
                        .remedy = "choose another name"});
 }

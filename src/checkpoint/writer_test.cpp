@@ -30,6 +30,7 @@ void write_model(const fs::path& target, const ModelConfig& config, const Writer
     CheckpointWriter writer(target, specs, options);
     write_all(writer, specs);
     writer.add_file("config.json", config_to_json(config, {}).dump());
+    writer.add_file("conversion.json", "{}");
     writer.finish();
 }
 
@@ -119,10 +120,27 @@ TEST(CheckpointWriter, ReplacesAModelOnlyWhenAsked) {
     const auto target = directory.path() / "model";
     write_model(target, tiny_config(), {});
     EXPECT_THAT(error_of([&] { write_model(target, tiny_mla_config(), {}); }),
-                HasSubstr("already exists; choose another name or pass --force to replace it"));
+                HasSubstr("already exists; choose another name; convert replaces a model with --force"));
     write_model(target, tiny_mla_config(), {.replace = true});
     expect_exact(target, tiny_mla_config());
     EXPECT_EQ(names_in(directory.path()), std::vector<std::string>{"model"});
+}
+
+TEST(CheckpointWriter, NeverReplacesASourceOrAModelWithOtherThings) {
+    const TemporaryDirectory directory;
+    const auto target = directory.path() / "model";
+    write_model(target, tiny_config(), {});
+    const auto refusal = [&] { return error_of([&] { write_model(target, tiny_config(), {.replace = true}); }); };
+    fs::create_directory(target / "notes");
+    EXPECT_THAT(refusal(), HasSubstr("something else"));
+    fs::remove(target / "notes");
+    core::write_text(target / "thesis", "years of work");
+    EXPECT_THAT(refusal(), HasSubstr("something else"));
+    fs::remove(target / "thesis");
+    EXPECT_EQ(refusal(), "");
+    fs::remove(target / "conversion.json");
+    EXPECT_THAT(refusal(), HasSubstr("something else"));
+    expect_exact(target, tiny_config());
 }
 
 TEST(CheckpointWriter, NeverReplacesWhatIsNoModel) {
@@ -131,11 +149,12 @@ TEST(CheckpointWriter, NeverReplacesWhatIsNoModel) {
     fs::create_directory(target);
     core::write_text(target / "cat.jpg", "meow");
     EXPECT_THAT(error_of([&] { write_model(target, tiny_config(), {.replace = true}); }),
-                HasSubstr("photos: exists and is not a model directory, so it is not replaced; choose another name"));
+                HasSubstr("photos: exists and holds something else than a converted model, so it is not replaced; "
+                          "choose another name"));
     EXPECT_EQ(core::read_text(target / "cat.jpg"), "meow");
     core::write_text(directory.path() / "notes.txt", "text");
     EXPECT_THAT(error_of([&] { write_model(directory.path() / "notes.txt", tiny_config(), {.replace = true}); }),
-                HasSubstr("not a model directory"));
+                HasSubstr("something else than a converted model"));
 }
 
 TEST(CheckpointWriter, SaysWhenTheDiskIsTooSmall) {

@@ -78,9 +78,24 @@ eval::PerplexityResult score(const EvalCommand& command, const checkpoint::Check
                             session.stop());
 }
 
+/// What one engine reads is an error with the other: it would measure something else than was asked for.
+void check_engine(const CLI::App& verb, const EvalCommand& command) {
+    const bool native = command.engine == "native";
+    const std::vector<const char*> others =
+        native ? std::vector{"--device"}
+               : std::vector{"--kv-cache", "--attention", "--context", "--packed", "--output-weights"};
+    for (const char* option : others) {
+        if (verb.get_option(option)->count() == 0) continue;
+        throw core::Error({.what = fmt::format("the {} engine has no such option", command.engine),
+                           .where = option,
+                           .remedy = native ? "pass --engine workshop, too" : "pass --engine native"});
+    }
+}
+
 void evaluate(const EvalCommand& command, Session& session) {
     const auto format = cache_format(command);
     const auto model = checkpoint::Checkpoint::open(command.model.path);
+    if (!command.emulated_cache.empty()) cache::check_applies(format, model.config().is_mla(), "--emulate-cache");
     const auto text = data::read_text_file(command.text);
     check_window(command, model.config());
     const data::TokenWindows windows(load_tokenizer(model)->encode(text, false), command.window);
@@ -131,7 +146,10 @@ void add_eval(CLI::App& program, Session& session) {
             "Workshop engine: attend to what such a cache gives back: bf16, int8, int4 or int2 in groups of 32 "
             "(int4-g64: of 64); rotary keys of a converted model in int8, its sinks exact")
         ->type_name("FORMAT");
-    verb->callback([command, &session] { evaluate(*command, session); });
+    verb->callback([command, verb, &session] {
+        check_engine(*verb, *command);
+        evaluate(*command, session);
+    });
 }
 
 }  // namespace mha2mla::cli

@@ -56,7 +56,8 @@ int main(int argc, char** argv) {
     } catch (const mha2mla::core::Error& error) {
         std::cerr << "mha2mla: " << error.what() << std::endl;
     } catch (const std::bad_alloc&) {
-        std::cerr << "mha2mla: out of memory; close other programs or use a smaller --context" << std::endl;
+        std::cerr << "mha2mla: out of memory; close other programs, or work with less at a time (--context, --memory)"
+                  << std::endl;
     } catch (const std::exception& error) {
         std::cerr << "mha2mla: internal error, please report it: " << error.what() << std::endl;
     }

@@ -18,8 +18,9 @@ void add_cache_option(CLI::App& verb, cache::CacheFormat& format) {
     verb.add_option_function<std::string>(
             "--kv-cache",
             [&format](const std::string& name) { format = cache::parse_cache_format(name, "--kv-cache"); },
-            "Key/value cache: bf16 (default), f32, int8, int4 or int2 (rotary keys in int8), latent=int4,rope=int8, or "
-            "kivi4 (keys by channel)")
+            "Key/value cache: bf16 (default), f32, int8, int4 or int2 (rotary keys in int8) in groups of 32, int4-g64 "
+            "of 64, "
+            "int4-c by channel; of a converted model also latent=A,rope=B, of a source keys=A,values=B or kivi4")
         ->type_name("FORMAT");
 }
 
@@ -73,6 +74,7 @@ std::unique_ptr<runtime::Decoder> load_decoder(const checkpoint::Checkpoint& mod
                            .got = fmt::to_string(options.context_tokens),
                            .where = "--context"});
     }
+    cache::check_applies(options.kv_cache, model.config().is_mla(), "--kv-cache");
     if (options.context_tokens == 0) options.context_tokens = longest;
     if (options.packed_weights.empty()) {
         const auto beside = runtime::packed_weights_path(model, weight_formats(options));

@@ -14,7 +14,7 @@ constexpr int wake_signal = SIGUSR1;  // ends the waiting thread when the progra
 sigset_t waited_signals() {
     sigset_t signals;
     sigemptyset(&signals);
-    for (const int signal : {SIGINT, SIGTERM, wake_signal}) sigaddset(&signals, signal);
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP, wake_signal}) sigaddset(&signals, signal);
     return signals;
 }
 

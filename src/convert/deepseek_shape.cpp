@@ -85,7 +85,9 @@ void restrict_to_deepseek_shape(Plan& plan) {
                "fewer --rope-components, or --export-shape any",
                plan.source.rope_scaling ? "scaled frequencies" : "more components than pairs");
     }
+    const auto asked = plan.options.lsq.rope_components;
     plan = with_pairs(plan, possible.front());
+    plan.options.lsq.rope_components = asked;  // where it is open, a trial chooses among the possible pairs
     auto& mla = std::get<checkpoint::MlaConfig>(plan.target.attention);
     mla.q_rope_factor = true;
     plan.target.attention_bias = false;

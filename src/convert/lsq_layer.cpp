@@ -82,6 +82,7 @@ LsqLayer make_lsq_layer(const LayerTask& task) {
     layer.keys = precise(task.source.k_weight);
     layer.values = precise(task.source.v_weight);
     layer.input_mean = moments.input_mean;
+    layer.latent_is_centred = latent_is_centred(task.plan);
     layer.mean_key = layer.keys.mv(layer.input_mean) + bias_or_zero(task.source.k_bias, layer.keys.size(0));
     layer.mean_value = layer.values.mv(layer.input_mean) + bias_or_zero(task.source.v_bias, layer.values.size(0));
     layer.compensation = compensate(moments.pairs, task.plan.options.lsq.compensate);

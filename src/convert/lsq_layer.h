@@ -10,6 +10,7 @@ struct LsqLayer {
     torch::Tensor keys, values;          ///< [G d, E]
     torch::Tensor mean_key, mean_value;  ///< [G d], with their biases
     torch::Tensor input_mean;            ///< mu [E]
+    bool latent_is_centred = true;       ///< as of the plan
     Compensation compensation;
     RotaryProblem rotary;
     WeightedProblem latent;  ///< of whole keys: before rotary components are taken out

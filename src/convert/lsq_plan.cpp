@@ -33,6 +33,24 @@ bool can_differ_by_layer(const ConversionOptions& options) {
     return options.lsq.weighted && !options.kv_rank && !options.lsq.deepseek_shape;
 }
 
+void check_deepseek_options(const ConversionOptions& options) {
+    const auto& lsq = options.lsq;
+    if (lsq.refit_output) {
+        reject("--refit-output", "it writes a bias, which stock engines do not load", "--export-shape any", "deepseek");
+    }
+    if (!lsq.weighted) {
+        reject("--metric", "rotary pairs are chosen by errors that plain metrics do not have",
+               "weighted with --export-shape deepseek", "plain");
+    }
+    if (lsq.rope_components == 0) {
+        reject("--rope-components", "engines of this shape need a rotary key", "1 or more", "0");
+    }
+    if (options.kv_rank && !lsq.rope_components) {
+        reject("--kv-rank", "it fixes the latent and leaves the rotary key open, so the largest would always win",
+               "--rope-components with it, or --cache-ratio", std::to_string(*options.kv_rank));
+    }
+}
+
 void check_options(const ModelConfig& source, const ConversionOptions& options) {
     const auto& lsq = options.lsq;
     if (lsq.sinks < 0 || lsq.sinks > 64) {
@@ -46,9 +64,7 @@ void check_options(const ModelConfig& source, const ConversionOptions& options) 
         reject("--by-layer", "sizes are not left open", "no --kv-rank, --metric plain or --export-shape deepseek",
                "one");
     }
-    if (lsq.deepseek_shape && lsq.refit_output) {
-        reject("--refit-output", "it writes a bias, which stock engines do not load", "--export-shape any", "deepseek");
-    }
+    if (lsq.deepseek_shape) check_deepseek_options(options);
     const int pairs = source.num_key_value_heads * source.rope_pairs();
     const int components = lsq.rope_components.value_or(0);
     if (components < 0 || components > pairs) {

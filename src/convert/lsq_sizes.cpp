@@ -83,12 +83,14 @@ LayerErrors::Choice errors_of_choice(const LsqLayer& layer, const calibrate::Att
     const double price = moments.inverse_power.item<double>();
     auto problem = layer.latent;
     problem.keys = residual_keys(layer, rotary);
-    const auto by_rank =
-        (price * errors_by_rank(problem, moments.key_covariance, moments.value_covariance)).contiguous();
-    const auto* values = by_rank.data_ptr<double>();
+    const auto values_seen = layer.latent_is_centred
+                                 ? moments.value_covariance
+                                 : moments.value_covariance + torch::outer(moments.input_mean, moments.input_mean);
+    const auto by_rank = (price * errors_by_rank(problem, moments.key_covariance, values_seen)).contiguous();
+    const auto* by_rank_values = by_rank.data_ptr<double>();
     return {.components = static_cast<int>(rotary.pairs.size()),
             .lost_rotation = price * rotary.lost,
-            .lost_directions = {values, values + by_rank.numel()}};
+            .lost_directions = {by_rank_values, by_rank_values + by_rank.numel()}};
 }
 
 double expected_error(const LayerErrors::Choice& choice, int rank) {
@@ -148,6 +150,8 @@ std::vector<LayerSize> allocate(const std::vector<LayerErrors>& layers, int mean
     for (const auto& [sizes, at] : tables) chosen.push_back(sizes[at]);
     return chosen;
 }
+
+bool lsq_leaves_choices(const Plan& plan) { return *plan.options.lsq.by_layer || plan.options.lsq.deepseek_shape; }
 
 std::vector<Alternative> alternatives_of_lsq(const Plan& plan, const Evidence& evidence, core::Progress& progress,
                                              const std::stop_token& stop) {

@@ -47,6 +47,7 @@ std::vector<LayerSize> allocate(const std::vector<LayerErrors>& layers, int mean
 
 /// The plan with equal layers and, where its options leave sizes open, one with sizes by layer. Of a plan for stock
 /// engines the alternatives that they load (deepseek_shape.h).
+bool lsq_leaves_choices(const Plan& plan);
 std::vector<Alternative> alternatives_of_lsq(const Plan& plan, const Evidence& evidence, core::Progress& progress,
                                              const std::stop_token& stop);
 

@@ -13,9 +13,10 @@ namespace {
 
 /// The one list of methods.
 constexpr std::array methods{
-    Method{"mha2mla", false, lay_out_mha2mla, options_of_mha2mla, nullptr, convert_mha2mla},
-    Method{"lsq", true, lay_out_lsq, options_of_lsq, alternatives_of_lsq, convert_lsq},
-    Method{"transmla", true, lay_out_transmla, options_of_transmla, alternatives_of_transmla, convert_transmla}};
+    Method{"mha2mla", false, lay_out_mha2mla, options_of_mha2mla, nullptr, nullptr, convert_mha2mla},
+    Method{"lsq", true, lay_out_lsq, options_of_lsq, lsq_leaves_choices, alternatives_of_lsq, convert_lsq},
+    Method{"transmla", true, lay_out_transmla, options_of_transmla, transmla_leaves_choices, alternatives_of_transmla,
+           convert_transmla}};
 
 }  // namespace
 

@@ -52,7 +52,9 @@ struct Method {
     void (*lay_out)(Plan& plan);
     /// The options that the method reads, for reports.
     core::OrderedJson (*options)(const ConversionOptions& options);
-    /// What a plan may become where it leaves choices to the data; the first is eligible. Null: nothing is left open.
+    /// Whether a plan leaves choices to held-out text. Null: none does.
+    bool (*leaves_choices)(const Plan& plan);
+    /// What a plan may become where it does; the first is eligible.
     std::vector<Alternative> (*alternatives)(const Plan& plan, const Evidence& evidence, core::Progress& progress,
                                              const std::stop_token& stop);
     ConvertedAttention (*convert)(const LayerTask& task);

@@ -95,7 +95,9 @@ void Conversion::use(const calibrate::Statistics& statistics, const ConvertReque
     report_.text = statistics.text();
     const auto& options = report_.plan.options;
     if (options.method != "lsq" || !options.lsq.refit_output) return;
-    refit_.emplace(source_, statistics.tokens().windows, device_, rest_options(request));
+    auto rest = rest_options(request);
+    rest.memory_bytes /= 2;  // of the source and of the converted model
+    refit_.emplace(source_, statistics.tokens().windows, device_, rest);
 }
 
 void Conversion::walk(const CalibrationTokens& text, const ConvertRequest& request) {
@@ -156,11 +158,17 @@ void Conversion::write_documents(const ConvertRequest& request) {
     for (const auto& [name, contents] : files) writer_.add_file(name, contents);
 }
 
+bool leaves_choices(const Plan& plan) {
+    const auto& method = find_method(plan.options.method);
+    return method.leaves_choices != nullptr && method.leaves_choices(plan);
+}
+
 /// The plan itself, or what its method makes of it by the statistics.
 Choice settle(const Plan& plan, const Checkpoint& source, const calibrate::Statistics& statistics,
               const ConvertRequest& request, Watch watch) {
     const auto& method = find_method(plan.options.method);
-    if (method.alternatives == nullptr) return {plan, std::nullopt};
+    if (!leaves_choices(plan)) return {plan, std::nullopt};
+    check_calibration_size(plan, std::ssize(statistics.tokens().held_out) + 1);
     const Evidence evidence{.source = source,
                             .moments = [&](int layer) { return statistics.layer(layer); },
                             .held_out = statistics.tokens().held_out,
@@ -206,8 +214,22 @@ core::OrderedJson ConversionReport::to_json() const {
 void check_request(const ConvertRequest& request) {
     model::parse_device(request.device);
     checkpoint::check_target(request.target, request.replace);
-    if (request.statistics.empty() || std::filesystem::exists(request.statistics)) return;
+    if (request.statistics.empty()) return;
+    if (core::absolute_target(request.statistics) == core::absolute_target(request.target)) {
+        throw core::Error({.what = "the statistics and the converted model would have the same name",
+                           .where = request.target.string(),
+                           .remedy = "name another --statistics"});
+    }
+    if (std::filesystem::exists(request.statistics)) return;
     checkpoint::check_target(request.statistics, false);
+}
+
+void check_calibration_size(const Plan& plan, std::int64_t windows) {
+    if (!leaves_choices(plan) || windows > 1) return;
+    throw core::Error({.what = "a choice is left to the calibration, and no window was held out to judge it by",
+                       .expected = "2 windows or more, or the choice made with --no-by-layer or --freqfold N",
+                       .got = "1 window",
+                       .where = "--calibration"});
 }
 
 bool needs_calibration(const ConversionOptions& options, const ConvertRequest& request) {
@@ -224,6 +246,9 @@ ConversionReport convert(const Checkpoint& source, const Plan& plan, const Calib
     std::optional<Measurements> measured;
     Choice settled{plan, std::nullopt};
     if (find_method(plan.options.method).needs_moments) {
+        if (needs_calibration(plan.options, request)) {
+            check_calibration_size(plan, std::ssize(calibration.windows) + std::ssize(calibration.held_out));
+        }
         measured.emplace(source, plan, request);
         measured->measure(calibration, progress, stop);
         settled = settle(plan, source, measured->statistics(), request, watch);

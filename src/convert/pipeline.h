@@ -49,6 +49,10 @@ struct ConversionReport {
 /// long work.
 void check_request(const ConvertRequest& request);
 
+/// Throws Error where so few windows leave none to hold out, and the plan leaves choices to held-out text: to be asked
+/// before long work.
+void check_calibration_size(const Plan& plan, std::int64_t windows);
+
 /// True when the conversion needs calibration tokens: 2-norm selection; lsq and transmla, unless statistics exist.
 bool needs_calibration(const ConversionOptions& options, const ConvertRequest& request);
 

@@ -306,6 +306,7 @@ TEST_F(Pipeline, DeepseekShapeHasNoBiasAndSaysWhatItCosts) {
     const auto& pairs = converted.config().mla().rope_pairs;
     EXPECT_TRUE(std::all_of(pairs.begin(), pairs.end(), [&](const auto& layer) { return layer == pairs[0]; }));
     ASSERT_TRUE(report.trial.has_value());
+    ASSERT_EQ(report.trial->alternatives.size(), 4u) << "three lists of pairs, and what the restriction costs";
     const auto& free = report.trial->alternatives.back();
     EXPECT_EQ(free.name, "free pairs and sizes");
     EXPECT_FALSE(free.chosen);

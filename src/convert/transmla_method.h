@@ -13,6 +13,7 @@ core::OrderedJson options_of_transmla(const ConversionOptions& options);
 ConvertedAttention convert_transmla(const LayerTask& task);
 
 /// With the plan's --freqfold, or for auto with each that the plan can have, doubling.
+bool transmla_leaves_choices(const Plan& plan);
 std::vector<Alternative> alternatives_of_transmla(const Plan& plan, const Evidence& evidence, core::Progress& progress,
                                                   const std::stop_token& stop);
 

@@ -58,6 +58,8 @@ core::OrderedJson options_of_transmla(const ConversionOptions& options) {
     return json;
 }
 
+bool transmla_leaves_choices(const Plan& plan) { return !plan.options.transmla.freqfold; }
+
 std::vector<Alternative> alternatives_of_transmla(const Plan& plan, const Evidence&, core::Progress&,
                                                   const std::stop_token&) {
     if (plan.options.transmla.freqfold) return {{"the freqfold of the options", plan}};

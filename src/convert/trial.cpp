@@ -22,8 +22,8 @@ model::ModelOptions model_options(const Evidence& evidence) {
     return options;
 }
 
-HiddenStates embed(const Evidence& evidence) {
-    return calibrate::LayerWalk(evidence.source, evidence.held_out, {}, evidence.rest).take_hidden();
+HiddenStates embed(const Evidence& evidence, const calibrate::RestOptions& rest) {
+    return calibrate::LayerWalk(evidence.source, evidence.held_out, {}, rest).take_hidden();
 }
 
 void step_over(model::DecoderLayer layer, HiddenStates& hidden, const Evidence& evidence, const std::stop_token& stop) {
@@ -133,9 +133,11 @@ model::DecoderLayer make_converted_layer(const checkpoint::Checkpoint& source, c
 Trial try_alternatives(const std::vector<Alternative>& alternatives, const Evidence& evidence, core::Progress& progress,
                        const std::stop_token& stop) {
     const torch::NoGradGuard no_gradients;
-    auto source_hidden = embed(evidence);
+    auto rest = evidence.rest;
+    rest.memory_bytes /= alternatives.size() + 1;  // of the source and of each alternative
+    auto source_hidden = embed(evidence, rest);
     std::vector<Candidate> candidates;
-    for (const auto& alternative : alternatives) candidates.push_back({alternative.plan, embed(evidence)});
+    for (const auto& alternative : alternatives) candidates.push_back({alternative.plan, embed(evidence, rest)});
     const int layers = evidence.source.config().num_hidden_layers;
     progress.begin("trying plans on held-out text", layers + 1);
     for (int layer = 0; layer < layers; ++layer) {
@@ -164,12 +166,7 @@ Trial try_alternatives(const std::vector<Alternative>& alternatives, const Evide
 Choice choose(const std::vector<Alternative>& alternatives, const Evidence& evidence, core::Progress& progress,
               const std::stop_token& stop) {
     if (alternatives.size() == 1) return {alternatives.front().plan, std::nullopt};
-    if (evidence.held_out.empty()) {
-        throw core::Error({.what = "a choice is left to the calibration, and no window was held out to judge it by",
-                           .expected = "2 windows or more, or the choice made with --no-by-layer or --freqfold N",
-                           .got = "1 window",
-                           .where = "--calibration"});
-    }
+    core::invariant(!evidence.held_out.empty(), "choices are refused where nothing was held out");
     auto trial = try_alternatives(alternatives, evidence, progress, stop);
     std::size_t best = 0;
     for (std::size_t i = 1; i < alternatives.size(); ++i) {

@@ -155,6 +155,7 @@ void write_text(const fs::path& path, std::string_view text) {
 }
 
 fs::path absolute_target(fs::path target) {
+    if (target.empty()) throw Error({.what = "the name of what is to be written is empty"});
     target = fs::absolute(target).lexically_normal();
     return target.has_filename() ? target : target.parent_path();
 }
@@ -174,7 +175,7 @@ StagedDirectory::StagedDirectory(fs::path target, bool replace) : target_(absolu
     if (fs::exists(target_, error) && !replace) {
         throw Error({.what = "already exists",
                      .where = target_.string(),
-                     .remedy = "choose another name or pass --force to replace it"});
+                     .remedy = "choose another name; convert replaces a model with --force"});
     }
     if (!fs::is_directory(target_.parent_path(), error)) {
         throw Error(

@@ -208,6 +208,7 @@ ModelWeights load_weights(const checkpoint::Checkpoint& model, const WeightOptio
                          ? weights.embedding
                          : loader.output("lm_head.weight", config.vocab_size, config.hidden_size);
     progress.end();
+    model.tensors().release_pages();
     return weights;
 }
 

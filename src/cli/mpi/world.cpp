@@ -17,7 +17,8 @@ void check(int status, const char* call) {
 class MpiWorld : public parallel::Communicator {
 public:
     MpiWorld() {
-        check(MPI_Init(nullptr, nullptr), "MPI_Init");
+        int provided = 0;  // other threads, such as the one that waits for signals, do not call MPI
+        check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
         check(MPI_Comm_rank(MPI_COMM_WORLD, &rank_), "MPI_Comm_rank");
         check(MPI_Comm_size(MPI_COMM_WORLD, &size_), "MPI_Comm_size");
     }

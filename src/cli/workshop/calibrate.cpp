@@ -39,6 +39,12 @@ void print_report(const calibrate::TokensRecord& text, const std::vector<double>
 
 void calibrate_model(CalibrateCommand& command, Session& session) {
     auto& options = command.calibration;
+    if (!options.moments.centred_keys && options.moments.sinks > 0) {
+        throw core::Error({.what = "no conversion has exact tokens without the mean key",
+                           .expected = "--sinks 0 with --no-mean-key",
+                           .got = std::to_string(options.moments.sinks),
+                           .where = "--sinks"});
+    }
     const auto source = checkpoint::Checkpoint::open(command.source);
     if (source.config().is_mla()) {
         throw core::Error({.what = "the model is already converted",
@@ -53,6 +59,7 @@ void calibrate_model(CalibrateCommand& command, Session& session) {
     const auto& processes = world();
     options.processes = &processes;
     if (processes.rank() > 0) session.silence();
+    command.text.shortest_window = calibrate::shortest_window(options.moments);
     command.text.memory_bytes = options.rest.memory_bytes;
     auto text = calibration_text(source, command.text, options.statistics, session, processes);
     if (text.held_out.empty()) calibrate::hold_out(text);
@@ -78,8 +85,9 @@ void add_calibrate(CLI::App& program, Session& session) {
     verb->add_option("--sinks", command->calibration.moments.sinks, "First tokens that stay exact, as in convert")
         ->check(CLI::Range(0, 64))
         ->capture_default_str();
-    verb->add_flag("--mean-key,!--no-mean-key", command->calibration.moments.centred_keys,
-                   "The keys' mean keeps its RoPE, as in convert");
+    verb->add_flag(
+        "--mean-key,!--no-mean-key", command->calibration.moments.centred_keys,
+        "The keys' mean keeps its RoPE, as in convert; --export-shape deepseek needs --no-mean-key and --sinks 0");
     verb->add_option("--device", command->device, "Where to compute, as LibTorch spells it")->capture_default_str();
     verb->callback([command, &session] {
         try {
@@ -88,7 +96,7 @@ void add_calibrate(CLI::App& program, Session& session) {
             note_interruption(command->calibration.statistics, session);
             end_other_processes(130);
             throw;
-        } catch (const core::Error& error) {
+        } catch (const std::exception& error) {
             if (world().size() > 1) std::cerr << "mha2mla: " << error.what() << std::endl;
             end_other_processes(1);
             throw;

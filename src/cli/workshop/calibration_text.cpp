@@ -4,7 +4,10 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "calibrate/calibration.h"
+#include "calibrate/statistics.h"
 #include "calibrate/statistics_writer.h"
+#include "checkpoint/tensors.h"
 #include "cli/kv_cache_report.h"
 #include "cli/model_options.h"
 #include "cli/workshop/openings.h"
@@ -43,6 +46,10 @@ std::vector<int> joined(const std::vector<std::string>& documents, const tokeniz
     return tokens;
 }
 
+std::string files_origin(const CalibrationTextOptions& options) {
+    return fmt::format("{}", fmt::join(options.files, ", "));
+}
+
 CalibrationTokens from_files(const checkpoint::Checkpoint& model, const CalibrationTextOptions& options,
                              std::uint64_t seed) {
     const auto documents = read_files(options.files);
@@ -52,7 +59,7 @@ CalibrationTokens from_files(const checkpoint::Checkpoint& model, const Calibrat
         texts.push_back({options.files[i], joined(documents[i], *words, model.config())});
     }
     return {.windows = data::mix_windows(texts, {.windows = options.windows, .window = options.window, .seed = seed}),
-            .origin = fmt::format("{}", fmt::join(options.files, ", "))};
+            .origin = files_origin(options)};
 }
 
 /// The token that texts start with: BOS, else the end-of-text token that separates documents.
@@ -101,6 +108,22 @@ int windows_at_once(const checkpoint::ModelConfig& config, const CalibrationText
                                        std::min(most, static_cast<std::size_t>(options.windows))));
 }
 
+/// The whole model writes the text, and so lies in memory: the one step of a conversion that needs more than a layer.
+void check_fits_in_memory(const checkpoint::Checkpoint& model) {
+    std::int64_t weights = 0;
+    for (const auto& spec : checkpoint::expected_tensors(model.config()))
+        weights += checkpoint::element_count(spec.shape);
+    const double needed = 2.0 * static_cast<double>(weights);  // bf16
+    const auto there = static_cast<double>(core::physical_memory_bytes());
+    constexpr double share = 0.8;
+    if (needed <= share * there) return;
+    throw core::Error({.what = "the model is too large to write its calibration text on this machine",
+                       .expected = fmt::format("at most {:.0f} GB of weights", share * there / 1e9),
+                       .got = fmt::format("{:.0f} GB", needed / 1e9),
+                       .where = model.path().string(),
+                       .remedy = "pass --calibration FILE: then one layer is in memory at a time"});
+}
+
 void sample(runtime::Engine& engine, Session& session,
             core::FunctionRef<void(const runtime::EngineResult&)> on_finish) {
     while (engine.step(on_finish)) {
@@ -112,6 +135,7 @@ void sample(runtime::Engine& engine, Session& session,
 
 CalibrationTokens sampled(const checkpoint::Checkpoint& model, const CalibrationTextOptions& options, Session& session,
                           const parallel::Communicator& processes) {
+    check_fits_in_memory(model);
     const int at_once = windows_at_once(model.config(), options, options.memory_bytes);
     const auto decoder = load_decoder(model, {.context_tokens = options.window, .sequences = at_once}, session);
     const auto words = load_tokenizer(model);
@@ -135,6 +159,22 @@ CalibrationTokens sampled(const checkpoint::Checkpoint& model, const Calibration
     share_windows(result.windows, options, processes);
     session.progress().end();
     return result;
+}
+
+/// The text of an interrupted calibration, where every process finds it.
+std::optional<CalibrationTokens> interrupted_everywhere(const std::filesystem::path& statistics,
+                                                        const parallel::Communicator& processes) {
+    auto before = statistics.empty()
+                      ? std::nullopt
+                      : calibrate::interrupted_text(calibrate::statistics_of(statistics, processes.rank()));
+    double found = before ? 1 : 0;
+    processes.sum({&found, 1});
+    if (found == 0 || found == processes.size()) return before;
+    throw core::Error({.what = "some processes of an interrupted calibration lost what they kept of it",
+                       .expected = fmt::format("{} directories", processes.size()),
+                       .got = fmt::format("{}", found),
+                       .where = calibrate::partial_path(statistics).string(),
+                       .remedy = fmt::format("remove {}*.partial to start again", statistics.string())});
 }
 
 }  // namespace
@@ -168,9 +208,17 @@ CalibrationTokens calibration_text(const checkpoint::Checkpoint& model, Calibrat
                                    const std::filesystem::path& statistics, Session& session,
                                    const parallel::Communicator& processes) {
     options.window = std::min(options.window, model.config().max_position_embeddings);
+    calibrate::check_window(options.window, options.shortest_window);
     const auto seed = session.options().seed;
-    if (!options.files.empty()) return from_files(model, options, seed);
-    const auto before = calibrate::interrupted_text(statistics);
+    if (!options.files.empty()) {
+        auto text = from_files(model, options, seed);
+        if (std::ssize(text.windows) < options.windows) {
+            session.note(
+                fmt::format("the calibration text has {} of {} windows", text.windows.size(), options.windows));
+        }
+        return text;
+    }
+    const auto before = interrupted_everywhere(statistics, processes);
     if (!before) return sampled(model, options, session, processes);
     if (before->origin == sampled_origin(options, seed)) return *before;
     throw core::Error({.what = "an interrupted calibration on another text is here",
@@ -178,6 +226,17 @@ CalibrationTokens calibration_text(const checkpoint::Checkpoint& model, Calibrat
                        .got = before->origin,
                        .where = calibrate::partial_path(statistics).string(),
                        .remedy = "remove it, name another --statistics, or ask for the text it began with"});
+}
+
+void check_same_text(const CalibrationTextOptions& options, const std::filesystem::path& statistics) {
+    if (options.files.empty() || statistics.empty()) return;
+    const auto found = calibrate::text_of(statistics).origin;
+    if (found == files_origin(options)) return;
+    throw core::Error({.what = "the statistics that are there are of another text",
+                       .expected = files_origin(options),
+                       .got = found,
+                       .where = statistics.string(),
+                       .remedy = "leave --calibration out to use them, or name another --statistics"});
 }
 
 void note_interruption(const std::filesystem::path& statistics, const Session& session) {

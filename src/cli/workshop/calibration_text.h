@@ -18,6 +18,7 @@ struct CalibrationTextOptions {
     std::vector<std::string> files;  ///< none: text that the source model itself writes
     int windows = 16;
     int window = 1024;             ///< tokens; no more than the model's context
+    int shortest_window = 1;       ///< that the method can use
     std::size_t memory_bytes = 0;  ///< of --memory: bounds how many windows are sampled together
 };
 
@@ -34,6 +35,9 @@ void add_memory_option(CLI::App& verb, std::size_t& bytes);
 calibrate::CalibrationTokens calibration_text(const checkpoint::Checkpoint& model, CalibrationTextOptions options,
                                               const std::filesystem::path& statistics, Session& session,
                                               const parallel::Communicator& processes = parallel::alone());
+
+/// Throws Error where --calibration names other texts than those that the statistics were made of.
+void check_same_text(const CalibrationTextOptions& options, const std::filesystem::path& statistics);
 
 /// A remark, after a stop request, on what of a calibration is kept.
 void note_interruption(const std::filesystem::path& statistics, const Session& session);

@@ -101,6 +101,11 @@ void choose_method(const CLI::App& verb, std::string& method) {
     if (method.empty()) method = "lsq";
 }
 
+std::string saving_text(const convert::Plan& plan) {
+    const double saved = 100 * (1 - plan.cache_ratio());
+    return saved < 0 ? fmt::format("{:.2f} % more", -saved) : fmt::format("{:.2f} % less", saved);
+}
+
 std::string plan_text(const convert::Plan& plan) {
     const auto& mla = plan.target.mla();
     const int before = plan.source.cached_elements(0);
@@ -111,10 +116,14 @@ std::string plan_text(const convert::Plan& plan) {
         text += fmt::format("  layer {:2}: latent {:4} + rotary {} x {} = {:4}\n", layer, mla.kv_lora_rank[l],
                             mla.num_rope_key_heads, mla.qk_rope_head_dim[l], mla.cached_elements(layer));
     }
-    if (plan.options.method == "lsq" && *plan.options.lsq.by_layer) {
+    const auto& lsq = plan.options.lsq;
+    if (plan.options.method == "lsq" && *lsq.by_layer) {
         text += "these sums stand; the layers will share them by what each loses on calibration text\n";
     }
-    return text + fmt::format("KV cache: {:.2f} % less\n", 100 * (1 - plan.cache_ratio()));
+    if (plan.options.method == "lsq" && lsq.deepseek_shape && !lsq.rope_components) {
+        text += "these sums stand; what of them is rotary key will be chosen on calibration text\n";
+    }
+    return text + fmt::format("KV cache: {}\n", saving_text(plan));
 }
 
 /// What comparisons on held-out calibration text say of the model's quality.
@@ -135,10 +144,10 @@ std::string report_text(const convert::ConversionReport& report, const std::file
         values += layer.value_energy / static_cast<double>(report.layers.size());
     }
     return fmt::format(
-               "{}: KV cache {:.2f} % less; the factors keep {:.1f} % of the energy of the un-rotated keys' weights "
+               "{}: KV cache {}; the factors keep {:.1f} % of the energy of the un-rotated keys' weights "
                "and "
                "{:.1f} % of the values' ({}, at most {:.2f} GB of memory)\n",
-               target.string(), 100 * (1 - report.plan.cache_ratio()), 100 * keys, 100 * values,
+               target.string(), saving_text(report.plan), 100 * keys, 100 * values,
                core::format_duration(report.seconds), static_cast<double>(report.peak_memory_bytes) / 1e9) +
            (report.trial ? trial_text(*report.trial) : "");
 }
@@ -152,8 +161,14 @@ void convert_model(ConvertCommand& command, Session& session) {
     convert::check_request(command.request);
     calibrate::CalibrationTokens calibration;
     if (convert::needs_calibration(command.conversion, command.request)) {
+        convert::check_calibration_size(plan, command.calibration.windows);
+        if (convert::find_method(plan.options.method).needs_moments) {
+            command.calibration.shortest_window = calibrate::shortest_window({.sinks = plan.options.lsq.sinks});
+        }
         command.calibration.memory_bytes = command.request.memory_bytes;
         calibration = calibration_text(source, command.calibration, command.request.statistics, session);
+    } else {
+        check_same_text(command.calibration, command.request.statistics);
     }
     command.request.version = version();
     command.request.command = session.command();
@@ -181,6 +196,7 @@ void add_method_options(CLI::App& verb, ConvertCommand& command) {
     auto* rank = verb.add_option("--kv-rank", options.kv_rank, "Latent width per key/value head");
     verb.add_option("--cache-ratio", options.cache_ratio,
                     "Share of the source's cache to keep; default 0.5 (lsq, transmla) or 0.3125 (mha2mla)")
+        ->check(CLI::Number)
         ->excludes(rank);
     verb.add_flag("--split-full-rank", options.split_full_rank, "split-svd as in the reference code: twice the latent");
 }
