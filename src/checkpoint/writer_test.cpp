@@ -58,7 +58,8 @@ TEST(CheckpointWriter, WritesWhatCheckpointReads) {
             const auto target = directory.path() / fmt::format("{}-{}", core::name_of(dtype), config.model_type);
             write_model(target, config, {.dtype = dtype});
             expect_exact(target, config);
-            EXPECT_EQ(names_in(target), (std::vector<std::string>{"config.json", "model.safetensors"}));
+            EXPECT_EQ(names_in(target),
+                      (std::vector<std::string>{"config.json", "conversion.json", "model.safetensors"}));
         }
     }
 }

@@ -106,7 +106,7 @@ TEST_F(FileTest, StagedDirectoryReplacesOnlyWhenAsked) {
     fs::create_directory(root_ / "out");
     write_text(root_ / "out" / "old", "1");
     EXPECT_THAT(error_of([&] { StagedDirectory(root_ / "out", false); }),
-                HasSubstr("out: already exists; choose another name or pass --force to replace it"));
+                HasSubstr("out: already exists; choose another name; convert replaces a model with --force"));
     { StagedDirectory abandoned(root_ / "out", true); }
     EXPECT_EQ(read_text(root_ / "out" / "old"), "1");
 
