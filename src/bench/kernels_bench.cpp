@@ -164,8 +164,9 @@ std::vector<std::byte> random_pages(const cache::PageFormat& format, std::int64_
 
 class AttentionCase : public Case {
 public:
-    AttentionCase(const AttentionShape& shape, const core::ThreadPool& pool)
+    AttentionCase(const AttentionShape& shape, kernels::Isa isa, const core::ThreadPool& pool)
         : shape_(shape),
+          integer_(isa == kernels::Isa::avx2 && shape.cache == "int4-c"),
           format_(page_format(shape)),
           scratch_bytes_(kernels::attention_scratch_bytes(shape.rows, shape.key_width, shape.value_width)),
           q_(random_floats(all_rows() * shape.key_width)),
@@ -186,7 +187,8 @@ public:
     KernelTiming describe() const override {
         return {.kernel = "attention",
                 .shape = fmt::format("{} x {} rows, keys {}, values {}, {} tokens {}", shape_.streams, shape_.rows,
-                                     shape_.key_width, shape_.value_width, shape_.tokens, shape_.cache)};
+                                     shape_.key_width, shape_.value_width, shape_.tokens, shape_.cache),
+                .integer = integer_};
     }
     double bytes() const override { return static_cast<double>(cache_bytes()); }
     double flops() const override {
@@ -261,6 +263,7 @@ private:
     }
 
     AttentionShape shape_;
+    bool integer_;
     cache::PageFormat format_;
     std::size_t scratch_bytes_;
     std::vector<float> q_;
@@ -322,16 +325,17 @@ KernelTiming time(Case& test_case, const KernelSet& set, core::ThreadPool& pool)
     return timing;
 }
 
-KernelTiming check_and_time(Case&& test_case, const KernelSet& set, core::ThreadPool& pool) {
-    check(test_case, set, pool);
-    return time(test_case, set, pool);
-}
-
 }  // namespace
 
-std::vector<KernelTiming> bench_kernels(kernels::Isa isa, core::ThreadPool& pool) {
+std::vector<KernelTiming> bench_kernels(kernels::Isa isa, std::string_view only, core::ThreadPool& pool) {
     const KernelSet& set = kernels::kernels(isa);
     std::vector<KernelTiming> timings;
+    const auto check_and_time = [&](auto&& test_case) {
+        const KernelTiming what = test_case.describe();
+        if ((what.kernel + " " + what.shape).find(only) == std::string::npos) return;
+        check(test_case, set, pool);
+        timings.push_back(time(test_case, set, pool));
+    };
     for (const WeightFormat format : {WeightFormat::bf16, WeightFormat::int8, WeightFormat::int4}) {
         for (const LinearShape& shape : {LinearShape{1, 576, 1536, format},
                                          {1, 1536, 576, format},
@@ -339,12 +343,10 @@ std::vector<KernelTiming> bench_kernels(kernels::Isa isa, core::ThreadPool& pool
                                          {8, 576, 1536, format},
                                          {512, 576, 1536, format},
                                          {512, 1536, 576, format}}) {
-            timings.push_back(check_and_time(LinearCase(shape, pool), set, pool));
+            check_and_time(LinearCase(shape, pool));
         }
     }
-    for (const AttentionShape& shape : attention_shapes()) {
-        timings.push_back(check_and_time(AttentionCase(shape, pool), set, pool));
-    }
+    for (const AttentionShape& shape : attention_shapes()) check_and_time(AttentionCase(shape, isa, pool));
     return timings;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/thread_pool.h"
@@ -19,7 +20,8 @@ struct KernelTiming {
 
 /// Checks each kernel of the set against the portable one, then times it on all threads with the shapes of a small
 /// model's decode step and prefill. Every call works on another copy of its data, and the copies together exceed any
-/// cache, so that data come from memory as they do in decoding. Throws Error where results differ.
-std::vector<KernelTiming> bench_kernels(kernels::Isa isa, core::ThreadPool& pool);
+/// cache, so that data come from memory as they do in decoding. `only`: kernels whose name and shape contain it. Throws
+/// Error where results differ.
+std::vector<KernelTiming> bench_kernels(kernels::Isa isa, std::string_view only, core::ThreadPool& pool);
 
 }  // namespace mha2mla::bench

@@ -37,8 +37,7 @@ void check(const runtime::Decoder& decoder, const ThroughputOptions& options) {
     require(options.parallel > 0 && options.parallel <= runtime::Decoder::max_batch_tokens, "--parallel",
             "1 or more sequences, at most a batch");
     check_tokens(decoder.context_tokens(), context_tokens(options));
-    const auto capacity = decoder.kv_bytes().capacity / decoder.kv_bytes_per_token();
-    check_tokens(static_cast<std::int64_t>(capacity), std::int64_t{context_tokens(options)} * options.parallel);
+    check_tokens(decoder.capacity_tokens(), std::int64_t{context_tokens(options)} * options.parallel);
 }
 
 /// One measurement at one depth; the sequences hold `depth` tokens before and after.

@@ -19,6 +19,7 @@ struct BenchCommand {
     bench::ThroughputOptions throughput;
     bool long_context = false;
     bool kernels = false;
+    std::string only;  // of the kernels
 };
 
 core::OrderedJson to_json(const bench::ThroughputResult& result) {
@@ -91,7 +92,7 @@ void bench_model(const BenchCommand& command, Session& session) {
 
 double share(double giga, double peak) { return peak > 0 ? giga * 1e9 / peak : 0; }
 
-void bench_kernels(Session& session) {
+void bench_kernels(const std::string& only, Session& session) {
     note_load(session);
     const auto isa = kernels::kernels().isa;
     const auto peaks = bench::measure_peaks(isa, session.pool());
@@ -100,7 +101,7 @@ void bench_kernels(Session& session) {
         fmt::format("{} kernels, {} threads; at most {:.1f} GB/s, {:.0f} GFLOP/s, {:.0f} GOP/s of 8-bit integers\n",
                     kernels::name_of(isa), session.pool().size(), peaks.bytes / 1e9, peaks.float_operations / 1e9,
                     peaks.integer_operations / 1e9);
-    for (const auto& timing : bench::bench_kernels(isa, session.pool())) {
+    for (const auto& timing : bench::bench_kernels(isa, only, session.pool())) {
         const double of_memory = share(timing.gigabytes_per_second, peaks.bytes);
         const double of_operations =
             share(timing.gigaflops_per_second, timing.integer ? peaks.integer_operations : peaks.float_operations);
@@ -125,13 +126,14 @@ void add_bench(CLI::App& program, Session& session) {
     auto command = std::make_shared<BenchCommand>();
     auto& options = command->throughput;
     const CLI::Range tokens(0, 1 << 24);
-    CLI::App* verb =
-        add_verb(program, session, "bench", "Measure prefill and decode speed at several depths of the cache",
-                 "  mha2mla bench MODEL\n  mha2mla bench MODEL --depth 0,4096 --decode 64 --json\n"
-                 "  mha2mla bench MODEL --prefill 0 --parallel 8 --depth 2048\n  mha2mla bench --kernels");
+    CLI::App* verb = add_verb(
+        program, session, "bench", "Measure prefill and decode speed at several depths of the cache",
+        "  mha2mla bench MODEL\n  mha2mla bench MODEL --depth 0,4096 --decode 64 --json\n"
+        "  mha2mla bench MODEL --prefill 0 --parallel 8 --depth 2048\n  mha2mla bench --kernels --only int4-c");
     add_model_options(*verb, command->model);
     auto* kernels = verb->add_flag("--kernels", command->kernels, "Check and time the kernels alone; takes no MODEL");
     verb->get_option("MODEL")->required(false)->excludes(kernels);
+    verb->add_option("--only", command->only, "Of the kernels: those whose line contains this text")->needs(kernels);
     verb->add_option("--prefill", options.prompt_tokens, "Tokens of the prefill test; 0 = leave it out")
         ->check(tokens)
         ->capture_default_str();
@@ -151,7 +153,7 @@ void add_bench(CLI::App& program, Session& session) {
         ->check(CLI::Range(1, 1000))
         ->capture_default_str();
     verb->callback([command, &session] {
-        if (command->kernels) return bench_kernels(session);
+        if (command->kernels) return bench_kernels(command->only, session);
         if (command->model.path.empty()) throw CLI::RequiredError("MODEL");
         bench_model(*command, session);
     });

@@ -28,12 +28,25 @@ struct Shape {
     std::int64_t values() const { return value_width == 0 ? first_width : value_width; }
 };
 
+/// What sealed pages hold where it is not random.
+struct Filling {
+    bool unit_scales = false;
+    int byte = -1;  // of all codes
+};
+
 struct Case {
     Isa isa;
     Coding first;
     Coding second;
     Shape shape;
     std::int64_t first_key = 0;
+    Filling filling = {};
+
+    /// AVX2 multiplies such codes by queries and probabilities of 8 bits.
+    bool rounds() const {
+        return isa == Isa::avx2 && shape.value_width == 0 && first.bits == 4 && first.group == 0 &&
+               (shape.second_width == 0 || (second.bits <= 8 && second.group == 0));
+    }
 };
 
 std::int64_t groups_of(const CodedRows& rows) { return (rows.width + rows.group - 1) / rows.group; }
@@ -58,17 +71,23 @@ double bf16_at(const char* at) {
     return core::to_float(half);
 }
 
+struct Tokens {
+    std::int64_t first;
+    std::int64_t end;
+};
+
 /// Random codes and scales for some tokens of a block full of poison; the bits behind a row's last code stay set.
-void fill(const CodedRows& rows, char* block, std::int64_t first, std::int64_t end, std::uint64_t seed) {
+void fill(const CodedRows& rows, char* block, const Tokens& tokens, std::uint64_t seed, const Filling& filling = {}) {
     core::Random random(seed);
     const auto number = [&] { return static_cast<float>(2 * random.uniform() - 1); };
     char* const scales = block + rows.scales_offset_bytes;
     const auto put_scale = [&](std::int64_t group) {
-        put_bf16(scales + 4 * group, std::abs(number()) / static_cast<float>(1 << rows.bits));
+        const float scale = std::abs(number()) / static_cast<float>(1 << rows.bits);
+        put_bf16(scales + 4 * group, filling.unit_scales ? 1.0F : scale);
         put_bf16(scales + 4 * group + 2, number());
     };
     for (std::int64_t i = 0; rows.bits <= 8 && rows.group == 0 && i < rows.width; ++i) put_scale(i);
-    for (std::int64_t t = first; t < end; ++t) {
+    for (std::int64_t t = tokens.first; t < tokens.end; ++t) {
         auto* const row = reinterpret_cast<unsigned char*>(block + rows.offset_bytes + t * rows.row_bytes);
         for (std::int64_t i = 0; i < rows.width; ++i) {
             if (rows.bits == 16) {
@@ -77,7 +96,8 @@ void fill(const CodedRows& rows, char* block, std::int64_t first, std::int64_t e
             }
             const unsigned mask = ((1u << rows.bits) - 1) << (i * rows.bits % 8);
             unsigned char& byte = row[i * rows.bits / 8];
-            byte = static_cast<unsigned char>((byte & ~mask) | (random.below(256) & mask));
+            const std::uint64_t codes = filling.byte < 0 ? random.below(256) : static_cast<unsigned>(filling.byte);
+            byte = static_cast<unsigned char>((byte & ~mask) | (codes & mask));
         }
         for (std::int64_t g = 0; rows.group > 0 && g < groups_of(rows); ++g) put_scale(t * groups_of(rows) + g);
     }
@@ -97,7 +117,7 @@ double element(const CodedRows& rows, const char* block, std::int64_t token, std
 /// Sealed blocks, and an open one at the end. Only keys that some row sees are no poison.
 class Cache {
 public:
-    explicit Cache(const Case& test_case) : shape_(test_case.shape) {
+    explicit Cache(const Case& test_case) : shape_(test_case.shape), filling_(test_case.filling) {
         sealed_.keys[0] = coded_rows(test_case.first, shape_.first_width, 0);
         sealed_.keys[1] = coded_rows(test_case.second, shape_.second_width, end_of(sealed_.keys[0]));
         sealed_.values = sealed_.keys[0];
@@ -140,17 +160,20 @@ private:
             is_latent() ? keys : add_memory(sealed ? end_of(sealed_.values) : tokens * shape_.value_width * 2);
         blocks_.push_back({keys, values, tokens, sealed});
         if (sealed) {
-            for (const CodedRows& part : sealed_.keys) fill(part, keys, first, tokens, seed + part.offset_bytes);
-            if (!is_latent()) fill(sealed_.values, values, first, tokens, seed + 1);
+            for (const CodedRows& part : sealed_.keys) {
+                fill(part, keys, {first, tokens}, seed + part.offset_bytes, filling_);
+            }
+            if (!is_latent()) fill(sealed_.values, values, {first, tokens}, seed + 1);
             return;
         }
-        fill({.width = shape_.key_width(), .row_bytes = shape_.key_width() * 2}, keys, first, tokens, seed);
+        fill({.width = shape_.key_width(), .row_bytes = shape_.key_width() * 2}, keys, {first, tokens}, seed);
         if (!is_latent()) {
-            fill({.width = shape_.value_width, .row_bytes = shape_.value_width * 2}, values, first, tokens, seed + 1);
+            fill({.width = shape_.value_width, .row_bytes = shape_.value_width * 2}, values, {first, tokens}, seed + 1);
         }
     }
 
     Shape shape_;
+    Filling filling_;
     SealedFormat sealed_;
     std::deque<test::PoisonedBytes> memory_;
     std::vector<KeyValueBlock> blocks_;
@@ -160,8 +183,12 @@ std::int64_t visible_keys(const Shape& shape, std::int64_t row) {
     return shape.keys - shape.query_tokens + row / shape.heads + 1;
 }
 
-/// The kernel's result, normalized.
-std::vector<float> attend(const Case& test_case, const Cache& cache, const std::vector<float>& q) {
+/// The kernel's result; `out` is normalized.
+struct Attended {
+    std::vector<float> out;
+    std::vector<float> max;
+};
+Attended attend(const Case& test_case, const Cache& cache, const std::vector<float>& q) {
     const Shape& shape = test_case.shape;
     std::vector<std::int64_t> visible;
     for (std::int64_t row = 0; row < shape.rows(); ++row) visible.push_back(visible_keys(shape, row));
@@ -189,33 +216,44 @@ std::vector<float> attend(const Case& test_case, const Cache& cache, const std::
                     .sum = sum.data(),
                     .scratch = scratch.data()});
     for (std::int64_t i = 0; i < static_cast<std::int64_t>(out.size()); ++i) out[i] /= sum[i / shape.values()];
-    return out;
+    return {std::move(out), std::move(max)};
+}
+
+testing::Message label(const Case& test_case) {
+    const Shape& shape = test_case.shape;
+    return testing::Message() << name_of(test_case.isa) << " bits " << test_case.first.bits << " groups of "
+                              << test_case.first.group << ", then " << test_case.second.bits << " of "
+                              << test_case.second.group << "; " << shape.heads << " x " << shape.query_tokens
+                              << " rows, widths " << shape.first_width << " + " << shape.second_width << ", "
+                              << shape.value_width << ", keys " << shape.keys;
+}
+
+double logit(const Shape& shape, const Cache& cache, const std::vector<float>& q, std::int64_t row, std::int64_t t) {
+    double score = 0;
+    for (std::int64_t i = 0; i < shape.key_width(); ++i) {
+        score += static_cast<double>(q[row * shape.key_width() + i]) * cache.key(t, i);
+    }
+    return score / std::sqrt(static_cast<double>(shape.key_width()));
 }
 
 void check(const Case& test_case) {
     const Shape& shape = test_case.shape;
-    SCOPED_TRACE(testing::Message() << name_of(test_case.isa) << " bits " << test_case.first.bits << " groups of "
-                                    << test_case.first.group << ", then " << test_case.second.bits << " of "
-                                    << test_case.second.group << "; " << shape.heads << " x " << shape.query_tokens
-                                    << " rows, widths " << shape.first_width << " + " << shape.second_width << ", "
-                                    << shape.value_width << ", keys " << shape.keys);
+    SCOPED_TRACE(label(test_case));
     const Cache cache(test_case);
     const std::vector<float> q = test::random_floats(shape.rows() * shape.key_width(), 3, 2);
-    const std::vector<float> out = attend(test_case, cache, q);
+    const std::vector<float> out = attend(test_case, cache, q).out;
+    const double tolerance = test_case.rounds() ? 4e-3 : 3e-5;
     for (std::int64_t row = 0; row < shape.rows(); ++row) {
         std::vector<double> expected(shape.values());
         double sum = 0;
         for (std::int64_t t = test_case.first_key; t < visible_keys(shape, row); ++t) {
-            double score = 0;
-            for (std::int64_t i = 0; i < shape.key_width(); ++i) {
-                score += static_cast<double>(q[row * shape.key_width() + i]) * cache.key(t, i);
-            }
-            const double p = std::exp(score / std::sqrt(static_cast<double>(shape.key_width())));
+            const double p = std::exp(logit(shape, cache, q, row, t));
             sum += p;
             for (std::int64_t i = 0; i < shape.values(); ++i) expected[i] += p * cache.value(t, i);
         }
         for (std::int64_t i = 0; i < shape.values(); ++i) {
-            ASSERT_NEAR(out[row * shape.values() + i], expected[i] / sum, 3e-5) << "row " << row << " channel " << i;
+            ASSERT_NEAR(out[row * shape.values() + i], expected[i] / sum, tolerance)
+                << "row " << row << " channel " << i;
         }
     }
 }
@@ -271,10 +309,14 @@ TEST(SealedAttention, EqualsDoubleSumsOverKeysAndValues) {
 
 TEST(SealedAttention, AnyNumberOfHeadsAndQueryTokens) {
     for (const Isa isa : supported_isas()) {
-        for (std::int64_t heads = 1; heads <= 20; ++heads) check({isa, int4, int8, {heads, 1, 40, 6, 0, 140}});
+        for (std::int64_t heads = 1; heads <= 40; ++heads) {
+            check({isa, int4, int8, {heads, 1, 40, 6, 0, 140}});
+            check({isa, int4_channels, int8_channels, {heads, 1, 40, 6, 0, 140}});
+        }
         for (std::int64_t tokens = 1; tokens <= 8; ++tokens) {
             check({isa, int4, int8, {9, tokens, 40, 6, 0, 140}});
             check({isa, int8, int8, {3, tokens, 16, 0, 16, 128}});
+            check({isa, int4_channels, int4_channels, {9, tokens, 40, 6, 0, 140}});
         }
     }
 }
@@ -284,6 +326,75 @@ TEST(SealedAttention, AnyNumberOfKeysAndAnyFirst) {
         for (std::int64_t keys = 64; keys <= 130; ++keys) {
             check({isa, int4, int8, {3, 1, 17, 3, 0, keys}});
             check({isa, int4, int8, {3, 1, 17, 3, 0, keys}, keys - 62});
+            check({isa, int4_channels, int8_channels, {3, 1, 17, 3, 0, keys}});
+            check({isa, int4_channels, int8_channels, {3, 1, 17, 3, 0, keys}, keys - 62});
+        }
+    }
+}
+
+// All queries, codes and probabilities as large as they get: no sum of products may leave its 16 bits.
+TEST(SealedAttention, ManyChannelsDoNotOverflow) {
+    for (const Isa isa : supported_isas()) {
+        check({isa, int4_channels, int8_channels, {4, 1, 1031, 260, 0, 130}});
+        for (const int byte : {0x00, 0xff}) {
+            const Case test_case{isa, int4_channels, int4_channels, {3, 1, 1024, 64, 0, 128}, 0, {true, byte}};
+            const Shape& shape = test_case.shape;
+            const Cache cache(test_case);
+            for (const float sign : {-127.F, 127.F}) {
+                const std::vector<float> q(shape.rows() * shape.key_width(), sign);
+                const Attended attended = attend(test_case, cache, q);
+                double max = -1e30;
+                for (std::int64_t t = 0; t < shape.keys; ++t) max = std::max(max, logit(shape, cache, q, 0, t));
+                EXPECT_NEAR(attended.max[0], max, 2e-6 * std::abs(max)) << name_of(isa) << " " << byte;
+            }
+            const Attended means = attend(test_case, cache, std::vector<float>(shape.rows() * shape.key_width(), 0));
+            for (std::int64_t i = 0; i < shape.values(); ++i) {
+                const double mean = (cache.value(0, i) + cache.value(64, i)) / 2;
+                ASSERT_NEAR(means.out[i], mean, 1e-4) << name_of(isa) << " " << i;
+            }
+        }
+    }
+}
+
+// Queries that are whole steps stay as they are: with unit scales, up to 127 for codes of 4 bits, and up to 7 for those
+// of 8, whose high digits count 16 times.
+TEST(SealedAttention, WholeStepsOfQueriesAreExact) {
+    for (const Isa isa : supported_isas()) {
+        const Case test_case{isa, int4_channels, int8_channels, {21, 1, 75, 21, 0, 128}, 0, {.unit_scales = true}};
+        const Shape& shape = test_case.shape;
+        const Cache cache(test_case);
+        core::Random random(8);
+        std::vector<float> q;
+        for (std::int64_t row = 0; row < shape.rows(); ++row) {
+            q.push_back(127);
+            for (std::int64_t i = 1; i < shape.key_width(); ++i) {
+                const std::int64_t most = i < shape.first_width ? 127 : 7;
+                q.push_back(static_cast<float>(static_cast<std::int64_t>(random.below(2 * most + 1)) - most));
+            }
+        }
+        const std::vector<float> max = attend(test_case, cache, q).max;
+        for (std::int64_t row = 0; row < shape.rows(); ++row) {
+            double expected = -1e30;
+            for (std::int64_t t = 0; t < shape.keys; ++t) {
+                expected = std::max(expected, logit(shape, cache, q, row, t));
+            }
+            EXPECT_NEAR(max[row], expected, 2e-6 * std::abs(expected)) << name_of(isa) << " row " << row;
+        }
+    }
+}
+
+// Equal scores give equal probabilities, whatever they are rounded to.
+TEST(SealedAttention, TheMeanOfValuesIsExact) {
+    for (const Isa isa : supported_isas()) {
+        const Case test_case{isa, int4_channels, int8_channels, {5, 1, 75, 21, 0, 128}};
+        const Shape& shape = test_case.shape;
+        const Cache cache(test_case);
+        const std::vector<float> q(shape.rows() * shape.key_width(), 0);
+        const std::vector<float> out = attend(test_case, cache, q).out;
+        for (std::int64_t i = 0; i < static_cast<std::int64_t>(out.size()); ++i) {
+            double mean = 0;
+            for (std::int64_t t = 0; t < shape.keys; ++t) mean += cache.value(t, i % shape.values()) / 128;
+            ASSERT_NEAR(out[i], mean, 2e-6) << name_of(isa) << " " << i;
         }
     }
 }
@@ -294,7 +405,7 @@ TEST(LoadRows, EqualsTheDefinitionAndReadsNoOtherRow) {
             const CodedRows parts[] = {coded_rows(first, a, 0), coded_rows(second, b, end_of(coded_rows(first, a, 0)))};
             test::PoisonedBytes memory(static_cast<std::size_t>(end_of(parts[1])));
             auto* const block = static_cast<char*>(memory.data());
-            for (const CodedRows& part : parts) fill(part, block, 5, 42, 9);
+            for (const CodedRows& part : parts) fill(part, block, {5, 42}, 9);
             const std::int64_t stride = a + b + group_unit - 1;
             std::vector<float> y(37 * stride, test::poison);
             kernels(isa).load_rows({block, {parts[0], parts[1]}, 5, 37, y.data(), stride});

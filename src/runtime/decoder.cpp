@@ -240,6 +240,7 @@ void Decoder::forward_all(Sequence& sequence, std::span<const int> tokens,
 
 void Decoder::check(std::span<const int> tokens) const { impl_->check(tokens); }
 std::int64_t Decoder::context_tokens() const { return impl_->context; }
+std::int64_t Decoder::capacity_tokens() const { return impl_->pages.capacity_tokens(); }
 std::int64_t Decoder::free_pages() const { return impl_->pages.free_pages(); }
 std::int64_t Decoder::room(const Sequence& sequence) const { return impl_->room(sequence); }
 

@@ -111,8 +111,9 @@ public:
 
     /// Throws Error for a token outside the vocabulary.
     void check(std::span<const int> tokens) const;
-    std::int64_t context_tokens() const;  ///< of the longest sequence
-    std::int64_t free_pages() const;      ///< of cache::page_tokens tokens each
+    std::int64_t context_tokens() const;   ///< of the longest sequence
+    std::int64_t capacity_tokens() const;  ///< of all sequences together
+    std::int64_t free_pages() const;       ///< of cache::page_tokens tokens each
     /// How many more tokens the cache can take for this sequence.
     std::int64_t room(const Sequence& sequence) const;
     KvBytes kv_bytes() const;

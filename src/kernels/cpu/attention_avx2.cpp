@@ -1,12 +1,37 @@
+#include "kernels/cpu/code_attention_avx2.h"
 #include "kernels/cpu/float_attention_avx2.h"
 #include "kernels/cpu/implementations.h"
 
-namespace mha2mla::kernels::avx2 {
+namespace mha2mla::kernels {
+namespace {
 
-void attention(const AttentionParams& params) {
+/// Rows [first_row, first_row + rows) over all keys they see.
+void attend_rows(const AttentionParams& params, std::int64_t first_row, std::int64_t rows) {
+    RowBlock block = row_block(params, first_row, rows);
+    clear(block);
+    load_queries(params, block);
+    const bool in_codes = multiplies_codes(params);
+    const CodeTile tile = in_codes ? code_tile(params, block) : CodeTile{};
+    if (in_codes) spread_queries(params, block, tile);
+    for (std::int64_t key = params.first_key; key < block.end_key;) {
+        const KeyTile cached = tile_at(params, key, block.end_key);
+        key += cached.tokens;
+        block.next = next_tile(params, block, key);
+        if (in_codes && is_code_page(cached)) {
+            attend_to_codes(params, block, tile, cached);
+        } else {
+            attend_to_floats(params, block, cached);
+        }
+    }
+    write_out(params, block);
+}
+
+}  // namespace
+
+void avx2::attention(const AttentionParams& params) {
     for (std::int64_t row = 0; row < params.rows; row += most_block_rows) {
-        attend_in_floats(params, row, smaller(most_block_rows, params.rows - row));
+        attend_rows(params, row, smaller(most_block_rows, params.rows - row));
     }
 }
 
-}  // namespace mha2mla::kernels::avx2
+}  // namespace mha2mla::kernels

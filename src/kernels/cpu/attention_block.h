@@ -45,6 +45,7 @@ struct RowBlock {
     float* sums;
     char* keys;
     char* values;
+    char* codes;
 };
 
 static inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
@@ -89,6 +90,7 @@ static inline RowBlock row_block(const AttentionParams& params, std::int64_t fir
     block.sums = reinterpret_cast<float*>(scratch + block.parts.sums);
     block.keys = scratch + block.parts.keys;
     block.values = scratch + block.parts.values;
+    block.codes = scratch + block.parts.codes;
     return block;
 }
 

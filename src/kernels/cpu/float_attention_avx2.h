@@ -23,7 +23,6 @@ struct FloatTile {
     std::int64_t key_stride;
     float* values;
     std::int64_t value_stride;
-    std::int64_t first_key;
     std::int64_t tokens;
 };
 
@@ -52,7 +51,6 @@ FloatTile load_tile(const AttentionParams& params, const RowBlock& block, const 
                    .key_stride = block.parts.key_words,
                    .values = reinterpret_cast<float*>(cached.is_latent() ? block.keys : block.values),
                    .value_stride = cached.is_latent() ? block.parts.key_words : block.parts.value_words,
-                   .first_key = cached.first_key,
                    .tokens = cached.tokens};
     if (cached.sealed) {
         load_sealed(params, cached, tile);
@@ -143,8 +141,9 @@ float max_of(__m256 x) {
     return _mm_cvtss_f32(_mm_max_ss(max, _mm_movehdup_ps(max)));
 }
 
-/// A row's scores to probabilities relative to its running maximum; its sums so far are to be rescaled.
-void softmax_row(const RowBlock& block, std::int64_t row, std::int64_t tokens) {
+/// A row's scores to probabilities relative to its running maximum; its sums so far are to be rescaled. Returns the sum
+/// of the probabilities.
+float softmax_row(const RowBlock& block, std::int64_t row, std::int64_t tokens) {
     float* scores = scores_of(block, row);
     __m256 vector_max = Avx2::set(block.max[row]);
     for (std::int64_t t = 0; t < tokens; t += 8) vector_max = Avx2::max(vector_max, Avx2::load(scores + t));
@@ -160,10 +159,18 @@ void softmax_row(const RowBlock& block, std::int64_t row, std::int64_t tokens) {
     }
     block.max[row] = max;
     block.rescale[row] = _mm256_cvtss_f32(rescale);
-    block.sum[row] = block.sum[row] * block.rescale[row] + Avx2::sum(sum);
+    return Avx2::sum(sum);
 }
 
-void softmax_tile(const AttentionParams& params, const RowBlock& block, const FloatTile& tile) {
+/// Consecutive keys.
+struct KeyRun {
+    std::int64_t first_key;
+    std::int64_t tokens;
+};
+
+/// Scores of a tile to probabilities. `round(row, sum)` may change those of a row, and returns their sum then.
+template <class Round>
+void softmax_tile(const AttentionParams& params, const RowBlock& block, const KeyRun& tile, const Round& round) {
     const std::int64_t whole = round_up(tile.tokens, 8);
     for (std::int64_t row = 0; row < block.rows; ++row) {
         float* scores = scores_of(block, row);
@@ -171,7 +178,8 @@ void softmax_tile(const AttentionParams& params, const RowBlock& block, const Fl
         const std::int64_t seen = visible < 0 ? 0 : smaller(visible, tile.tokens);
         if (params.logit_bias != nullptr) add_logit_bias(logit_bias(params, block, row, tile.first_key), seen, scores);
         for (std::int64_t t = seen; t < whole; ++t) scores[t] = -__builtin_inff();
-        softmax_row(block, row, whole);
+        const float sum = round(row, softmax_row(block, row, whole));
+        block.sum[row] = block.sum[row] * block.rescale[row] + sum;
     }
 }
 
@@ -222,23 +230,13 @@ void load_queries(const AttentionParams& params, const RowBlock& block) {
     }
 }
 
-/// Rows [first_row, first_row + rows) over all keys they see.
-void attend_in_floats(const AttentionParams& params, std::int64_t first_row, std::int64_t rows) {
-    RowBlock block = row_block(params, first_row, rows);
-    clear(block);
-    load_queries(params, block);
-    for (std::int64_t key = params.first_key; key < block.end_key;) {
-        const KeyTile cached = tile_at(params, key, block.end_key);
-        const FloatTile tile = load_tile(params, block, cached);
-        key += tile.tokens;
-        block.next = next_tile(params, block, key);
-        score_tile(params, block, tile);
-        softmax_tile(params, block, tile);
-        for (std::int64_t channel = 0; channel < params.value_width; channel += channels_at_once) {
-            for_each_rows(rows, [&](std::int64_t row, auto count) { add_values<count()>(block, tile, row, channel); });
-        }
+void attend_to_floats(const AttentionParams& params, const RowBlock& block, const KeyTile& cached) {
+    const FloatTile tile = load_tile(params, block, cached);
+    score_tile(params, block, tile);
+    softmax_tile(params, block, {cached.first_key, cached.tokens}, [](std::int64_t, float sum) { return sum; });
+    for (std::int64_t channel = 0; channel < params.value_width; channel += channels_at_once) {
+        for_each_rows(block.rows, [&](std::int64_t row, auto rows) { add_values<rows()>(block, tile, row, channel); });
     }
-    write_out(params, block);
 }
 
 }  // namespace

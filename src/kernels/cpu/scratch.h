@@ -33,8 +33,18 @@ struct AttentionScratch {
     std::int64_t sums;   // [block rows, value_words]
     std::int64_t keys;   // [most_tile_tokens, key_words]
     std::int64_t values;
+    std::int64_t codes;  // what cpu/code_attention_avx2.h keeps of a page
     std::int64_t bytes;
 };
+
+/// The parts of CodeTile. A key has up to two parts of up to two digits, each of which fills whole vectors.
+static constexpr std::int64_t code_scratch_bytes(std::int64_t key_width, std::int64_t value_width) {
+    const std::int64_t key_bytes = 2 * (round_up(key_width, 32) + 32);
+    const std::int64_t value_bytes = round_up(value_width, 32);
+    const std::int64_t of_tokens = most_tile_tokens * (key_bytes + value_bytes);
+    const std::int64_t of_rows = most_block_rows * (5 * key_bytes + most_tile_tokens + 4 * 4);
+    return of_tokens + of_rows + 3 * 4 * key_bytes;
+}
 
 static constexpr AttentionScratch attention_scratch(std::int64_t key_width, std::int64_t value_width) {
     AttentionScratch parts{};
@@ -46,7 +56,8 @@ static constexpr AttentionScratch attention_scratch(std::int64_t key_width, std:
     parts.sums = parts.state + 4 * most_block_rows * 4;
     parts.keys = parts.sums + most_block_rows * parts.value_words * 4;
     parts.values = parts.keys + most_tile_tokens * parts.key_words * 4;
-    parts.bytes = parts.values + most_tile_tokens * parts.value_words * 4;
+    parts.codes = parts.values + most_tile_tokens * parts.value_words * 4;
+    parts.bytes = parts.codes + code_scratch_bytes(key_width, value_width);
     return parts;
 }
 
