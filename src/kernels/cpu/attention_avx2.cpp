@@ -1,11 +1,36 @@
+#include "kernels/cpu/few_rows_attention_avx2.h"
 #include "kernels/cpu/float_attention_avx2.h"
 #include "kernels/cpu/implementations.h"
 
 namespace mha2mla::kernels::avx2 {
 
+namespace {
+
+/// Rows [first_row, first_row + rows) over all keys they see.
+void attend_rows(const AttentionParams& params, std::int64_t first_row, std::int64_t rows) {
+    RowBlock block = row_block(params, first_row, rows);
+    clear(block);
+    load_queries(params, block);
+    const bool few_rows = takes_few_rows(params);
+    if (few_rows) split_queries(params, block);
+    for (std::int64_t key = params.first_key; key < block.end_key;) {
+        const KeyTile tile = tile_at(params, key, block.end_key);
+        key += tile.tokens;
+        block.next = next_tile(params, block, key);
+        if (few_rows && !tile.sealed) {
+            attend_few_rows_tile(params, block, tile);
+        } else {
+            attend_tile(params, block, tile);
+        }
+    }
+    write_out(params, block);
+}
+
+}  // namespace
+
 void attention(const AttentionParams& params) {
     for (std::int64_t row = 0; row < params.rows; row += most_block_rows) {
-        attend_in_floats(params, row, smaller(most_block_rows, params.rows - row));
+        attend_rows(params, row, smaller(most_block_rows, params.rows - row));
     }
 }
 
