@@ -299,6 +299,26 @@ TEST(Attention, EveryNumberOfTokensOfATileWithTheCallersLogits) {
     }
 }
 
+// AVX2 has a way of its own for up to four rows whose widths are whole vectors of bf16.
+TEST(Attention, FewRowsOfWholeAndOtherVectors) {
+    for (const Isa isa : supported_isas()) {
+        for (std::int64_t rows = 1; rows <= 5; ++rows) {
+            for (const auto& [keys, values] : {std::pair{64, 64}, {128, 128}, {16, 80}, {96, 48}, {64, 40}, {72, 64}}) {
+                std::vector<std::int64_t> causal(rows);
+                for (std::int64_t row = 0; row < rows; ++row) causal[row] = 139 + row;
+                for (const bool has_bias : {false, true}) {
+                    check_attention({isa, DType::bf16, {rows, keys, values, 200}, causal, {70, 200}, has_bias, 7});
+                    check_attention({isa, DType::bf16, {rows, keys, values, 200, 48}, causal, {200}, has_bias, 65});
+                }
+            }
+            check_all_visible(isa, DType::bf16, {rows, 64, 32, 130, 64, true});
+            for (std::int64_t tokens = 1; tokens <= 67; ++tokens) {
+                check_all_visible(isa, DType::bf16, {rows, 32, 48, tokens});
+            }
+        }
+    }
+}
+
 TEST(Attention, ARowThatSeesNothingIsEmpty) {
     for (const Isa isa : supported_isas()) {
         for (const std::int64_t rows : {2, 12}) {

@@ -301,7 +301,11 @@ TEST(SealedAttention, EqualsDoubleSumsOverLatents) {
 
 TEST(SealedAttention, EqualsDoubleSumsOverKeysAndValues) {
     for_each_format([](Isa isa, const Coding& first, const Coding& second) {
-        for (const Shape& shape : {Shape{3, 1, 64, 0, 64, 300}, {1, 4, 16, 0, 24, 128}, {7, 1, 17, 0, 9, 66}}) {
+        for (const Shape& shape : {Shape{3, 1, 64, 0, 64, 300},
+                                   {1, 4, 16, 0, 24, 128},
+                                   {7, 1, 17, 0, 9, 66},
+                                   {2, 2, 32, 0, 80, 150},
+                                   {1, 1, 16, 0, 128, 100}}) {
             check({isa, first, second, shape});
         }
     });

@@ -1,4 +1,5 @@
 #include "kernels/cpu/code_attention_avx2.h"
+#include "kernels/cpu/few_rows_attention_avx2.h"
 #include "kernels/cpu/float_attention_avx2.h"
 #include "kernels/cpu/implementations.h"
 
@@ -10,17 +11,21 @@ void attend_rows(const AttentionParams& params, std::int64_t first_row, std::int
     RowBlock block = row_block(params, first_row, rows);
     clear(block);
     load_queries(params, block);
+    const bool few_rows = takes_few_rows(params);
+    if (few_rows) split_queries(params, block);
     const bool in_codes = multiplies_codes(params);
-    const CodeTile tile = in_codes ? code_tile(params, block) : CodeTile{};
-    if (in_codes) spread_queries(params, block, tile);
+    const CodeTile code_tile = in_codes ? code_tile_of(params, block) : CodeTile{};
+    if (in_codes) spread_queries(params, block, code_tile);
     for (std::int64_t key = params.first_key; key < block.end_key;) {
-        const KeyTile cached = tile_at(params, key, block.end_key);
-        key += cached.tokens;
+        const KeyTile tile = tile_at(params, key, block.end_key);
+        key += tile.tokens;
         block.next = next_tile(params, block, key);
-        if (in_codes && is_code_page(cached)) {
-            attend_to_codes(params, block, tile, cached);
+        if (few_rows && !tile.sealed) {
+            attend_few_rows_tile(params, block, tile);
+        } else if (in_codes && is_code_page(tile)) {
+            attend_code_tile(params, block, code_tile, tile);
         } else {
-            attend_to_floats(params, block, cached);
+            attend_tile(params, block, tile);
         }
     }
     write_out(params, block);

@@ -217,12 +217,11 @@ void add_code_values(const RowBlock& block, const CodeTile& tile) {
 }
 
 /// One page for all rows of the block.
-void attend_to_codes(const AttentionParams& params, const RowBlock& block, const CodeTile& tile,
-                     const KeyTile& cached) {
+void attend_code_tile(const AttentionParams& params, const RowBlock& block, const CodeTile& tile,
+                      const KeyTile& cached) {
     load_page(params, cached.keys, tile);
     score_code_tile(params, block, tile);
-    softmax_tile(params, block, {.first_key = cached.first_key, .tokens = cached.tokens},
-                 [&](std::int64_t row, float) { return round_probabilities(block, tile, row); });
+    softmax_tile(params, block, cached, [&](std::int64_t row, float) { return round_probabilities(block, tile, row); });
     add_code_values(block, tile);
 }
 

@@ -76,7 +76,7 @@ void for_each_run(const SealedFormat& format, const Visit& visit) {
     }
 }
 
-CodeTile code_tile(const AttentionParams& params, const RowBlock& block) {
+CodeTile code_tile_of(const AttentionParams& params, const RowBlock& block) {
     CodeTile tile{.value_bytes = round_up(params.value_width, code_vector)};
     for_each_run(params.sealed, [&](const DigitRun& run) { tile.key_bytes += run.bytes(); });
     char* at = block.codes;

@@ -7,7 +7,7 @@
 /// Attention in floats on AVX2: cached bf16 is widened, and codes are de-quantized, tile by tile and once for all rows.
 /// Included by *_avx2.cpp, and of internal linkage, as vector_avx2.h says.
 ///
-/// Scores and probabilities lie as [rows][most_tile_tokens], so that a vector holds eight tokens of a row: no lane is
+/// Scores and probabilities lie as [rows][score_stride], so that a vector holds eight tokens of a row: no lane is
 /// wasted however few rows there are. Both products work on three rows times four vectors, twelve sums in registers:
 /// scores on four tokens, whose vectors run along the channels and are added up at the end; values on 32 channels.
 namespace mha2mla::kernels {
@@ -73,7 +73,7 @@ __m128 sums_of(__m256 a, __m256 b, __m256 c, __m256 d) {
     return _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
 }
 
-float* scores_of(const RowBlock& block, std::int64_t row) { return block.scores + row * most_tile_tokens; }
+float* scores_of(const RowBlock& block, std::int64_t row) { return block.scores + row * score_stride; }
 
 /// Queries lie as [rows][vectors of channels].
 std::int64_t query_floats(const AttentionParams& params) { return round_up(params.key_width, 8); }
@@ -162,15 +162,11 @@ float softmax_row(const RowBlock& block, std::int64_t row, std::int64_t tokens) 
     return Avx2::sum(sum);
 }
 
-/// Consecutive keys.
-struct KeyRun {
-    std::int64_t first_key;
-    std::int64_t tokens;
-};
-
-/// Scores of a tile to probabilities. `round(row, sum)` may change those of a row, and returns their sum then.
+/// Scores of a tile to probabilities. `round(row, sum)` may change those of a row, and returns their sum then. Not
+/// inlined: its constants would take registers of the loops around it.
 template <class Round>
-void softmax_tile(const AttentionParams& params, const RowBlock& block, const KeyRun& tile, const Round& round) {
+[[gnu::noinline]] void softmax_tile(const AttentionParams& params, const RowBlock& block, const KeyTile& tile,
+                                    const Round& round) {
     const std::int64_t whole = round_up(tile.tokens, 8);
     for (std::int64_t row = 0; row < block.rows; ++row) {
         float* scores = scores_of(block, row);
@@ -202,7 +198,7 @@ void add_values(const RowBlock& block, const FloatTile& tile, std::int64_t row, 
     for (std::int64_t t = 0; t < tile.tokens; ++t, values += tile.value_stride) {
         __m256 probability[Rows];
 #pragma GCC unroll 3
-        for (int r = 0; r < Rows; ++r) probability[r] = Avx2::set(p[r * most_tile_tokens + t]);
+        for (int r = 0; r < Rows; ++r) probability[r] = Avx2::set(p[r * score_stride + t]);
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; ++v) {
             const __m256 value = Avx2::load(values + v * 8);
@@ -230,10 +226,14 @@ void load_queries(const AttentionParams& params, const RowBlock& block) {
     }
 }
 
-void attend_to_floats(const AttentionParams& params, const RowBlock& block, const KeyTile& cached) {
+/// The sum of a row's probabilities as they are.
+constexpr auto unrounded = [](std::int64_t, float sum) { return sum; };
+
+/// Scores, probabilities and values of a tile.
+void attend_tile(const AttentionParams& params, const RowBlock& block, const KeyTile& cached) {
     const FloatTile tile = load_tile(params, block, cached);
     score_tile(params, block, tile);
-    softmax_tile(params, block, {cached.first_key, cached.tokens}, [](std::int64_t, float sum) { return sum; });
+    softmax_tile(params, block, cached, unrounded);
     for (std::int64_t channel = 0; channel < params.value_width; channel += channels_at_once) {
         for_each_rows(block.rows, [&](std::int64_t row, auto rows) { add_values<rows()>(block, tile, row, channel); });
     }

@@ -21,13 +21,15 @@ static constexpr std::int64_t rounded_row_bytes(std::int64_t inputs) {
 /// Attention works on blocks of query rows times tiles of keys.
 inline constexpr std::int64_t most_block_rows = 32;
 inline constexpr std::int64_t most_tile_tokens = 64;
+/// From a row's scores to the next's, where rows are side by side: whole vectors of tokens may end beyond the tile.
+inline constexpr std::int64_t score_stride = most_tile_tokens + 8;
 
 /// Sizes in 32-bit words and offsets in bytes of the parts of attention's scratch.
 struct AttentionScratch {
     std::int64_t key_words;    // of a key as floats, which may be a value, too: whole vectors, wherever its parts begin
     std::int64_t value_words;  // of a value as floats: whole vectors
     std::int64_t query;        // [key_width] or [key_width / 2] words of each row of the block, in whole vectors
-    std::int64_t scores;       // [most_tile_tokens, block rows]
+    std::int64_t scores;       // [most_tile_tokens, block rows] or [block rows, score_stride]
     std::int64_t probabilities;
     std::int64_t state;  // running max, running sum, rescaling factor, visible keys: [block rows] each
     std::int64_t sums;   // [block rows, value_words]
@@ -51,7 +53,7 @@ static constexpr AttentionScratch attention_scratch(std::int64_t key_width, std:
     parts.value_words = round_up(value_width, 32);
     parts.key_words = larger(round_up(key_width + group_unit - 1, 16), parts.value_words);
     parts.scores = parts.query + round_up(key_width, 8) * most_block_rows * 4;
-    parts.probabilities = parts.scores + most_tile_tokens * most_block_rows * 4;
+    parts.probabilities = parts.scores + score_stride * most_block_rows * 4;
     parts.state = parts.probabilities + most_tile_tokens * most_block_rows * 4;
     parts.sums = parts.state + 4 * most_block_rows * 4;
     parts.keys = parts.sums + most_block_rows * parts.value_words * 4;
