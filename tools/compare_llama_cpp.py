@@ -173,7 +173,7 @@ def parse_arguments():
     parser.add_argument("--model", required=True, help="source model, a GGUF file")
     parser.add_argument("--converted", help="its conversion (default: made, with 120 elements a token and layer)")
     parser.add_argument("--work", required=True, help="folder for llama.cpp, model files and filled caches")
-    parser.add_argument("--kv-cache", default="int4", help="cache of the converted model (default: int4)")
+    parser.add_argument("--kv-cache", default="int4-c", help="cache of the converted model (default: int4-c)")
     parser.add_argument("--only", type=words(WORKS), default=list(WORKS), help=f"some of {','.join(WORKS)}")
     parser.add_argument("--weights", type=words(WEIGHTS), default=list(WEIGHTS), help=f"some of {','.join(WEIGHTS)}")
     parser.add_argument("--threads", type=int, default=2, help="threads of each side (default: 2)")

@@ -23,7 +23,7 @@ class Group:
     repetitions: int = 3  # within a round, on both sides; the median counts
     source: str = ""      # file of the default model
     threads: int = 2
-    kv_cache: str = "int4"  # of the converted model
+    kv_cache: str = "int4-c"  # of the converted model
 
     def key(self):
         """What a measurement of it depends on, as it stands in the rows; how often it is made does not belong to it."""
@@ -41,7 +41,7 @@ class Setup:
     """What the whole comparison has in common."""
     source: str
     threads: int = 2
-    kv_cache: str = "int4"
+    kv_cache: str = "int4-c"
 
 
 @dataclass(frozen=True)

@@ -27,32 +27,38 @@ kernels::AttentionParams row_params(const AttendJob& job, std::int64_t stream, s
             .out_stride = job.value_width};
 }
 
-/// Finds the positional logits of the rows of `params`, from row `row` of all streams on, for its keys in whole tiles
-/// of the table, and hands them to the kernel.
-void add_position_logits(const AttendJob& job, std::int64_t row, float* logits, const Compute& compute,
+/// Where the positional logits of some rows go, and the queries that they come from.
+struct PositionBuffers {
+    float* logits;
+    float* turned_query;
+};
+
+/// Finds the positional logits of the rows of `params`, from row `row` of all streams on, page by page, and hands them to
+/// the kernel.
+void add_position_logits(const AttendJob& job, std::int64_t row, const PositionBuffers& buffers, const Compute& compute,
                          kernels::AttentionParams& params) {
     if (job.positions == nullptr) return;
-    const std::int64_t width = job.positions->inputs;
-    const std::int64_t first_tile = params.first_key / kernels::tile_rows;
-    const std::int64_t end_tile = (params.end_key + kernels::tile_rows - 1) / kernels::tile_rows;
-    params.logit_bias = logits;
+    const std::int64_t width = job.positions->width();
+    params.logit_bias = buffers.logits;
     params.logit_bias_stride = compute.workspace.position_logits_stride();
-    if (end_tile <= first_tile) return;
-    compute.kernels.linear({.x = job.position_q + row * width,
-                            .x_stride = width,
-                            .rows = params.rows,
-                            .weight = *job.positions,
-                            .y = logits,
-                            .y_stride = params.logit_bias_stride,
-                            .first_tile = first_tile,
-                            .tiles = end_tile - first_tile,
-                            .scratch = params.scratch});
+    const kernels::PackedMatrix& first_page = job.positions->first_page();
+    for (std::int64_t page = params.first_key / cache::page_tokens; page * cache::page_tokens < params.end_key; ++page) {
+        job.positions->turn(job.position_q + row * width, params.rows, page, buffers.turned_query);
+        compute.kernels.linear({.x = buffers.turned_query,
+                                .x_stride = width,
+                                .rows = params.rows,
+                                .weight = first_page,
+                                .y = buffers.logits + page * cache::page_tokens,
+                                .y_stride = params.logit_bias_stride,
+                                .tiles = first_page.tiles(),
+                                .scratch = params.scratch});
+    }
 }
 
 void split_over_keys(const AttendJob& job, const Compute& compute) {
     const Workspace& workspace = compute.workspace;
     const std::int64_t rows = job.streams * job.rows;
-    const std::int64_t width = job.key_width + job.value_width + (job.positions == nullptr ? 0 : job.positions->inputs);
+    const std::int64_t width = job.key_width + job.value_width + (job.positions == nullptr ? 0 : job.positions->width());
     const std::int64_t work = rows * job.keys * width;
     std::atomic<std::int64_t> parts{0};
     parallel_ranges(compute.pool, job.block_count, work, [&](int worker, std::int64_t begin, std::int64_t end) {
@@ -65,6 +71,7 @@ void split_over_keys(const AttendJob& job, const Compute& compute) {
                        .max = workspace.row_max.data() + part * rows,
                        .sum = workspace.row_sum.data() + part * rows,
                        .position_logits = workspace.position_logits_of(worker),
+                       .turned_query = workspace.turned_query_of(worker),
                        .scratch = workspace.kernel_scratch(worker)},
                       compute);
     });
@@ -92,7 +99,8 @@ void attend_rows(const AttendJob& job, std::int64_t stream, std::int64_t first_r
     params.max = workspace.row_max.data() + row;
     params.sum = workspace.row_sum.data() + row;
     params.scratch = workspace.kernel_scratch(worker);
-    add_position_logits(job, row, workspace.position_logits_of(worker), compute, params);
+    const PositionBuffers buffers{workspace.position_logits_of(worker), workspace.turned_query_of(worker)};
+    add_position_logits(job, row, buffers, compute, params);
     compute.kernels.attention(params);
     compute.kernels.merge({.partial = params.out,
                            .max = params.max,
@@ -131,7 +139,7 @@ void attend_blocks(const AttendJob& job, std::int64_t begin, std::int64_t end, c
         params.sum = part.sum + row;
         params.scratch = part.scratch;
         float* const logits = part.position_logits + row * compute.workspace.position_logits_stride();
-        add_position_logits(job, row, logits, compute, params);
+        add_position_logits(job, row, {logits, part.turned_query}, compute, params);
         compute.kernels.attention(params);
     }
 }

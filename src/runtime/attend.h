@@ -4,6 +4,7 @@
 
 #include "runtime/chunk.h"
 #include "runtime/compute.h"
+#include "runtime/position_table.h"
 
 namespace mha2mla::runtime {
 
@@ -25,8 +26,8 @@ struct AttendJob {
     const float* q = nullptr;               // [streams, rows, key_width]
     const std::int64_t* visible = nullptr;  // [rows]: row m sees keys [first_key, visible[m])
     std::int64_t first_key = 0;
-    const kernels::PackedMatrix* positions = nullptr;  // [positions, d], one row a key; null: no positional part
-    const float* position_q = nullptr;                 // [streams, rows, d]: position_q . row joins the scaled logit
+    const PositionTable* positions = nullptr;  // null: no positional part
+    const float* position_q = nullptr;         // [streams, rows, d]: its product with a position joins the scaled logit
     float* out = nullptr;                              // [streams, rows, value_width]
     float* log_sum = nullptr;  // [streams, rows], may be null: log of the sum of exp(logit); -inf without a key
 };
@@ -41,6 +42,7 @@ struct AttendPart {
     float* max;  // [rows of all streams]
     float* sum;
     float* position_logits;  // [rows of all streams, Workspace::position_logits_stride()]
+    float* turned_query;     // [rows of a stream, d]
     void* scratch;
 };
 

@@ -58,6 +58,7 @@ AttendPart place(const Workspace& workspace, std::int64_t index, std::int64_t va
             .max = workspace.row_max.data() + row,
             .sum = workspace.row_sum.data() + row,
             .position_logits = workspace.position_logits_of(worker),
+            .turned_query = workspace.turned_query_of(worker),
             .scratch = workspace.kernel_scratch(worker)};
 }
 

@@ -8,7 +8,7 @@
 
 #include "cache/sequence_cache.h"
 #include "core/random.h"
-#include "runtime/matrix.h"
+#include "runtime/position_table.h"
 
 namespace mha2mla::runtime {
 namespace {
@@ -40,7 +40,7 @@ public:
         return blocks;
     }
 
-    /// What one row sees: keys [first_key, visible), and a position query that meets `positions` row by row.
+    /// What one row sees: keys [first_key, visible), and a position query that meets cos and sin of each position.
     struct Row {
         const float* q;
         const float* position_q;
@@ -49,14 +49,15 @@ public:
     };
 
     /// Values, then the log of the sum.
-    std::vector<float> expected(const Row& row, const std::vector<float>& positions) {
+    std::vector<float> expected(const Row& row, const std::vector<double>& frequencies) {
         std::vector<double> out(width);
         double sum = 0;
         for (std::int64_t token = row.first_key; token < row.visible; ++token) {
             double logit = 0;
-            for (std::int64_t i = 0; i < width; ++i) {
-                logit += double{row.q[i]} * key(token)[i] * scale;
-                logit += double{row.position_q[i]} * positions[static_cast<std::size_t>(token * width + i)];
+            for (std::int64_t i = 0; i < width; ++i) logit += double{row.q[i]} * key(token)[i] * scale;
+            for (std::size_t i = 0; i < frequencies.size(); ++i) {
+                const double angle = static_cast<double>(token) * frequencies[i];
+                logit += row.position_q[i] * std::cos(angle) + row.position_q[i + width / 2] * std::sin(angle);
             }
             const double weight = std::exp(logit);
             sum += weight;
@@ -121,10 +122,11 @@ TEST_P(Attend, EqualsPlainSoftmaxAndReadsNoUnwrittenRow) {
                          .pages = (keys + 63) / 64});
     const auto q = random_floats(rows * width, cache);
     const auto position_q = random_floats(rows * width, cache);
-    const auto positions = random_floats((keys + 63) / 64 * 64 * width, cache);
-    WeightMemory memory;
-    const Matrix table(memory, kernels::WeightFormat::f32, (keys + 63) / 64 * 64, width);
-    table.set_rows(0, table.outputs(), positions.data());
+    checkpoint::ModelConfig config;
+    config.head_dim = width;
+    config.rope_theta = 100;
+    const RopeTable rope(config, (keys + 63) / 64 * 64, pool);
+    const PositionTable positions(rope);
     std::vector<std::int64_t> visible;
     for (std::int64_t row = 0; row < rows; ++row) visible.push_back(keys - rows + row + 1);
     std::vector<float> out(q.size()), log_sum(static_cast<std::size_t>(rows));
@@ -143,7 +145,7 @@ TEST_P(Attend, EqualsPlainSoftmaxAndReadsNoUnwrittenRow) {
             .q = q.data(),
             .visible = visible.data(),
             .first_key = first_key,
-            .positions = &table.packed(),
+            .positions = &positions,
             .position_q = position_q.data(),
             .out = out.data(),
             .log_sum = log_sum.data()},
@@ -153,7 +155,7 @@ TEST_P(Attend, EqualsPlainSoftmaxAndReadsNoUnwrittenRow) {
                                               .position_q = position_q.data() + row * width,
                                               .first_key = first_key,
                                               .visible = visible[static_cast<std::size_t>(row)]},
-                                             positions);
+                                             checkpoint::rope_frequencies(config));
         for (std::int64_t i = 0; i < width; ++i) {
             ASSERT_NEAR(out[static_cast<std::size_t>(row * width + i)], expected[static_cast<std::size_t>(i)], 1e-5)
                 << "row " << row << " element " << i;

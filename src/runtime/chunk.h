@@ -6,6 +6,7 @@
 #include "cache/sequence_cache.h"
 #include "checkpoint/model_config.h"
 #include "runtime/compute.h"
+#include "runtime/position_table.h"
 #include "runtime/rope_table.h"
 
 namespace mha2mla::runtime {
@@ -49,7 +50,7 @@ struct AttentionShape {
 struct AttentionInput {
     const AttentionShape& shape;
     const RopeTable& rope;
-    const kernels::PackedMatrix* positions;  // of PositionTable; null: no positional part
+    const PositionTable* positions;  // null: no positional part
     const Chunk& chunk;
     int layer = 0;
     std::int64_t projected_width = 0;
@@ -64,7 +65,7 @@ struct AttentionInput {
 struct AttentionBatch {
     const AttentionShape& shape;
     const RopeTable& rope;
-    const kernels::PackedMatrix* positions;
+    const PositionTable* positions;
     std::span<const Chunk> chunks;
     int layer = 0;
     std::int64_t projected_width = 0;

@@ -255,8 +255,7 @@ std::size_t Decoder::kv_bytes_per_token() const { return impl_->pages.bytes_per_
 double Decoder::step_cache_bytes(double tokens) const {
     const cache::SinkFormat& format = impl_->pages.sink_format();
     const double sinks = std::min(tokens, static_cast<double>(format.tokens));
-    const std::size_t table_bytes = impl_->transformer.position_table_bytes_per_token();
-    return (tokens - sinks) * static_cast<double>(kv_bytes_per_token() + table_bytes) +
+    return (tokens - sinks) * static_cast<double>(kv_bytes_per_token()) +
            sinks * static_cast<double>(format.bytes_per_token());
 }
 

@@ -120,8 +120,7 @@ public:
     /// Cache bytes of one token over all layers, by formula. On top come, once a sequence, sinks and the page that is
     /// not sealed yet.
     std::size_t kv_bytes_per_token() const;
-    /// Bytes beside the weights that one decode step reads after `tokens` tokens: the cache, and once the table that
-    /// the positional part of all layers shares. Fractions are for means.
+    /// Bytes of the cache that one decode step reads after `tokens` tokens. Fractions are for means.
     double step_cache_bytes(double tokens) const;
 
 private:

@@ -2,29 +2,30 @@
 
 #include <cstdint>
 
-#include "core/dtype.h"
-#include "core/thread_pool.h"
 #include "runtime/matrix.h"
 #include "runtime/rope_table.h"
 
 namespace mha2mla::runtime {
 
-/// What the positional part of a query meets: for each position cos, then sin of every rotary frequency, [positions, d]
-/// as a packed matrix. The same for every layer, head and sequence, and small: it stays near the processor.
+/// What the positional part of a query meets: for each position cos, then sin of every rotary frequency, the same for
+/// every layer, head and sequence. Only the positions of the first page are kept, which stay in the nearest cache. For
+/// another page the query is turned: its angles at position 64 p + u are those at 64 p plus those at u.
 class PositionTable {
 public:
     /// Empty: the model has no positional part.
     PositionTable() = default;
-    PositionTable(const RopeTable& rope, std::int64_t positions, core::DType dtype, core::ThreadPool& pool);
+    /// `rope` must outlive it.
+    explicit PositionTable(const RopeTable& rope);
 
-    const kernels::PackedMatrix* matrix_or_null() const { return matrix_.outputs() == 0 ? nullptr : &matrix_.packed(); }
-
-    std::size_t bytes_per_position() const {
-        return kernels::packed_bytes(matrix_.packed().format, kernels::tile_rows, matrix_.inputs()) /
-               static_cast<std::size_t>(kernels::tile_rows);
-    }
+    bool is_empty() const { return rope_ == nullptr; }
+    std::int64_t width() const { return matrix_.inputs(); }  ///< d
+    /// [page_tokens, d].
+    const kernels::PackedMatrix& first_page() const { return matrix_.packed(); }
+    /// Queries [rows, d] whose products with the first page are those of `query` with the positions of page `page`.
+    void turn(const float* query, std::int64_t rows, std::int64_t page, float* turned) const;
 
 private:
+    const RopeTable* rope_ = nullptr;
     WeightMemory memory_;
     Matrix matrix_;
 };

@@ -42,8 +42,6 @@ public:
     const float* logits(std::span<const std::int64_t> rows);
 
     const ModelWeights& weights() const { return weights_; }
-    /// Bytes of the position table for each key; 0 without a positional part.
-    std::size_t position_table_bytes_per_token() const { return positions_.bytes_per_position(); }
 
 private:
     void embed();

@@ -71,6 +71,7 @@ public:
     cache::ArenaArray<float> row_max;                  // [2 workers * max_key_split_rows or H tokens]
     cache::ArenaArray<float> row_sum;                  // likewise
     cache::ArenaArray<float> position_logits;          // [workers, max_key_split_rows, position_logits_stride()]
+    cache::ArenaArray<float> turned_query;             // [workers, max_key_split_rows, d]
 
     cache::Arena expanded_keys;    // [context tokens, dn + dr] of one KV head, in the cache's type
     cache::Arena expanded_values;  // [context tokens, dv]
@@ -81,6 +82,7 @@ public:
     float* position_logits_of(int worker) const {
         return position_logits.data() + worker * max_key_split_rows * position_logits_stride_;
     }
+    float* turned_query_of(int worker) const { return turned_query.data() + worker * turned_query_stride_; }
     /// [streams, pages] of its own.
     kernels::KeyValueBlock* blocks_of(int worker) const { return blocks.data() + worker * blocks_stride_; }
     /// Scratch of the kernel that worker `worker` runs.
@@ -94,6 +96,7 @@ public:
 
 private:
     std::int64_t position_logits_stride_;
+    std::int64_t turned_query_stride_;
     std::int64_t blocks_stride_;
     std::size_t kernel_bytes_;
     std::size_t rebuilt_bytes_;
