@@ -33,8 +33,8 @@ struct PositionBuffers {
     float* turned_query;
 };
 
-/// Finds the positional logits of the rows of `params`, from row `row` of all streams on, page by page, and hands them to
-/// the kernel.
+/// Finds the positional logits of the rows of `params`, from row `row` of all streams on, page by page, and hands them
+/// to the kernel.
 void add_position_logits(const AttendJob& job, std::int64_t row, const PositionBuffers& buffers, const Compute& compute,
                          kernels::AttentionParams& params) {
     if (job.positions == nullptr) return;
@@ -42,7 +42,8 @@ void add_position_logits(const AttendJob& job, std::int64_t row, const PositionB
     params.logit_bias = buffers.logits;
     params.logit_bias_stride = compute.workspace.position_logits_stride();
     const kernels::PackedMatrix& first_page = job.positions->first_page();
-    for (std::int64_t page = params.first_key / cache::page_tokens; page * cache::page_tokens < params.end_key; ++page) {
+    for (std::int64_t page = params.first_key / cache::page_tokens; page * cache::page_tokens < params.end_key;
+         ++page) {
         job.positions->turn(job.position_q + row * width, params.rows, page, buffers.turned_query);
         compute.kernels.linear({.x = buffers.turned_query,
                                 .x_stride = width,
@@ -58,7 +59,8 @@ void add_position_logits(const AttendJob& job, std::int64_t row, const PositionB
 void split_over_keys(const AttendJob& job, const Compute& compute) {
     const Workspace& workspace = compute.workspace;
     const std::int64_t rows = job.streams * job.rows;
-    const std::int64_t width = job.key_width + job.value_width + (job.positions == nullptr ? 0 : job.positions->width());
+    const std::int64_t width =
+        job.key_width + job.value_width + (job.positions == nullptr ? 0 : job.positions->width());
     const std::int64_t work = rows * job.keys * width;
     std::atomic<std::int64_t> parts{0};
     parallel_ranges(compute.pool, job.block_count, work, [&](int worker, std::int64_t begin, std::int64_t end) {

@@ -28,7 +28,7 @@ struct AttendJob {
     std::int64_t first_key = 0;
     const PositionTable* positions = nullptr;  // null: no positional part
     const float* position_q = nullptr;         // [streams, rows, d]: its product with a position joins the scaled logit
-    float* out = nullptr;                              // [streams, rows, value_width]
+    float* out = nullptr;                      // [streams, rows, value_width]
     float* log_sum = nullptr;  // [streams, rows], may be null: log of the sum of exp(logit); -inf without a key
 };
 

@@ -5,24 +5,30 @@
 #include "kernels/cpu/float_attention_avx2.h"
 
 /// A sealed page as code_attention_avx2.h multiplies it: latents of 4 bits and rotary keys of 4 or 8 whose scales
-/// belong to channels, spread to a digit a byte. A code of 8 bits is two digits of 4 bits, of which the high one has 16
-/// times the scale and no zero. Included by *_avx2.cpp, and of internal linkage, as vector_avx2.h says.
+/// belong to channels, spread to a digit of 4 bits a byte. Included by *_avx2.cpp, and of internal linkage, as
+/// vector_avx2.h says.
+///
+/// Keys come as quads of digits, values as quads of tokens, so that one instruction adds up products of neighbours.
+/// Four bytes of a token's codes give two quads of columns: first their low digits, then their high ones. Those of 4
+/// bits are codes themselves, of channels 0, 2, 4, 6 and 1, 3, 5, 7 of eight; those of 8 bits are the two digits of
+/// channels 0 to 3, of which the high one has 16 times the scale and no zero. Columns behind the last channel have a
+/// scale of zero.
 namespace mha2mla::kernels {
 namespace {
 
-/// A page in the order that the products read, and the rounded operands that meet it. Of a token's key come the low
-/// digits of the first part, then its high ones if it has 8 bits, then those of the second part; each run of digits
-/// fills whole vectors, with scales of zero behind the last channel. The values are the first run.
 struct CodeTile {
-    std::int64_t key_bytes = 0;              // digits of a token, one a byte
-    std::int64_t value_bytes = 0;            // those of its value
-    unsigned char* keys = nullptr;           // [64 tokens, key_bytes]
-    unsigned char* values = nullptr;         // [value_bytes / 32, 64 / 4 quads of tokens, 128]: see interleave_quad
-    float* scale = nullptr;                  // [key_bytes]
-    float* zero = nullptr;                   // [key_bytes]
-    float* query = nullptr;                  // [rows, key_bytes], once for each digit
-    float* folded = nullptr;                 // [key_bytes], the query of one row times the scales
-    signed char* query_steps = nullptr;      // [rows, key_bytes], the same, rounded
+    std::int64_t columns = 0;                // digits of a token's key, whole blocks of 8
+    std::int64_t column_stride = 0;          // the same in whole vectors of bytes
+    std::int64_t value_bytes = 0;            // channels of a value, likewise
+    unsigned char* keys = nullptr;           // [columns / 4, 64 tokens, 4]
+    signed char* values = nullptr;           // [value_bytes / 32, 64 / 4 quads of tokens, 128]: see interleave_quad
+    float* scale = nullptr;                  // [columns]
+    float* zero = nullptr;                   // [columns]
+    float* value_scale = nullptr;            // [value_bytes]
+    float* value_zero = nullptr;             // [value_bytes]
+    float* query = nullptr;                  // [rows, column_stride]
+    float* folded = nullptr;                 // [column_stride], the query of one row times the scales
+    signed char* query_steps = nullptr;      // [rows, column_stride], the same, rounded
     unsigned char* probabilities = nullptr;  // [rows, 64], in steps
     float* query_step = nullptr;             // [rows]
     float* zero_score = nullptr;             // [rows], the score of a key whose codes are all zero
@@ -30,12 +36,11 @@ struct CodeTile {
     float* probability_sum = nullptr;        // [rows], in steps
 };
 
-constexpr std::int64_t code_vector = 32;  // bytes
-constexpr std::int64_t quad_tokens = 4;
-constexpr std::int64_t quad_bytes = quad_tokens * code_vector;
-
-/// Digits of 4 bits.
-int digits_of(const CodedRows& rows) { return rows.bits / 4; }
+constexpr std::int64_t code_vector = 32;   // bytes
+constexpr std::int64_t block_columns = 8;  // of four bytes of codes
+constexpr std::int64_t quad = 4;           // tokens or digits
+constexpr std::int64_t key_quad_bytes = quad * most_tile_tokens;
+constexpr std::int64_t value_quad_bytes = quad * code_vector;
 
 bool has_digits_by_channel(const CodedRows& rows) { return rows.group == 0 && (rows.bits == 4 || rows.bits == 8); }
 
@@ -52,143 +57,199 @@ bool is_code_page(const KeyTile& cached) {
     return cached.sealed && cached.is_latent() && cached.tokens == most_tile_tokens;
 }
 
-/// A run of digits in a token's key.
-struct DigitRun {
-    const CodedRows* part;
-    int digit;             // 0: the low one
-    std::int64_t channel;  // of the key, where the part begins
-    std::int64_t column;   // of CodeTile::keys, where the run begins
-    std::int64_t bytes() const { return round_up(part->width, code_vector); }
-};
+std::int64_t columns_of(const CodedRows& part) { return round_up(part.width * part.bits, 32) / 4; }
 
-template <class Visit>
-void for_each_run(const SealedFormat& format, const Visit& visit) {
-    std::int64_t channel = 0;
-    std::int64_t column = 0;
-    for (const CodedRows& part : format.keys) {
-        if (part.width == 0) continue;
-        for (int digit = 0; digit < digits_of(part); ++digit) {
-            const DigitRun run{&part, digit, channel, column};
-            visit(run);
-            column += run.bytes();
-        }
-        channel += part.width;
-    }
+/// The channel of a part that a column belongs to; it may lie behind the last.
+std::int64_t channel_of(const CodedRows& part, std::int64_t column) {
+    const std::int64_t block = column / block_columns, high = column % block_columns / quad, byte = column % quad;
+    return part.bits == 4 ? block * block_columns + 2 * byte + high : block * quad + byte;
 }
 
 CodeTile code_tile_of(const AttentionParams& params, const RowBlock& block) {
     CodeTile tile{.value_bytes = round_up(params.value_width, code_vector)};
-    for_each_run(params.sealed, [&](const DigitRun& run) { tile.key_bytes += run.bytes(); });
+    for (const CodedRows& part : params.sealed.keys) tile.columns += columns_of(part);
+    tile.column_stride = round_up(tile.columns, code_vector);
     char* at = block.codes;
     const auto take = [&]<class T>(T*& part, std::int64_t count) {
         part = reinterpret_cast<T*>(at);
         at += count * static_cast<std::int64_t>(sizeof(T));
     };
-    take(tile.keys, most_tile_tokens * tile.key_bytes);
+    take(tile.keys, most_tile_tokens * tile.columns);
     take(tile.values, most_tile_tokens * tile.value_bytes);
-    take(tile.query, most_block_rows * tile.key_bytes);
-    take(tile.query_steps, most_block_rows * tile.key_bytes);
+    take(tile.query, most_block_rows * tile.column_stride);
+    take(tile.query_steps, most_block_rows * tile.column_stride);
     take(tile.probabilities, most_block_rows * most_tile_tokens);
-    for (float** of_channels : {&tile.scale, &tile.zero, &tile.folded}) take(*of_channels, tile.key_bytes);
+    for (float** of_columns : {&tile.scale, &tile.zero, &tile.folded}) take(*of_columns, tile.column_stride);
+    for (float** of_values : {&tile.value_scale, &tile.value_zero}) take(*of_values, tile.value_bytes);
     for (float** of_rows : {&tile.query_step, &tile.zero_score, &tile.probability_step, &tile.probability_sum}) {
         take(*of_rows, most_block_rows);
     }
     return tile;
 }
 
-/// The scaled queries of the block, a column for each digit.
+/// The scaled queries of the block, column by column, and what lies behind the last column.
 void spread_queries(const AttentionParams& params, const RowBlock& block, const CodeTile& tile) {
     const std::int64_t floats = query_floats(params);
     for (std::int64_t row = 0; row < block.rows; ++row) {
         const float* query = reinterpret_cast<const float*>(block.query) + row * floats;
-        for_each_run(params.sealed, [&](const DigitRun& run) {
-            float* to = tile.query + row * tile.key_bytes + run.column;
-            for (std::int64_t i = 0; i < run.part->width; ++i) to[i] = query[run.channel + i];
-            for (std::int64_t i = run.part->width; i < run.bytes(); ++i) to[i] = 0;
-        });
+        float* to = tile.query + row * tile.column_stride;
+        for (const CodedRows& part : params.sealed.keys) {
+            for (std::int64_t column = 0; column < columns_of(part); ++column) {
+                const std::int64_t channel = channel_of(part, column);
+                *to++ = channel < part.width ? query[channel] : 0;
+            }
+            query += part.width;
+        }
+        for (std::int64_t column = tile.columns; column < tile.column_stride; ++column) *to++ = 0;
     }
+    for (std::int64_t column = tile.columns; column < tile.column_stride; ++column) tile.folded[column] = 0;
 }
 
 void store_bytes(void* at, __m256i bytes) { _mm256_storeu_si256(static_cast<__m256i*>(at), bytes); }
 
-/// 32 digits of which the first code lies at `at`.
-template <int Bits, int Digit>
-__m256i digits_at(const char* at) {
+/// Codes of a page's part. A load that would read behind its last row reads a copy instead.
+class PageCodes {
+public:
+    PageCodes(const CodedRows& rows, const char* block)
+        : rows_(block + rows.offset_bytes),
+          row_bytes_(rows.row_bytes),
+          end_(rows_ + most_tile_tokens * rows.row_bytes) {}
+
+    __m256i load(std::int64_t token, std::int64_t byte) const {
+        const char* at = rows_ + token * row_bytes_ + byte;
+        return at + 32 <= end_ ? Avx2::load_words(at) : load_last(at);
+    }
+    __m128i load_half(std::int64_t token, std::int64_t byte) const {
+        const char* at = rows_ + token * row_bytes_ + byte;
+        return at + 16 <= end_ ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(at))
+                               : _mm256_castsi256_si128(load_last(at));
+    }
+
+private:
+    __m256i load_last(const char* at) const {
+        alignas(32) char codes[32] = {};
+        if (at < end_) std::memcpy(codes, at, static_cast<std::size_t>(smaller(end_ - at, 32)));
+        return Avx2::load_words(codes);
+    }
+
+    const char* rows_;
+    std::int64_t row_bytes_;
+    const char* end_;
+};
+
+/// Eight vectors of words: item j of vector i becomes item i of vector j.
+void transpose(__m256i (&x)[8]) {
+    __m256i pairs[8], fours[8];
+    for (int i = 0; i < 8; i += 2) {
+        pairs[i] = _mm256_unpacklo_epi32(x[i], x[i + 1]);
+        pairs[i + 1] = _mm256_unpackhi_epi32(x[i], x[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        fours[i] = _mm256_unpacklo_epi64(pairs[i], pairs[i + 2]);
+        fours[i + 1] = _mm256_unpackhi_epi64(pairs[i], pairs[i + 2]);
+        fours[i + 2] = _mm256_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
+        fours[i + 3] = _mm256_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
+    }
+    for (int i = 0; i < 4; ++i) {
+        x[i] = _mm256_permute2x128_si256(fours[i], fours[i + 4], 0x20);
+        x[i + 4] = _mm256_permute2x128_si256(fours[i], fours[i + 4], 0x31);
+    }
+}
+
+/// Eight tokens of 32 bytes of codes, of which `blocks` times four are used.
+void load_key_block(const PageCodes& codes, std::int64_t token, std::int64_t byte, std::int64_t blocks,
+                    unsigned char* to) {
     const __m256i low_bits = _mm256_set1_epi8(0x0f);
-    if constexpr (Bits == 8) return _mm256_and_si256(_mm256_srli_epi16(Avx2::load_words(at), 4 * Digit), low_bits);
-    const __m256i pairs = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
-    return _mm256_and_si256(_mm256_or_si256(pairs, _mm256_slli_epi16(pairs, 4)), low_bits);
+    __m256i words[8];
+    for (int t = 0; t < 8; ++t) words[t] = codes.load(token + t, byte);
+    transpose(words);
+    for (int i = 0; i < 8 && i < blocks; ++i, to += 2 * key_quad_bytes) {
+        store_bytes(to, _mm256_and_si256(words[i], low_bits));
+        store_bytes(to + key_quad_bytes, _mm256_and_si256(_mm256_srli_epi16(words[i], 4), low_bits));
+    }
 }
 
-/// Up to 32 digits at the end of a page's rows, behind which nothing is read.
-template <int Bits, int Digit>
-__m256i last_digits(const char* at, std::int64_t bytes) {
-    alignas(32) char codes[code_vector] = {};
-    std::memcpy(codes, at, static_cast<std::size_t>(bytes));
-    return digits_at<Bits, Digit>(codes);
-}
-
-/// A run's digits of all tokens. Behind the last channel come any digits: they meet scales of zero.
-template <int Bits, int Digit>
-void load_digits(const DigitRun& run, const char* block, unsigned char* to, std::int64_t stride) {
-    constexpr std::int64_t vector_bytes = code_vector * Bits / 8;
-    const CodedRows rows = *run.part;
-    const char* row = block + rows.offset_bytes;
-    const char* const last_start = row + most_tile_tokens * rows.row_bytes - vector_bytes;
-    for (std::int64_t t = 0; t < most_tile_tokens; ++t, row += rows.row_bytes, to += stride) {
-        const char* at = row;
-        for (std::int64_t i = 0; i < rows.width; i += code_vector, at += vector_bytes) {
-            store_bytes(to + i, at <= last_start ? digits_at<Bits, Digit>(at)
-                                                 : last_digits<Bits, Digit>(at, last_start + vector_bytes - at));
+void load_keys(const CodedRows& part, const char* block, unsigned char* to) {
+    const PageCodes codes(part, block);
+    const std::int64_t blocks = columns_of(part) / block_columns;
+    for (std::int64_t first = 0; first < blocks; first += 8) {
+        for (std::int64_t token = 0; token < most_tile_tokens; token += 8) {
+            unsigned char* const quads = to + 2 * first * key_quad_bytes + token * quad;
+            load_key_block(codes, token, first * 4, blocks - first, quads);
         }
     }
 }
 
-/// Scales and zeros of a run as floats. A high digit counts 16 times, and the zero comes with the low one.
-void load_scales(const DigitRun& run, const char* block, const CodeTile& tile) {
-    const __m256 weight = Avx2::set(run.digit == 0 ? 1.0F : 16.0F);
-    const __m256 zeros = Avx2::set(run.digit == 0 ? 1.0F : 0.0F);
-    const char* scales = block + run.part->scales_offset_bytes;
-    for (std::int64_t i = 0; i < run.bytes(); i += 8) {
-        ScaleVectors s{Avx2::zero(), Avx2::zero()};
-        if (i < run.part->width) s = ScaleVectors::of_channels(scales + i * 4, run.part->width - i);
-        Avx2::store(tile.scale + run.column + i, Avx2::mul(s.scale, weight));
-        Avx2::store(tile.zero + run.column + i, Avx2::mul(s.zero, zeros));
+/// Scales and zeros of eight channels, zero behind the last.
+ScaleVectors scales_at(const CodedRows& part, const char* block, std::int64_t channel) {
+    if (channel >= part.width) return {Avx2::zero(), Avx2::zero()};
+    return ScaleVectors::of_channels(block + part.scales_offset_bytes + channel * 4, part.width - channel);
+}
+
+/// Those of a part's columns.
+void load_key_scales(const CodedRows& part, const char* block, float* scale, float* zero) {
+    const __m256i even_then_odd = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
+    const __m256i low_twice = _mm256_setr_epi32(0, 1, 2, 3, 0, 1, 2, 3);
+    const __m256 weights = _mm256_setr_ps(1, 1, 1, 1, 16, 16, 16, 16), zeros = _mm256_setr_ps(1, 1, 1, 1, 0, 0, 0, 0);
+    for (std::int64_t i = 0; i < columns_of(part); i += block_columns) {
+        const ScaleVectors s = scales_at(part, block, channel_of(part, i));
+        if (part.bits == 4) {
+            Avx2::store(scale + i, _mm256_permutevar8x32_ps(s.scale, even_then_odd));
+            Avx2::store(zero + i, _mm256_permutevar8x32_ps(s.zero, even_then_odd));
+        } else {
+            Avx2::store(scale + i, Avx2::mul(_mm256_permutevar8x32_ps(s.scale, low_twice), weights));
+            Avx2::store(zero + i, Avx2::mul(_mm256_permutevar8x32_ps(s.zero, low_twice), zeros));
+        }
     }
 }
 
-/// Values are kept as digits - 8, from -8 to 7: twice as many products fit a 16-bit sum.
-constexpr int middle_digit = 8;
+/// Values are kept as codes - 8, from -8 to 7: twice as many products fit a 16-bit sum.
+constexpr int middle_code = 8;
+
+/// 32 codes of 4 bits, one a byte.
+__m256i spread_codes(__m128i codes) {
+    const __m256i pairs = _mm256_cvtepu8_epi16(codes);
+    return _mm256_and_si256(_mm256_or_si256(pairs, _mm256_slli_epi16(pairs, 4)), _mm256_set1_epi8(0x0f));
+}
 
 /// The values of 32 channels in four tokens, so that the tokens of a channel lie side by side. Unpacking works within
 /// 16 bytes: vector v holds channels 4 v to 4 v + 3, then 16 + 4 v to 16 + 4 v + 3.
-void interleave_quad(const unsigned char* keys, std::int64_t stride, unsigned char* quad) {
-    const auto token = [&](int t) {
-        return _mm256_sub_epi8(Avx2::load_words(keys + t * stride), _mm256_set1_epi8(middle_digit));
+void interleave_quad(const PageCodes& codes, std::int64_t token, std::int64_t byte, signed char* to) {
+    const auto values = [&](int t) {
+        return _mm256_sub_epi8(spread_codes(codes.load_half(token + t, byte)), _mm256_set1_epi8(middle_code));
     };
-    const __m256i a = token(0), b = token(1), c = token(2), d = token(3);
+    const __m256i a = values(0), b = values(1), c = values(2), d = values(3);
     const __m256i low_ab = _mm256_unpacklo_epi8(a, b), high_ab = _mm256_unpackhi_epi8(a, b);
     const __m256i low_cd = _mm256_unpacklo_epi8(c, d), high_cd = _mm256_unpackhi_epi8(c, d);
-    store_bytes(quad, _mm256_unpacklo_epi16(low_ab, low_cd));
-    store_bytes(quad + code_vector, _mm256_unpackhi_epi16(low_ab, low_cd));
-    store_bytes(quad + 2 * code_vector, _mm256_unpacklo_epi16(high_ab, high_cd));
-    store_bytes(quad + 3 * code_vector, _mm256_unpackhi_epi16(high_ab, high_cd));
+    store_bytes(to, _mm256_unpacklo_epi16(low_ab, low_cd));
+    store_bytes(to + code_vector, _mm256_unpackhi_epi16(low_ab, low_cd));
+    store_bytes(to + 2 * code_vector, _mm256_unpacklo_epi16(high_ab, high_cd));
+    store_bytes(to + 3 * code_vector, _mm256_unpackhi_epi16(high_ab, high_cd));
+}
+
+void load_values(const CodedRows& rows, const char* block, const CodeTile& tile) {
+    const PageCodes codes(rows, block);
+    signed char* to = tile.values;
+    for (std::int64_t channel = 0; channel < tile.value_bytes; channel += code_vector) {
+        for (std::int64_t t = 0; t < most_tile_tokens; t += quad, to += value_quad_bytes) {
+            interleave_quad(codes, t, channel / 2, to);
+        }
+    }
+    for (std::int64_t channel = 0; channel < tile.value_bytes; channel += 8) {
+        const ScaleVectors s = scales_at(rows, block, channel);
+        Avx2::store(tile.value_scale + channel, s.scale);
+        Avx2::store(tile.value_zero + channel, s.zero);
+    }
 }
 
 void load_page(const AttentionParams& params, const char* block, const CodeTile& tile) {
-    for_each_run(params.sealed, [&](const DigitRun& run) {
-        const auto load = run.part->bits == 4 ? load_digits<4, 0>
-                          : run.digit == 0    ? load_digits<8, 0>
-                                              : load_digits<8, 1>;
-        load(run, block, tile.keys + run.column, tile.key_bytes);
-        load_scales(run, block, tile);
-    });
-    unsigned char* quad = tile.values;
-    for (std::int64_t i = 0; i < tile.value_bytes; i += code_vector) {
-        for (std::int64_t t = 0; t < most_tile_tokens; t += quad_tokens, quad += quad_bytes) {
-            interleave_quad(tile.keys + t * tile.key_bytes + i, tile.key_bytes, quad);
-        }
+    std::int64_t column = 0;
+    for (const CodedRows& part : params.sealed.keys) {
+        load_keys(part, block, tile.keys + column * most_tile_tokens);
+        load_key_scales(part, block, tile.scale + column, tile.zero + column);
+        column += columns_of(part);
     }
+    load_values(params.sealed.values, block, tile);
 }
 
 }  // namespace

@@ -39,13 +39,13 @@ struct AttentionScratch {
     std::int64_t bytes;
 };
 
-/// The parts of CodeTile. A key has up to two parts of up to two digits, each of which fills whole vectors.
+/// The parts of CodeTile: at most two columns for each channel, in blocks of eight for each part.
 static constexpr std::int64_t code_scratch_bytes(std::int64_t key_width, std::int64_t value_width) {
-    const std::int64_t key_bytes = 2 * (round_up(key_width, 32) + 32);
+    const std::int64_t columns = round_up(2 * key_width + 16, 32);
     const std::int64_t value_bytes = round_up(value_width, 32);
-    const std::int64_t of_tokens = most_tile_tokens * (key_bytes + value_bytes);
-    const std::int64_t of_rows = most_block_rows * (5 * key_bytes + most_tile_tokens + 4 * 4);
-    return of_tokens + of_rows + 3 * 4 * key_bytes;
+    const std::int64_t of_tokens = most_tile_tokens * (columns + value_bytes);
+    const std::int64_t of_rows = most_block_rows * (5 * columns + most_tile_tokens + 4 * 4);
+    return of_tokens + of_rows + 4 * (3 * columns + 2 * value_bytes);
 }
 
 static constexpr AttentionScratch attention_scratch(std::int64_t key_width, std::int64_t value_width) {
