@@ -308,6 +308,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{"PackedIntoNoDirectory", {"pack", model, "no/such/file"}, 1, {"no/such/file"}},
         BadInput{"NoSuchToken", {"tokenize", model, "--decode", "272"}, 1, {"--decode", "271"}},
         BadInput{"HugeDepth", {"bench", model, "--depth", "2147483647"}, 2, {"--depth"}},
+        BadInput{"NoSuchKernel", {"bench", "--kernels", "--only", "no such"}, 1, {"--only", "no such"}},
         BadInput{"BadDepth", {"bench", model, "--depth", "4096"}, 1, {"4096", "--allow-long-context"}}),
     [](const auto& instance) { return instance.param.name; });
 

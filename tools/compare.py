@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Compares a source model and its conversion side by side: cache, perplexity, decode speed, and what they write.
+"""Compares a source model and its conversion side by side: cache, perplexity, decode speed, and what they write. The
+conversion comes twice, with its cache in 16 bits and in fewer.
 
-Runs `mha2mla inspect|eval|bench|generate --json` on both; needs nothing beyond Python's standard library. Example:
+Runs `mha2mla eval|bench|generate --json`; needs nothing beyond Python's standard library. Example:
     compare.py build/release/mha2mla SmolLM2.gguf converted/ --text docs/conversion.md
 """
 
@@ -20,7 +21,6 @@ WIDTH = 100
 
 @dataclass
 class Measurement:
-    inspect: dict
     eval: dict
     bench: list
     generate: dict
@@ -48,14 +48,14 @@ def run_json(options, verb, model, arguments):
         sys.exit(f"error: `{' '.join(command)}`: {error}")
 
 
-def measure(options, model):
+def measure(options, model, kv_cache):
     depths = ",".join(str(depth) for depth in options.depth)
     windows = ["--window", str(options.window), "--first", "0", "--windows", str(options.windows)]
+    cache = ["--kv-cache", kv_cache]
     return Measurement(
-        run_json(options, "inspect", model, []),
-        run_json(options, "eval", model, ["--task", "perplexity", "--text", options.text, *windows]),
-        run_json(options, "bench", model, ["--prefill", "0", "--decode", "32", "--depth", depths]),
-        run_json(options, "generate", model, ["-p", options.prompt, "-n", str(options.tokens)]))
+        run_json(options, "eval", model, ["--task", "perplexity", "--text", options.text, *windows, *cache]),
+        run_json(options, "bench", model, ["--prefill", "0", "--decode", "32", "--depth", depths, *cache]),
+        run_json(options, "generate", model, ["-p", options.prompt, "-n", str(options.tokens), *cache]))
 
 
 def percent(source, converted):
@@ -66,15 +66,18 @@ def times(source, converted):
     return f"{converted / source:,.2f} x"
 
 
-def table_rows(options, source, converted):
-    """(label, source, converted, change) as text."""
+def table_rows(options, source, conversions):
+    """(label, source, then each conversion and its change) as text."""
     def row(label, pick, form, change):
-        left, right = pick(source), pick(converted)
-        return label, form.format(left), form.format(right), change(left, right)
+        left = pick(source)
+        cells = [label, form.format(left)]
+        for converted in conversions:
+            cells += [form.format(pick(converted)), change(left, pick(converted))]
+        return cells
 
     deepest = max(options.depth)
     rows = [
-        row("KV cache, bytes per token (formula)", lambda m: m.inspect["kv_cache"]["bytes_per_token"], "{:,.0f}", percent),
+        row("KV cache, bytes per token (formula)", lambda m: m.eval["kv_cache"]["bytes_per_token"], "{:,.0f}", percent),
         row(f"KV cache, bytes per token (allocated, depth {deepest:,})",
             lambda m: m.decode(deepest)["kv_bytes_per_token_allocated"], "{:,.0f}", percent),
         row(f"perplexity ({options.windows} windows of {options.window:,})", lambda m: m.eval["perplexity"], "{:,.2f}",
@@ -86,18 +89,18 @@ def table_rows(options, source, converted):
 
 
 def plain_table(rows):
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows)]
     lines = []
     for row in rows:
         numbers = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
         lines.append("  ".join([row[0].ljust(widths[0]), *numbers]).rstrip())
-    lines.insert(1, "-" * (sum(widths) + 6))
+    lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
     return "\n".join(lines)
 
 
 def markdown_table(rows):
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "| --- | ---: | ---: | ---: |")
+    lines.insert(1, "| --- |" + " ---: |" * (len(rows[0]) - 1))
     return "\n".join(lines)
 
 
@@ -110,10 +113,12 @@ def continuation(label, prompt, text, markdown):
     return f"{label}:\n" + "\n".join(lines)
 
 
-def report(options, source, converted):
-    rows = [("", "source", "converted", "change"), *table_rows(options, source, converted)]
+def report(options, source, converted, quantized):
+    header = ["", "source", "converted", "change", f"its cache in {options.kv_cache}", "change"]
+    rows = [header, *table_rows(options, source, [converted, quantized])]
     parts = [markdown_table(rows) if options.markdown else plain_table(rows)]
-    for label, result in [("source writes", source), ("converted writes", converted)]:
+    for label, result in [("source writes", source), ("converted writes", converted),
+                          (f"with its cache in {options.kv_cache} it writes", quantized)]:
         parts.append(continuation(label, options.prompt, result.generate["text"], options.markdown))
     if converted.eval["perplexity"] >= BROKEN * source.eval["perplexity"]:
         parts.append(VERDICT if options.markdown else textwrap.fill(VERDICT, WIDTH))
@@ -130,6 +135,7 @@ def parse_arguments():
     parser.add_argument("--windows", type=int, default=8, help="perplexity windows (default 8; 0: all)")
     parser.add_argument("--depth", type=lambda text: [int(part) for part in text.split(",")], default=[0, 4096],
                         help="tokens in the cache when decoding is timed (default 0,4096)")
+    parser.add_argument("--kv-cache", default="int4-c", help="the converted model's smaller cache (default int4-c)")
     parser.add_argument("--prompt", default="The history of the lighthouse begins", help="text that both continue")
     parser.add_argument("--tokens", type=int, default=48, help="tokens to write (default 48)")
     parser.add_argument("--threads", type=int, default=0, help="threads (default: mha2mla's own)")
@@ -139,8 +145,10 @@ def parse_arguments():
 
 def main():
     options = parse_arguments()
-    source, converted = (measure(options, model) for model in (options.source, options.converted))
-    print(report(options, source, converted))
+    source = measure(options, options.source, "bf16")
+    converted = measure(options, options.converted, "bf16")
+    quantized = measure(options, options.converted, options.kv_cache)
+    print(report(options, source, converted, quantized))
 
 
 if __name__ == "__main__":

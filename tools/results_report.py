@@ -84,10 +84,11 @@ def origin(recipe, table, command):
 
 
 def explanation(recipe):
+    others = (", the other formats in the LibTorch module (`eval --engine workshop --weights f32 --emulate-cache FORMAT`)"
+              if {*recipe.formats, *recipe.source_formats} != {"bf16"} else "")
     return (f"Perplexity in windows of {recipe.window:,} tokens: `bf16` in the native runtime (`eval --engine native "
-            f"--weights {recipe.weights}`), the other formats in the LibTorch module (`eval --engine workshop --weights "
-            "f32 --emulate-cache FORMAT`). Bytes are those of a token and layer, by formula, scales included; the sinks "
-            "of a converted model come on top, once a sequence.")
+            f"--weights {recipe.weights}`){others}. Bytes are those of a token and layer, by formula, "
+            "scales included; the sinks of a converted model come on top, once a sequence.")
 
 
 def curve_points(table, recipe, method, form):

@@ -54,7 +54,6 @@ std::int64_t copies_of(std::int64_t bytes) { return std::max<std::int64_t>(1, co
 class Case {
 public:
     virtual ~Case() = default;
-    virtual KernelTiming describe() const = 0;
     virtual double bytes() const = 0;  ///< read by one call
     virtual double flops() const = 0;
     virtual std::int64_t copies() const = 0;
@@ -68,6 +67,13 @@ struct LinearShape {
     std::int64_t outputs;
     kernels::WeightFormat format;
 };
+
+KernelTiming describe(const LinearShape& shape) {
+    return {.kernel = "linear",
+            .shape = fmt::format("{} x {} -> {} {}", shape.rows, shape.inputs, shape.outputs,
+                                 kernels::name_of(shape.format)),
+            .integer = kernels::is_grouped(shape.format)};
+}
 
 class LinearCase : public Case {
 public:
@@ -86,12 +92,6 @@ public:
         }
     }
 
-    KernelTiming describe() const override {
-        return {.kernel = "linear",
-                .shape = fmt::format("{} x {} -> {} {}", shape_.rows, shape_.inputs, shape_.outputs,
-                                     kernels::name_of(shape_.format)),
-                .integer = kernels::is_grouped(shape_.format)};
-    }
     double bytes() const override { return static_cast<double>(weight_bytes_); }
     double flops() const override { return 2.0 * static_cast<double>(shape_.rows * shape_.inputs * shape_.outputs); }
     std::int64_t copies() const override { return copies_of(weight_bytes_); }
@@ -135,6 +135,14 @@ struct AttentionShape {
     std::string cache;    // as --kv-cache names it
 };
 
+/// AVX2 multiplies latents of 4 bits by channel as integers.
+KernelTiming describe(const AttentionShape& shape, kernels::Isa isa) {
+    return {.kernel = "attention",
+            .shape = fmt::format("{} x {} rows, keys {}, values {}, {} tokens {}", shape.streams, shape.rows,
+                                 shape.key_width, shape.value_width, shape.tokens, shape.cache),
+            .integer = isa == kernels::Isa::avx2 && shape.latent && shape.cache == "int4-c"};
+}
+
 /// Where a decoder's cache keeps such rows.
 cache::PageFormat page_format(const AttentionShape& shape) {
     const auto format = cache::parse_cache_format(shape.cache, "bench");
@@ -165,9 +173,8 @@ std::vector<std::byte> random_pages(const cache::PageFormat& format, std::int64_
 
 class AttentionCase : public Case {
 public:
-    AttentionCase(const AttentionShape& shape, kernels::Isa isa, const core::ThreadPool& pool)
+    AttentionCase(const AttentionShape& shape, const core::ThreadPool& pool)
         : shape_(shape),
-          integer_(isa == kernels::Isa::avx2 && shape.cache == "int4-c"),
           format_(page_format(shape)),
           scratch_bytes_(kernels::attention_scratch_bytes(shape.rows, shape.key_width, shape.value_width)),
           q_(random_floats(all_rows() * shape.key_width)),
@@ -185,12 +192,6 @@ public:
         add_blocks();
     }
 
-    KernelTiming describe() const override {
-        return {.kernel = "attention",
-                .shape = fmt::format("{} x {} rows, keys {}, values {}, {} tokens {}", shape_.streams, shape_.rows,
-                                     shape_.key_width, shape_.value_width, shape_.tokens, shape_.cache),
-                .integer = integer_};
-    }
     double bytes() const override { return static_cast<double>(cache_bytes()); }
     double flops() const override {
         return 2.0 * static_cast<double>(all_rows() * shape_.tokens * (shape_.key_width + shape_.value_width));
@@ -265,7 +266,6 @@ private:
     }
 
     AttentionShape shape_;
-    bool integer_;
     cache::PageFormat format_;
     std::size_t scratch_bytes_;
     std::vector<float> q_;
@@ -293,8 +293,10 @@ std::vector<AttentionShape> attention_shapes() {
     return shapes;
 }
 
+std::string name_of(const KernelTiming& what) { return what.kernel + " " + what.shape; }
+
 /// A kernel that computes something else is not worth timing.
-void check(Case& test_case, const KernelSet& set, core::ThreadPool& pool) {
+void check(Case& test_case, const KernelTiming& what, const KernelSet& set, core::ThreadPool& pool) {
     test_case.run(kernels::kernels(kernels::Isa::portable), 0, pool);
     const std::vector<float> expected(test_case.result().begin(), test_case.result().end());
     test_case.run(set, 0, pool);
@@ -309,12 +311,12 @@ void check(Case& test_case, const KernelSet& set, core::ThreadPool& pool) {
         throw core::Error({.what = "a kernel differs from the portable one",
                            .expected = fmt::format("at most {} apart", 0.02f * largest),
                            .got = fmt::format("{}", difference),
-                           .where = test_case.describe().kernel + " " + test_case.describe().shape});
+                           .where = name_of(what)});
     }
 }
 
-KernelTiming time(Case& test_case, const KernelSet& set, core::ThreadPool& pool) {
-    KernelTiming timing = test_case.describe();
+/// Fills in what `timing` describes.
+KernelTiming time(Case& test_case, KernelTiming timing, const KernelSet& set, core::ThreadPool& pool) {
     for (int pass = 0; pass < passes; ++pass) {
         const auto start = std::chrono::steady_clock::now();
         for (std::int64_t copy = 0; copy < test_case.copies(); ++copy) test_case.run(set, copy, pool);
@@ -332,11 +334,11 @@ KernelTiming time(Case& test_case, const KernelSet& set, core::ThreadPool& pool)
 std::vector<KernelTiming> bench_kernels(kernels::Isa isa, std::string_view only, core::ThreadPool& pool) {
     const KernelSet& set = kernels::kernels(isa);
     std::vector<KernelTiming> timings;
-    const auto check_and_time = [&](auto&& test_case) {
-        const KernelTiming what = test_case.describe();
-        if ((what.kernel + " " + what.shape).find(only) == std::string::npos) return;
-        check(test_case, set, pool);
-        timings.push_back(time(test_case, set, pool));
+    const auto check_and_time = [&](const KernelTiming& what, const auto& make) {
+        if (name_of(what).find(only) == std::string::npos) return;
+        auto test_case = make();
+        check(test_case, what, set, pool);
+        timings.push_back(time(test_case, what, set, pool));
     };
     for (const WeightFormat format : {WeightFormat::bf16, WeightFormat::int8, WeightFormat::int4}) {
         for (const LinearShape& shape : {LinearShape{1, 576, 1536, format},
@@ -345,10 +347,12 @@ std::vector<KernelTiming> bench_kernels(kernels::Isa isa, std::string_view only,
                                          {8, 576, 1536, format},
                                          {512, 576, 1536, format},
                                          {512, 1536, 576, format}}) {
-            check_and_time(LinearCase(shape, pool));
+            check_and_time(describe(shape), [&] { return LinearCase(shape, pool); });
         }
     }
-    for (const AttentionShape& shape : attention_shapes()) check_and_time(AttentionCase(shape, isa, pool));
+    for (const AttentionShape& shape : attention_shapes()) {
+        check_and_time(describe(shape, isa), [&] { return AttentionCase(shape, pool); });
+    }
     return timings;
 }
 

@@ -117,6 +117,12 @@ void bench_kernels(const std::string& only, Session& session) {
                         timing.shape, 1e6 * timing.seconds, timing.gigabytes_per_second, 100 * of_memory,
                         timing.gigaflops_per_second, timing.integer ? "GOP/s  " : "GFLOP/s", 100 * of_operations);
     }
+    if (list.empty()) {
+        throw core::Error({.what = "no kernel's name and shape contain the text",
+                           .got = only,
+                           .where = "--only",
+                           .remedy = "leave it out to see all"});
+    }
     session.print(list, text);
 }
 
@@ -133,7 +139,8 @@ void add_bench(CLI::App& program, Session& session) {
     add_model_options(*verb, command->model);
     auto* kernels = verb->add_flag("--kernels", command->kernels, "Check and time the kernels alone; takes no MODEL");
     verb->get_option("MODEL")->required(false)->excludes(kernels);
-    verb->add_option("--only", command->only, "Of the kernels: those whose line contains this text")->needs(kernels);
+    verb->add_option("--only", command->only, "Of the kernels: those whose name and shape contain this text")
+        ->needs(kernels);
     verb->add_option("--prefill", options.prompt_tokens, "Tokens of the prefill test; 0 = leave it out")
         ->check(tokens)
         ->capture_default_str();

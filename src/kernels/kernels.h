@@ -35,8 +35,6 @@ static constexpr bool is_grouped(WeightFormat format) {
 }
 /// "f32", "bf16", "int8", "int4".
 std::string_view name_of(WeightFormat format);
-/// f32 or bf16.
-WeightFormat weight_format(core::DType dtype);
 
 /// A weight matrix [outputs, inputs] in tiles of 16 output rows. bf16: [tile][inputs / 2][16][2], so that one 64-byte
 /// vector holds a pair of inputs for 16 outputs; f32: [tile][inputs][16]; int8, int4: [tile][group] blocks of

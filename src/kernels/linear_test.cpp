@@ -241,8 +241,9 @@ TEST(Linear, GroupsOfZerosGiveZero) {
 
 TEST(Pack, RowsComeBackRounded) {
     for (const std::int64_t inputs : {1, 7, 64}) {
-        for (const DType dtype : {DType::f32, DType::bf16}) {
-            const Weight weight(weight_format(dtype), 37, inputs);
+        for (const auto& [format, dtype] :
+             {std::pair{WeightFormat::f32, DType::f32}, std::pair{WeightFormat::bf16, DType::bf16}}) {
+            const Weight weight(format, 37, inputs);
             for (std::int64_t row = 0; row < 37; ++row) {
                 for (std::int64_t i = 0; i < inputs; ++i) {
                     ASSERT_EQ(weight.at(row, i), test::stored(static_cast<float>(weight.source_at(row, i)), dtype));

@@ -48,11 +48,6 @@ std::string_view name_of(WeightFormat format) {
     return "?";
 }
 
-WeightFormat weight_format(core::DType dtype) {
-    core::invariant(dtype != core::DType::f16, "packed matrices are not f16");
-    return dtype == core::DType::f32 ? WeightFormat::f32 : WeightFormat::bf16;
-}
-
 std::size_t packed_bytes(WeightFormat format, std::int64_t outputs, std::int64_t inputs) {
     const std::int64_t tiles = (outputs + tile_rows - 1) / tile_rows;
     if (is_grouped(format)) return static_cast<std::size_t>(tiles * groups_of(inputs)) * block_bytes(format);

@@ -41,11 +41,12 @@ struct Case {
     Shape shape;
     std::int64_t first_key = 0;
     Filling filling = {};
+    bool has_bias = false;
 
     /// AVX2 multiplies such codes by queries and probabilities of 8 bits.
     bool rounds() const {
         return isa == Isa::avx2 && shape.value_width == 0 && first.bits == 4 && first.group == 0 &&
-               (shape.second_width == 0 || (second.bits <= 8 && second.group == 0));
+               (shape.second_width == 0 || ((second.bits == 4 || second.bits == 8) && second.group == 0));
     }
 };
 
@@ -183,6 +184,18 @@ std::int64_t visible_keys(const Shape& shape, std::int64_t row) {
     return shape.keys - shape.query_tokens + row / shape.heads + 1;
 }
 
+/// [rows, keys], poison where the row sees no key.
+std::vector<float> bias_of(const Case& test_case) {
+    const Shape& shape = test_case.shape;
+    std::vector<float> bias = test::random_floats(shape.rows() * shape.keys, 5);
+    for (std::int64_t row = 0; row < shape.rows(); ++row) {
+        float* const of_row = bias.data() + row * shape.keys;
+        std::fill(of_row, of_row + test_case.first_key, test::poison);
+        std::fill(of_row + visible_keys(shape, row), of_row + shape.keys, test::poison);
+    }
+    return bias;
+}
+
 /// The kernel's result; `out` is normalized.
 struct Attended {
     std::vector<float> out;
@@ -190,6 +203,7 @@ struct Attended {
 };
 Attended attend(const Case& test_case, const Cache& cache, const std::vector<float>& q) {
     const Shape& shape = test_case.shape;
+    const std::vector<float> bias = bias_of(test_case);
     std::vector<std::int64_t> visible;
     for (std::int64_t row = 0; row < shape.rows(); ++row) visible.push_back(visible_keys(shape, row));
     std::vector<float> out(shape.rows() * shape.values(), test::poison), max(shape.rows()), sum(shape.rows());
@@ -204,6 +218,8 @@ Attended attend(const Case& test_case, const Cache& cache, const std::vector<flo
                     .key_stride_bytes = shape.key_width() * 2,
                     .value_stride_bytes = (cache.is_latent() ? shape.key_width() : shape.value_width) * 2,
                     .scale = 1 / std::sqrt(static_cast<float>(shape.key_width())),
+                    .logit_bias = test_case.has_bias ? bias.data() : nullptr,
+                    .logit_bias_stride = shape.keys,
                     .blocks = cache.blocks().data(),
                     .block_tokens = block_tokens,
                     .sealed = cache.sealed(),
@@ -242,12 +258,14 @@ void check(const Case& test_case) {
     const Cache cache(test_case);
     const std::vector<float> q = test::random_floats(shape.rows() * shape.key_width(), 3, 2);
     const std::vector<float> out = attend(test_case, cache, q).out;
+    const std::vector<float> bias = bias_of(test_case);
     const double tolerance = test_case.rounds() ? 4e-3 : 3e-5;
     for (std::int64_t row = 0; row < shape.rows(); ++row) {
         std::vector<double> expected(shape.values());
         double sum = 0;
         for (std::int64_t t = test_case.first_key; t < visible_keys(shape, row); ++t) {
-            const double p = std::exp(logit(shape, cache, q, row, t));
+            const double added = test_case.has_bias ? bias[row * shape.keys + t] : 0;
+            const double p = std::exp(logit(shape, cache, q, row, t) + added);
             sum += p;
             for (std::int64_t i = 0; i < shape.values(); ++i) expected[i] += p * cache.value(t, i);
         }
@@ -276,6 +294,7 @@ void for_each_format(const Visit& visit) {
                                             {int2, int8},
                                             {int4_wide, int8_narrow},
                                             {int4_channels, int8_channels},
+                                            {int4_channels, int4_channels},
                                             {int2_channels, int2},
                                             {int8_channels, numbers},
                                             {numbers, int4}}) {
@@ -322,6 +341,8 @@ TEST(SealedAttention, AnyNumberOfHeadsAndQueryTokens) {
             check({isa, int8, int8, {3, tokens, 16, 0, 16, 128}});
             check({isa, int4_channels, int4_channels, {9, tokens, 40, 6, 0, 140}});
         }
+        // Some rows see nothing of a page that others see.
+        check({isa, int4_channels, int8_channels, {1, 70, 40, 6, 0, 140}});
     }
 }
 
@@ -332,11 +353,14 @@ TEST(SealedAttention, AnyNumberOfKeysAndAnyFirst) {
             check({isa, int4, int8, {3, 1, 17, 3, 0, keys}, keys - 62});
             check({isa, int4_channels, int8_channels, {3, 1, 17, 3, 0, keys}});
             check({isa, int4_channels, int8_channels, {3, 1, 17, 3, 0, keys}, keys - 62});
+            check({isa, int4_channels, int8_channels, {3, 2, 17, 3, 0, keys}, 2, {}, true});
+            check({isa, int4, int8, {3, 2, 17, 3, 0, keys}, 2, {}, true});
         }
     }
 }
 
-// All queries, codes and probabilities as large as they get: no sum of products may leave its 16 bits.
+// All queries, codes and probabilities as large as they get: no sum of products may leave its 16 bits. Logits reach
+// 60,000, and an overflow would cost thousands.
 TEST(SealedAttention, ManyChannelsDoNotOverflow) {
     for (const Isa isa : supported_isas()) {
         check({isa, int4_channels, int8_channels, {4, 1, 1031, 260, 0, 130}});
@@ -349,7 +373,7 @@ TEST(SealedAttention, ManyChannelsDoNotOverflow) {
                 const Attended attended = attend(test_case, cache, q);
                 double max = -1e30;
                 for (std::int64_t t = 0; t < shape.keys; ++t) max = std::max(max, logit(shape, cache, q, 0, t));
-                EXPECT_NEAR(attended.max[0], max, 2e-6 * std::abs(max)) << name_of(isa) << " " << byte;
+                EXPECT_NEAR(attended.max[0], max, 0.1) << name_of(isa) << " " << byte;
             }
             const Attended means = attend(test_case, cache, std::vector<float>(shape.rows() * shape.key_width(), 0));
             for (std::int64_t i = 0; i < shape.values(); ++i) {

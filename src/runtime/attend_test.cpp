@@ -173,7 +173,7 @@ INSTANTIATE_TEST_SUITE_P(Shapes, Attend,
                          testing::Values(Case{1, 1, 2}, Case{1, 63, 2}, Case{3, 64, 2}, Case{1, 5000, 2},
                                          Case{9, 4133, 3}, Case{9, 700, 16}, Case{256, 300, 2}, Case{257, 257, 2},
                                          Case{300, 1000, 3}, Case{500, 777, 1}, Case{9, 700, 3, 4}, Case{9, 11, 2, 4},
-                                         Case{3, 64, 2, 64}, Case{300, 333, 2, 40}),
+                                         Case{3, 64, 2, 64}, Case{300, 333, 2, 40}, Case{9, 700, 2, 100}),
                          testing::PrintToStringParamName());
 
 }  // namespace

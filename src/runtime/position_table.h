@@ -8,7 +8,7 @@
 namespace mha2mla::runtime {
 
 /// What the positional part of a query meets: for each position cos, then sin of every rotary frequency, the same for
-/// every layer, head and sequence. Only the positions of the first page are kept, which stay in the nearest cache. For
+/// every layer, head and sequence. Only the positions of the first page are kept, which stay in a near cache. For
 /// another page the query is turned: its angles at position 64 p + u are those at 64 p plus those at u.
 class PositionTable {
 public:

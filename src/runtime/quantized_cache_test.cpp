@@ -118,10 +118,13 @@ TEST_P(QuantizedCache, BytesFollowTheFormula) {
 INSTANTIATE_TEST_SUITE_P(Formats, QuantizedCache,
                          testing::Values(Case{"int8", false, 0.02}, Case{"int4", false, 0.2}, Case{"int2", false, 0.6},
                                          Case{"kivi4", false, 0.2}, Case{"int8", true, 0.02}, Case{"int4", true, 0.2},
+                                         Case{"int4-c", true, 0.2}, Case{"latent=int4-c,rope=int4-c", true, 0.2},
                                          Case{"int2-c", true, 0.6}),
                          [](const auto& param_info) {
                              std::string name = testing::PrintToString(param_info.param);
-                             std::replace(name.begin(), name.end(), '-', '_');
+                             std::replace_if(
+                                 name.begin(), name.end(),
+                                 [](char c) { return std::string("-=,").find(c) != std::string::npos; }, '_');
                              return name;
                          });
 

@@ -23,47 +23,63 @@ __m256i rounded_bytes(const float* x, __m256 factor, const Pack& pack) {
     return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
-/// Folds the channels' scales into the query of a row and rounds it.
+/// The sum of 32 signed bytes, in words.
+__m256i sum_of_bytes(__m256i bytes) {
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes), _mm256_set1_epi16(1));
+}
+
+/// Folds the channels' scales into the query of a row and rounds it. What rounding leaves would meet digits whose mean
+/// is far from zero, so that all scores of a page would be off alike; it meets the middle digit instead, and only
+/// the digits' distances from it are lost.
 void fold_query(const CodeTile& tile, std::int64_t row) {
     const float* query = tile.query + row * tile.column_stride;
     const __m256 sign = Avx2::set(-0.0F);
     __m256 most = Avx2::zero();
     __m256 zeros = Avx2::zero();
+    __m256 sum = Avx2::zero();
     for (std::int64_t i = 0; i < tile.columns; i += block_columns) {
         const __m256 q = Avx2::load(query + i);
         const __m256 folded = Avx2::mul(q, Avx2::load(tile.scale + i));
         Avx2::store(tile.folded + i, folded);
         most = Avx2::max(most, _mm256_andnot_ps(sign, folded));
+        sum = Avx2::add(sum, folded);
         zeros = Avx2::fma(q, Avx2::load(tile.zero + i), zeros);
     }
     const float largest = max_of(most);
-    tile.query_step[row] = largest / 127;
-    tile.zero_score[row] = Avx2::sum(zeros);
     const __m256 steps = Avx2::set(largest > 0 ? 127 / largest : 0);
     const auto pack = [](__m256i a, __m256i b) { return _mm256_packs_epi16(a, b); };
+    __m256i sum_of_steps = _mm256_setzero_si256();
     for (std::int64_t i = 0; i < tile.columns; i += code_vector) {
-        store_bytes(tile.query_steps + row * tile.column_stride + i, rounded_bytes(tile.folded + i, steps, pack));
+        const __m256i bytes = rounded_bytes(tile.folded + i, steps, pack);
+        sum_of_steps = _mm256_add_epi32(sum_of_steps, sum_of_bytes(bytes));
+        store_bytes(tile.query_steps + row * tile.column_stride + i, bytes);
     }
+    constexpr float middle_digit = 7.5F;
+    const float step = largest / 127;
+    const float lost = Avx2::sum(sum) - step * Avx2::sum(_mm256_cvtepi32_ps(sum_of_steps));
+    tile.query_step[row] = step;
+    tile.zero_score[row] = Avx2::sum(zeros) + middle_digit * lost;
 }
 
-/// Rounds the probabilities of a row to bytes, in steps of the page's own. Returns their sum.
-float round_probabilities(const RowBlock& block, const CodeTile& tile, std::int64_t row) {
+/// Rounds the probabilities of a row, whose sum is `sum`, to bytes, in steps of the page's own. Returns their sum then.
+/// Probabilities so small that 255 / largest is infinite become zero.
+float round_probabilities(const RowBlock& block, const CodeTile& tile, std::int64_t row, float sum) {
     const float* p = scores_of(block, row);
     __m256 most = Avx2::zero();
     for (std::int64_t t = 0; t < most_tile_tokens; t += 8) most = Avx2::max(most, Avx2::load(p + t));
     const float largest = max_of(most);
     const __m256 steps = Avx2::set(largest > 0 ? 255 / largest : 0);
     const auto pack = [](__m256i a, __m256i b) { return _mm256_packus_epi16(a, b); };
-    __m256i sum = _mm256_setzero_si256();
+    __m256i sums = _mm256_setzero_si256();
     for (std::int64_t t = 0; t < most_tile_tokens; t += code_vector) {
         const __m256i bytes = rounded_bytes(p + t, steps, pack);
         store_bytes(tile.probabilities + row * most_tile_tokens + t, bytes);
-        sum = _mm256_add_epi64(sum, _mm256_sad_epu8(bytes, _mm256_setzero_si256()));
+        sums = _mm256_add_epi64(sums, _mm256_sad_epu8(bytes, _mm256_setzero_si256()));
     }
-    const auto steps_in_all = _mm256_extract_epi64(sum, 0) + _mm256_extract_epi64(sum, 1) +
-                              _mm256_extract_epi64(sum, 2) + _mm256_extract_epi64(sum, 3);
-    tile.probability_step[row] = largest / 255;
-    tile.probability_sum[row] = static_cast<float>(steps_in_all);
+    const auto sum_of_steps = _mm256_extract_epi64(sums, 0) + _mm256_extract_epi64(sums, 1) +
+                              _mm256_extract_epi64(sums, 2) + _mm256_extract_epi64(sums, 3);
+    tile.probability_step[row] = sum == sum ? largest / 255 : sum;  // a NaN stays visible
+    tile.probability_sum[row] = static_cast<float>(sum_of_steps);
     return tile.probability_step[row] * tile.probability_sum[row];
 }
 
@@ -211,7 +227,8 @@ void attend_code_tile(const AttentionParams& params, const RowBlock& block, cons
                       const KeyTile& cached) {
     load_page(params, cached.keys, tile);
     score_code_tile(params, block, tile);
-    softmax_tile(params, block, cached, [&](std::int64_t row, float) { return round_probabilities(block, tile, row); });
+    softmax_tile(params, block, cached,
+                 [&](std::int64_t row, float sum) { return round_probabilities(block, tile, row, sum); });
     add_code_values(block, tile);
 }
 

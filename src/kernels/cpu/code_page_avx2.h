@@ -54,7 +54,7 @@ bool multiplies_codes(const AttentionParams& params) {
 
 /// A whole sealed page. Parts of one are left to floats.
 bool is_code_page(const KeyTile& cached) {
-    return cached.sealed && cached.is_latent() && cached.tokens == most_tile_tokens;
+    return cached.sealed && cached.is_latent() && cached.first_token == 0 && cached.tokens == most_tile_tokens;
 }
 
 std::int64_t columns_of(const CodedRows& part) { return round_up(part.width * part.bits, 32) / 4; }
@@ -249,7 +249,7 @@ void load_page(const AttentionParams& params, const char* block, const CodeTile&
         load_key_scales(part, block, tile.scale + column, tile.zero + column);
         column += columns_of(part);
     }
-    load_values(params.sealed.values, block, tile);
+    load_values(params.sealed.keys[0], block, tile);
 }
 
 }  // namespace

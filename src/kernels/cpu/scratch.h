@@ -35,7 +35,7 @@ struct AttentionScratch {
     std::int64_t sums;   // [block rows, value_words]
     std::int64_t keys;   // [most_tile_tokens, key_words]
     std::int64_t values;
-    std::int64_t codes;  // what cpu/code_attention_avx2.h keeps of a page
+    std::int64_t codes;  // of CodeTile in cpu/code_page_avx2.h
     std::int64_t bytes;
 };
 
