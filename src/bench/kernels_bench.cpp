@@ -329,30 +329,49 @@ KernelTiming time(Case& test_case, KernelTiming timing, const KernelSet& set, co
     return timing;
 }
 
+std::vector<LinearShape> linear_shapes() {
+    std::vector<LinearShape> shapes;
+    for (const WeightFormat format : {WeightFormat::bf16, WeightFormat::int8, WeightFormat::int4}) {
+        shapes.push_back({1, 576, 1536, format});
+        shapes.push_back({1, 1536, 576, format});
+        shapes.push_back({1, 576, 49152, format});
+        shapes.push_back({8, 576, 1536, format});
+        shapes.push_back({512, 576, 1536, format});
+        shapes.push_back({512, 1536, 576, format});
+    }
+    return shapes;
+}
+
+/// Calls visit(description, function that makes the case) for those that `only` chooses.
+template <typename Visit>
+void for_each_case(kernels::Isa isa, std::string_view only, const core::ThreadPool& pool, const Visit& visit) {
+    const auto is_chosen = [&](const KernelTiming& what) { return name_of(what).find(only) != std::string::npos; };
+    for (const LinearShape& shape : linear_shapes()) {
+        const KernelTiming what = describe(shape);
+        if (is_chosen(what)) visit(what, [&] { return LinearCase(shape, pool); });
+    }
+    for (const AttentionShape& shape : attention_shapes()) {
+        const KernelTiming what = describe(shape, isa);
+        if (is_chosen(what)) visit(what, [&] { return AttentionCase(shape, pool); });
+    }
+}
+
 }  // namespace
+
+int count_kernels(kernels::Isa isa, std::string_view only, const core::ThreadPool& pool) {
+    int count = 0;
+    for_each_case(isa, only, pool, [&](const KernelTiming&, const auto&) { ++count; });
+    return count;
+}
 
 std::vector<KernelTiming> bench_kernels(kernels::Isa isa, std::string_view only, core::ThreadPool& pool) {
     const KernelSet& set = kernels::kernels(isa);
     std::vector<KernelTiming> timings;
-    const auto check_and_time = [&](const KernelTiming& what, const auto& make) {
-        if (name_of(what).find(only) == std::string::npos) return;
+    for_each_case(isa, only, pool, [&](const KernelTiming& what, const auto& make) {
         auto test_case = make();
         check(test_case, what, set, pool);
         timings.push_back(time(test_case, what, set, pool));
-    };
-    for (const WeightFormat format : {WeightFormat::bf16, WeightFormat::int8, WeightFormat::int4}) {
-        for (const LinearShape& shape : {LinearShape{1, 576, 1536, format},
-                                         {1, 1536, 576, format},
-                                         {1, 576, 49152, format},
-                                         {8, 576, 1536, format},
-                                         {512, 576, 1536, format},
-                                         {512, 1536, 576, format}}) {
-            check_and_time(describe(shape), [&] { return LinearCase(shape, pool); });
-        }
-    }
-    for (const AttentionShape& shape : attention_shapes()) {
-        check_and_time(describe(shape, isa), [&] { return AttentionCase(shape, pool); });
-    }
+    });
     return timings;
 }
 

@@ -24,4 +24,7 @@ struct KernelTiming {
 /// Error where results differ.
 std::vector<KernelTiming> bench_kernels(kernels::Isa isa, std::string_view only, core::ThreadPool& pool);
 
+/// How many kernels it would time.
+int count_kernels(kernels::Isa isa, std::string_view only, const core::ThreadPool& pool);
+
 }  // namespace mha2mla::bench

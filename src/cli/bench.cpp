@@ -93,8 +93,14 @@ void bench_model(const BenchCommand& command, Session& session) {
 double share(double giga, double peak) { return peak > 0 ? giga * 1e9 / peak : 0; }
 
 void bench_kernels(const std::string& only, Session& session) {
-    note_load(session);
     const auto isa = kernels::kernels().isa;
+    if (bench::count_kernels(isa, only, session.pool()) == 0) {
+        throw core::Error({.what = "no kernel's name and shape contain the text",
+                           .got = only,
+                           .where = "--only",
+                           .remedy = "leave it out to see all"});
+    }
+    note_load(session);
     const auto peaks = bench::measure_peaks(isa, session.pool());
     auto list = core::OrderedJson::array();
     std::string text =
@@ -116,12 +122,6 @@ void bench_kernels(const std::string& only, Session& session) {
             fmt::format("{:<10} {:<55} {:>9.1f} us {:>6.1f} GB/s {:>3.0f} % {:>7.1f} {} {:>3.0f} %\n", timing.kernel,
                         timing.shape, 1e6 * timing.seconds, timing.gigabytes_per_second, 100 * of_memory,
                         timing.gigaflops_per_second, timing.integer ? "GOP/s  " : "GFLOP/s", 100 * of_operations);
-    }
-    if (list.empty()) {
-        throw core::Error({.what = "no kernel's name and shape contain the text",
-                           .got = only,
-                           .where = "--only",
-                           .remedy = "leave it out to see all"});
     }
     session.print(list, text);
 }

@@ -10,9 +10,11 @@
 #include <string>
 
 #include "calibrate/pair_norms.h"
+#include "checkpoint/writer.h"
 #include "convert/select.h"
 #include "core/error.h"
 #include "core/file.h"
+#include "core/random.h"
 #include "model/causal_lm.h"
 
 namespace mha2mla::convert {
@@ -46,6 +48,22 @@ protected:
 
     static Checkpoint fixture(const std::string& name) {
         return Checkpoint::open(fs::path(MHA2MLA_FIXTURES) / "models" / name);
+    }
+    /// Random weights in the shape of tiny-gqa, but with wide heads.
+    Checkpoint wide_headed(int head_dim) const {
+        auto config = fixture("tiny-gqa").config();
+        config.head_dim = head_dim;
+        const auto specs = checkpoint::expected_tensors(config);
+        checkpoint::CheckpointWriter writer(directory_ / "wide", specs, {.dtype = core::DType::f32, .replace = true});
+        core::Random random(3);
+        for (const auto& spec : specs) {
+            std::vector<float> values(static_cast<std::size_t>(checkpoint::element_count(spec.shape)));
+            for (float& value : values) value = static_cast<float>(0.4 * (random.uniform() - 0.5));
+            writer.write(spec.name, values);
+        }
+        writer.add_file("config.json", checkpoint::config_to_json(config, {}).dump());
+        writer.finish();
+        return Checkpoint::open(directory_ / "wide");
     }
     fs::path target() const { return directory_ / "converted"; }
 
@@ -239,6 +257,24 @@ TEST_F(Pipeline, LsqOfFullSizeChangesNoLogit) {
             run(source, options, some_text);
             EXPECT_LT(relative_difference(logits(Checkpoint::open(target())), logits(source)), 1e-3);
         }
+    }
+}
+
+TEST_F(Pipeline, HeadsOf128) {
+    const auto source = wide_headed(128);
+    auto options = lsq();
+    options.lsq.rope_components = 128;
+    options.cache_ratio = 2;
+    run(source, options, some_text);
+    EXPECT_LT(relative_difference(logits(Checkpoint::open(target())), logits(source)), 1e-3);
+    for (const auto* method : {"lsq", "transmla", "mha2mla"}) {
+        ConversionOptions smaller;
+        smaller.method = method;
+        smaller.cache_ratio = 0.125;
+        run(source, smaller, some_text);
+        const auto converted = Checkpoint::open(target());
+        EXPECT_LE(converted.config().cached_elements(0) + converted.config().cached_elements(1), 2 * 512 / 8) << method;
+        EXPECT_TRUE(torch::isfinite(logits(converted)).all().item<bool>()) << method;
     }
 }
 
