@@ -52,6 +52,21 @@ TEST(CalibrateCommand, WritesTheStatisticsThatConvertWouldWrite) {
     EXPECT_GT(record["peak_memory_bytes"], 1'000'000);
 }
 
+TEST(CalibrateCommand, WindowsTakeTurnsInTemperature) {
+    const TemporaryDirectory directory;
+    const auto tokens = [&](const std::string& temperatures) {
+        const auto target = directory / temperatures;
+        const auto done = run(with({"calibrate", model, target, "--calibration-temperatures", temperatures}, small));
+        EXPECT_EQ(done.exit_code, 0) << done.err;
+        return core::parse_json(core::read_text(directory / (temperatures + "/tokens.json")), "tokens.json");
+    };
+    // Windows that are sampled together may round differently, so only what must differ is compared.
+    const auto cold = tokens("0.2"), hot = tokens("2"), both = tokens("0.2,2");
+    EXPECT_NE(both["windows"][0], hot["windows"][0]);
+    EXPECT_NE(both["windows"][1], cold["windows"][1]);
+    EXPECT_THAT(core::read_text(directory / "0.2,2/statistics.json"), HasSubstr("temperatures 0.2,2"));
+}
+
 TEST(CalibrateCommand, ReplacesNothing) {
     const TemporaryDirectory directory;
     fs::create_directory(directory / "a");

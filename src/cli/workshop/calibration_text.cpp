@@ -79,8 +79,8 @@ std::vector<int> prompt_of(std::size_t window, const tokenizer::Tokenizer& words
 }
 
 std::string sampled_origin(const CalibrationTextOptions& options, std::uint64_t seed) {
-    return fmt::format("sampled from the source model, {} openings, seed {}, {} windows of {} tokens", openings.size(),
-                       seed, options.windows, options.window);
+    return fmt::format("sampled from the source model, {} openings, temperatures {}, seed {}, {} windows of {} tokens",
+                       openings.size(), fmt::join(options.temperatures, ","), seed, options.windows, options.window);
 }
 
 /// Every process gets the windows of all: token ids are exact in fp64.
@@ -147,8 +147,9 @@ CalibrationTokens sampled(const checkpoint::Checkpoint& model, const Calibration
     std::vector<std::size_t> indices;  // by request
     parallel::for_each_share(processes, windows, [&](std::size_t index) {
         auto& window = result.windows[index] = prompt_of(index, *words, model.config(), options);
+        const float temperature = options.temperatures[index % options.temperatures.size()];
         engine.submit({.prompt = window,
-                       .options = {.sampling = {.temperature = 1, .seed = session.options().seed + index},
+                       .options = {.sampling = {.temperature = temperature, .seed = session.options().seed + index},
                                    .max_tokens = options.window - static_cast<int>(window.size())}});
         indices.push_back(index);
     });
@@ -185,6 +186,12 @@ void add_calibration_options(CLI::App& verb, CalibrationTextOptions& options) {
         ->delimiter(',')
         ->allow_extra_args(false)
         ->type_name("FILES");
+    verb.add_option("--calibration-temperatures", options.temperatures,
+                    "Of sampled text, such as 0.7,1: windows take turns")
+        ->delimiter(',')
+        ->allow_extra_args(false)
+        ->check(CLI::Range(0.1, 2.0))
+        ->capture_default_str();
     verb.add_option("--calibration-windows", options.windows, "Number of windows")
         ->check(CLI::Range(1, 1 << 16))
         ->capture_default_str();

@@ -15,14 +15,15 @@ namespace mha2mla::cli {
 
 /// What to calibrate on, as the user says it.
 struct CalibrationTextOptions {
-    std::vector<std::string> files;  ///< none: text that the source model itself writes
+    std::vector<std::string> files;      ///< none: text that the source model itself writes
+    std::vector<float> temperatures{1};  ///< of what the model writes: windows take turns
     int windows = 16;
     int window = 1024;             ///< tokens; no more than the model's context
     int shortest_window = 1;       ///< that the method can use
     std::size_t memory_bytes = 0;  ///< of --memory: bounds how many windows are sampled together
 };
 
-/// --calibration, --calibration-windows, --calibration-window.
+/// --calibration, --calibration-temperatures, --calibration-windows, --calibration-window.
 void add_calibration_options(CLI::App& verb, CalibrationTextOptions& options);
 
 /// --memory SIZE: bytes, or with a suffix K, M, G; default a quarter of the machine's.
