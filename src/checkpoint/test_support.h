@@ -12,8 +12,10 @@
 
 #include "checkpoint/model_config.h"
 #include "checkpoint/tensors.h"
+#include "checkpoint/writer.h"
 #include "core/error.h"
 #include "core/file.h"
+#include "core/random.h"
 
 namespace mha2mla::checkpoint::test {
 
@@ -46,6 +48,27 @@ std::string error_of(Action action) {
         return error.what();
     }
     return "";
+}
+
+/// Small numbers; about 1 for norms.
+inline std::vector<float> random_values(const TensorSpec& spec, core::Random& random) {
+    std::vector<float> values(static_cast<std::size_t>(element_count(spec.shape)));
+    const bool is_norm = spec.name.find("norm") != std::string::npos;
+    for (float& value : values) {
+        const double noise = 2 * random.uniform() - 1;
+        value = static_cast<float>(is_norm ? 1 + 0.3 * noise : 0.4 * noise);
+    }
+    return values;
+}
+
+/// A model with seeded random weights in f32.
+inline void write_random_model(const ModelConfig& config, const std::filesystem::path& path) {
+    const auto specs = expected_tensors(config);
+    CheckpointWriter writer(path, specs, {.dtype = core::DType::f32, .replace = true});
+    core::Random random(11);
+    for (const auto& spec : specs) writer.write(spec.name, random_values(spec, random));
+    writer.add_file("config.json", config_to_json(config, {}).dump());
+    writer.finish();
 }
 
 /// A config.json of a tiny Llama: 2 layers, 4 query heads on 2 KV heads of width 8.

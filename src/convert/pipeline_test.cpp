@@ -10,11 +10,10 @@
 #include <string>
 
 #include "calibrate/pair_norms.h"
-#include "checkpoint/writer.h"
+#include "checkpoint/test_support.h"
 #include "convert/select.h"
 #include "core/error.h"
 #include "core/file.h"
-#include "core/random.h"
 #include "model/causal_lm.h"
 
 namespace mha2mla::convert {
@@ -53,16 +52,7 @@ protected:
     Checkpoint wide_headed(int head_dim) const {
         auto config = fixture("tiny-gqa").config();
         config.head_dim = head_dim;
-        const auto specs = checkpoint::expected_tensors(config);
-        checkpoint::CheckpointWriter writer(directory_ / "wide", specs, {.dtype = core::DType::f32, .replace = true});
-        core::Random random(3);
-        for (const auto& spec : specs) {
-            std::vector<float> values(static_cast<std::size_t>(checkpoint::element_count(spec.shape)));
-            for (float& value : values) value = static_cast<float>(0.4 * (random.uniform() - 0.5));
-            writer.write(spec.name, values);
-        }
-        writer.add_file("config.json", checkpoint::config_to_json(config, {}).dump());
-        writer.finish();
+        checkpoint::test::write_random_model(config, directory_ / "wide");
         return Checkpoint::open(directory_ / "wide");
     }
     fs::path target() const { return directory_ / "converted"; }

@@ -27,12 +27,6 @@ kernels::AttentionParams row_params(const AttendJob& job, std::int64_t stream, s
             .out_stride = job.value_width};
 }
 
-/// Where the positional logits of some rows go, and the queries that they come from.
-struct PositionBuffers {
-    float* logits;
-    float* turned_query;
-};
-
 /// Finds the positional logits of the rows of `params`, from row `row` of all streams on, page by page, and hands them
 /// to the kernel.
 void add_position_logits(const AttendJob& job, std::int64_t row, const PositionBuffers& buffers, const Compute& compute,
@@ -72,8 +66,7 @@ void split_over_keys(const AttendJob& job, const Compute& compute) {
                       {.out = workspace.partial.data() + part * rows * job.value_width,
                        .max = workspace.row_max.data() + part * rows,
                        .sum = workspace.row_sum.data() + part * rows,
-                       .position_logits = workspace.position_logits_of(worker),
-                       .turned_query = workspace.turned_query_of(worker),
+                       .positions = workspace.positions_of(worker),
                        .scratch = workspace.kernel_scratch(worker)},
                       compute);
     });
@@ -101,8 +94,7 @@ void attend_rows(const AttendJob& job, std::int64_t stream, std::int64_t first_r
     params.max = workspace.row_max.data() + row;
     params.sum = workspace.row_sum.data() + row;
     params.scratch = workspace.kernel_scratch(worker);
-    const PositionBuffers buffers{workspace.position_logits_of(worker), workspace.turned_query_of(worker)};
-    add_position_logits(job, row, buffers, compute, params);
+    add_position_logits(job, row, workspace.positions_of(worker), compute, params);
     compute.kernels.attention(params);
     compute.kernels.merge({.partial = params.out,
                            .max = params.max,
@@ -140,8 +132,9 @@ void attend_blocks(const AttendJob& job, std::int64_t begin, std::int64_t end, c
         params.max = part.max + row;
         params.sum = part.sum + row;
         params.scratch = part.scratch;
-        float* const logits = part.position_logits + row * compute.workspace.position_logits_stride();
-        add_position_logits(job, row, {logits, part.turned_query}, compute, params);
+        PositionBuffers positions = part.positions;
+        positions.logits += row * compute.workspace.position_logits_stride();
+        add_position_logits(job, row, positions, compute, params);
         compute.kernels.attention(params);
     }
 }

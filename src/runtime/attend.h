@@ -41,8 +41,7 @@ struct AttendPart {
     float* out;  // [rows of all streams, value_width]
     float* max;  // [rows of all streams]
     float* sum;
-    float* position_logits;  // [rows of all streams, Workspace::position_logits_stride()]
-    float* turned_query;     // [rows of a stream, d]
+    PositionBuffers positions;
     void* scratch;
 };
 

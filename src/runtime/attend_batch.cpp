@@ -57,8 +57,7 @@ AttendPart place(const Workspace& workspace, std::int64_t index, std::int64_t va
     return {.out = workspace.partial.data() + row * value_width,
             .max = workspace.row_max.data() + row,
             .sum = workspace.row_sum.data() + row,
-            .position_logits = workspace.position_logits_of(worker),
-            .turned_query = workspace.turned_query_of(worker),
+            .positions = workspace.positions_of(worker),
             .scratch = workspace.kernel_scratch(worker)};
 }
 

@@ -6,7 +6,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include "checkpoint/writer.h"
+#include "checkpoint/test_support.h"
 #include "core/file.h"
 #include "core/json.h"
 #include "core/random.h"
@@ -263,16 +263,6 @@ private:
     std::vector<double> frequencies_;
 };
 
-std::vector<float> random_values(const checkpoint::TensorSpec& spec, core::Random& random) {
-    std::vector<float> values(static_cast<std::size_t>(checkpoint::element_count(spec.shape)));
-    const bool is_norm = spec.name.find("norm") != std::string::npos;
-    for (float& value : values) {
-        const double noise = 2 * random.uniform() - 1;
-        value = static_cast<float>(is_norm ? 1 + 0.3 * noise : 0.4 * noise);
-    }
-    return values;
-}
-
 }  // namespace
 
 Logits oracle_logits(const Checkpoint& model, std::span<const int> tokens) { return Oracle(model).run(tokens); }
@@ -331,12 +321,7 @@ ModelConfig tiny_mla_config(const MlaChoice& choice) {
 
 Checkpoint random_model(const ModelConfig& config, const std::string& name) {
     const auto path = std::filesystem::path(testing::TempDir()) / (name + "-" + std::to_string(getpid()));
-    const auto specs = checkpoint::expected_tensors(config);
-    checkpoint::CheckpointWriter writer(path, specs, {.dtype = core::DType::f32, .replace = true});
-    core::Random random(11);
-    for (const auto& spec : specs) writer.write(spec.name, random_values(spec, random));
-    writer.add_file("config.json", checkpoint::config_to_json(config, {}).dump());
-    writer.finish();
+    checkpoint::test::write_random_model(config, path);
     auto model = Checkpoint::open(path);
     std::filesystem::remove_all(path);  // the tensors stay mapped
     return model;

@@ -12,12 +12,9 @@ namespace mha2mla::runtime {
 /// another page the query is turned: its angles at position 64 p + u are those at 64 p plus those at u.
 class PositionTable {
 public:
-    /// Empty: the model has no positional part.
-    PositionTable() = default;
     /// `rope` must outlive it.
     explicit PositionTable(const RopeTable& rope);
 
-    bool is_empty() const { return rope_ == nullptr; }
     std::int64_t width() const { return matrix_.inputs(); }  ///< d
     /// [page_tokens, d].
     const kernels::PackedMatrix& first_page() const { return matrix_.packed(); }
@@ -25,7 +22,7 @@ public:
     void turn(const float* query, std::int64_t rows, std::int64_t page, float* turned) const;
 
 private:
-    const RopeTable* rope_ = nullptr;
+    const RopeTable* rope_;
     WeightMemory memory_;
     Matrix matrix_;
 };

@@ -82,7 +82,7 @@ Transformer::Transformer(const ModelConfig& config, ModelWeights weights, const 
       form_(options.attention),
       attention_shape_(config_),
       rope_(config_, positions, pool),
-      positions_(has_positional_part(config_) ? PositionTable(rope_) : PositionTable()),
+      positions_(has_positional_part(config_) ? std::optional<PositionTable>(rope_) : std::nullopt),
       workspace_(workspace_shape(config_, weights_, options.kv_cache.content.dtype, positions, pool.size())),
       compute_{.kernels = kernels::kernels(), .pool = pool, .workspace = workspace_} {
     chunks_.reserve(max_chunk_tokens);
@@ -149,7 +149,7 @@ void Transformer::run_layer(int layer) {
                compute_);
     const AttentionBatch batch{.shape = attention_shape_,
                                .rope = rope_,
-                               .positions = positions_.is_empty() ? nullptr : &positions_,
+                               .positions = positions_ ? &*positions_ : nullptr,
                                .chunks = chunks_,
                                .layer = layer,
                                .projected_width = weights.attention_in.weight.outputs()};

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -55,7 +56,7 @@ private:
     AttentionForm form_;
     AttentionShape attention_shape_;
     RopeTable rope_;
-    PositionTable positions_;
+    std::optional<PositionTable> positions_;  // where the model has a positional part
     Workspace workspace_;
     Compute compute_;
     std::vector<Chunk> chunks_;  // of the batch

@@ -42,6 +42,12 @@ struct WorkspaceShape {
     core::DType kv_cache = core::DType::bf16;  ///< of exact rows
 };
 
+/// Where the positional logits of some rows go, and the queries that they come from.
+struct PositionBuffers {
+    float* logits;        // [rows of all streams, Workspace::position_logits_stride()]
+    float* turned_query;  // [rows of a stream, d]
+};
+
 /// Every buffer of a forward pass, sized up front, so that a decode step allocates nothing. Memory is taken on first
 /// touch: what only a long prefill uses costs nothing before.
 class Workspace {
@@ -79,10 +85,10 @@ public:
     /// From one row of position_logits to the next: not a power of two, so that rows do not compete for cache sets.
     std::int64_t position_logits_stride() const { return position_logits_stride_; }
     /// Rows of its own.
-    float* position_logits_of(int worker) const {
-        return position_logits.data() + worker * max_key_split_rows * position_logits_stride_;
+    PositionBuffers positions_of(int worker) const {
+        return {.logits = position_logits.data() + worker * max_key_split_rows * position_logits_stride_,
+                .turned_query = turned_query.data() + worker * turned_query_stride_};
     }
-    float* turned_query_of(int worker) const { return turned_query.data() + worker * turned_query_stride_; }
     /// [streams, pages] of its own.
     kernels::KeyValueBlock* blocks_of(int worker) const { return blocks.data() + worker * blocks_stride_; }
     /// Scratch of the kernel that worker `worker` runs.

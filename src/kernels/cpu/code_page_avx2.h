@@ -46,6 +46,9 @@ bool has_digits_by_channel(const CodedRows& rows) { return rows.group == 0 && (r
 
 /// Latents of 4 bits and rotary keys of 4 or 8.
 bool multiplies_codes(const AttentionParams& params) {
+    if (params.end_key <= params.first_key) return false;
+    const KeyValueBlock& first = params.blocks[params.first_key / params.block_tokens];
+    if (first.keys != first.values) return false;  // no latents
     const CodedRows& latent = params.sealed.keys[0];
     const CodedRows& rotary = params.sealed.keys[1];
     return has_digits_by_channel(latent) && latent.bits == 4 && latent.width == params.value_width &&
@@ -54,7 +57,7 @@ bool multiplies_codes(const AttentionParams& params) {
 
 /// A whole sealed page. Parts of one are left to floats.
 bool is_code_page(const KeyTile& cached) {
-    return cached.sealed && cached.is_latent() && cached.first_token == 0 && cached.tokens == most_tile_tokens;
+    return cached.sealed && cached.first_token == 0 && cached.tokens == most_tile_tokens;
 }
 
 std::int64_t columns_of(const CodedRows& part) { return round_up(part.width * part.bits, 32) / 4; }
