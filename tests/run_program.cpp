@@ -70,15 +70,19 @@ Outcome run(const std::vector<std::string>& arguments, const RunOptions& options
     return wait_for(child, output);
 }
 
-Outcome run_and_interrupt(const std::vector<std::string>& arguments, const fs::path& watched) {
+Outcome run_and_signal(const std::vector<std::string>& arguments, int signal, const std::function<bool()>& when) {
     const TemporaryDirectory output;
     const pid_t child = ::fork();
     if (child == 0) become(arguments, {}, output);
-    for (int patience = 0; patience < 60'000 && !holds_partial_entry(watched); ++patience) {
+    for (int patience = 0; patience < 60'000 && !when(); ++patience) {
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
-    ::kill(child, SIGINT);
+    ::kill(child, signal);
     return wait_for(child, output);
+}
+
+Outcome run_and_interrupt(const std::vector<std::string>& arguments, const fs::path& watched) {
+    return run_and_signal(arguments, SIGINT, [&] { return holds_partial_entry(watched); });
 }
 
 std::string fixture_model(const std::string& name) { return std::string(MHA2MLA_FIXTURES) + "/models/" + name; }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <initializer_list>
 #include <optional>
 #include <string>
@@ -27,7 +28,10 @@ struct RunOptions {
 /// Runs `mha2mla ARGUMENTS` and waits for it.
 Outcome run(const std::vector<std::string>& arguments, const RunOptions& options = {});
 
-/// The same, but sends SIGINT once an entry whose name holds ".partial-" shows up in `watched`.
+/// The same, but sends a signal once `when` says so, or after a minute.
+Outcome run_and_signal(const std::vector<std::string>& arguments, int signal, const std::function<bool()>& when);
+
+/// The same with SIGINT once an entry whose name holds ".partial-" shows up in `watched`.
 Outcome run_and_interrupt(const std::vector<std::string>& arguments, const std::filesystem::path& watched);
 
 /// tests/fixtures/models/NAME

@@ -1,25 +1,23 @@
 #include "calibrate/calibration.h"
 
 #include <algorithm>
-#include <barrier>
 #include <fstream>
-#include <functional>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <map>
-#include <span>
-#include <thread>
 #include <unistd.h>
 
 #include "core/error.h"
 #include "core/file.h"
 #include "core/progress.h"
+#include "parallel/test_support.h"
 
 namespace mha2mla::calibrate {
 namespace {
 
 namespace fs = std::filesystem;
 using checkpoint::Checkpoint;
+using parallel::test::Threads;
 using testing::HasSubstr;
 
 const CalibrationTokens text{
@@ -135,45 +133,6 @@ TEST_F(CalibrationTest, GoesOnWhereItWasInterrupted) {
     EXPECT_EQ(contents.size(), 4u);  // two layers, the origin, the windows
     EXPECT_EQ(contents, contents_of(root_ / "whole"));
 }
-
-/// Threads that stand for processes.
-class Threads {
-public:
-    explicit Threads(int size) : meet_(size), parts_(static_cast<std::size_t>(size)) {}
-
-    class Process : public parallel::Communicator {
-    public:
-        Process(Threads& all, int rank) : all_(all), rank_(rank) {}
-        int rank() const override { return rank_; }
-        int size() const override { return static_cast<int>(all_.parts_.size()); }
-        void sum(std::span<double> values) const override {
-            all_.parts_[static_cast<std::size_t>(rank_)].assign(values.begin(), values.end());
-            all_.meet_.arrive_and_wait();
-            std::fill(values.begin(), values.end(), 0.0);
-            for (const auto& part : all_.parts_) {
-                for (std::size_t i = 0; i < values.size(); ++i) values[i] += part[i];
-            }
-            all_.meet_.arrive_and_wait();
-        }
-
-    private:
-        Threads& all_;
-        int rank_;
-    };
-
-    /// Runs `work` as every process.
-    void run(const std::function<void(const Process&)>& work) {
-        std::vector<std::thread> threads;
-        for (int rank = 0; rank < static_cast<int>(parts_.size()); ++rank) {
-            threads.emplace_back([this, rank, &work] { work(Process(*this, rank)); });
-        }
-        for (auto& thread : threads) thread.join();
-    }
-
-private:
-    std::barrier<> meet_;
-    std::vector<std::vector<double>> parts_;
-};
 
 double difference(const torch::Tensor& a, const torch::Tensor& b) {
     return ((a - b).abs().max() / b.abs().max()).item<double>();

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/json.h"
+#include "model/weights.h"
 
 namespace mha2mla::calibrate::files {
 namespace {
@@ -133,11 +134,7 @@ void write_layer(const fs::path& directory, int layer, const AttentionMoments& m
     std::vector<TensorSpec> specs;
     for (const auto& part : parts) specs.push_back({part.name, part.shape});
     checkpoint::CheckpointWriter writer(layer_directory(directory, layer), specs, {.dtype = core::DType::f32});
-    for (const auto& part : parts) {
-        const auto values = part.tensor->to(torch::kFloat32).contiguous();
-        core::invariant(values.sizes() == torch::IntArrayRef(part.shape), "moments have the model's shapes");
-        writer.write(part.name, {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())});
-    }
+    for (const auto& part : parts) model::write_tensor(*part.tensor, writer, {part.name, part.shape});
     writer.finish();
 }
 

@@ -31,6 +31,7 @@ int run(int argc, char** argv) {
     add_inspect(program, session);
     add_calibrate(program, session);
     add_convert(program, session);
+    add_finetune(program, session);
     add_generate(program, session);
     add_eval(program, session);
     add_tokenize(program, session);

@@ -52,6 +52,7 @@ private:
 void add_inspect(CLI::App& program, Session& session);
 void add_calibrate(CLI::App& program, Session& session);
 void add_convert(CLI::App& program, Session& session);
+void add_finetune(CLI::App& program, Session& session);
 void add_generate(CLI::App& program, Session& session);
 void add_eval(CLI::App& program, Session& session);
 void add_tokenize(CLI::App& program, Session& session);

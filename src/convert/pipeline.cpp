@@ -12,6 +12,7 @@
 #include "calibrate/attention_moments.h"
 #include "calibrate/pair_norms.h"
 #include "calibrate/statistics.h"
+#include "checkpoint/copy.h"
 #include "checkpoint/writer.h"
 #include "convert/documents.h"
 #include "convert/measurements.h"
@@ -22,12 +23,12 @@
 #include "core/file.h"
 #include "core/memory.h"
 #include "model/options.h"
+#include "model/weights.h"
 
 namespace mha2mla::convert {
 namespace {
 
 using checkpoint::Checkpoint;
-using checkpoint::TensorSpec;
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
@@ -37,27 +38,6 @@ struct Watch {
     core::Progress& progress;
     const std::stop_token& stop;
 };
-
-/// Copies a tensor some rows at a time: embeddings can be larger than a layer.
-void copy_tensor(const Checkpoint& source, checkpoint::CheckpointWriter& writer, const TensorSpec& spec) {
-    constexpr std::int64_t values_at_a_time = std::int64_t{1} << 22;
-    const std::int64_t rows = spec.shape.front();
-    const std::int64_t width = std::max<std::int64_t>(1, checkpoint::element_count(spec.shape) / rows);
-    const std::int64_t step = std::clamp<std::int64_t>(values_at_a_time / width, 1, rows);
-    std::vector<float> values(static_cast<std::size_t>(step * width));
-    for (std::int64_t row = 0; row < rows; row += step) {
-        const std::int64_t count = std::min(step, rows - row);
-        const std::span<float> part(values.data(), static_cast<std::size_t>(count * width));
-        source.read_rows(spec.name, spec.shape, row, count, part);
-        writer.write_rows(spec.name, row, part);
-    }
-}
-
-void write_tensor(const torch::Tensor& tensor, checkpoint::CheckpointWriter& writer, const TensorSpec& spec) {
-    const auto values = tensor.to(torch::kCPU, torch::kFloat32).contiguous();
-    core::invariant(values.sizes() == torch::IntArrayRef(spec.shape), "a method returns the planned shapes");
-    writer.write(spec.name, {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())});
-}
 
 /// What one conversion holds from its first layer to its last.
 class Conversion {
@@ -124,9 +104,9 @@ LayerFidelity Conversion::convert_layer(int layer, const std::stop_token& stop) 
     for (const auto& spec : checkpoint::expected_layer_tensors(plan.target, layer)) {
         const auto found = converted.tensors.find(spec.name.substr(checkpoint::layer_tensor(layer, "").size()));
         if (found == converted.tensors.end()) {
-            copy_tensor(source_, writer_, spec);
+            checkpoint::copy_tensor(source_, writer_, spec);
         } else {
-            write_tensor(found->second, writer_, spec);
+            model::write_tensor(found->second, writer_, spec);
             ++written;
         }
     }
@@ -144,7 +124,7 @@ void Conversion::copy_shared_tensors(const std::stop_token& stop) {
     }
     for (const auto& spec : checkpoint::expected_tensors(report_.plan.target)) {
         core::throw_if_stopped(stop);
-        if (!in_layers.contains(spec.name)) copy_tensor(source_, writer_, spec);
+        if (!in_layers.contains(spec.name)) checkpoint::copy_tensor(source_, writer_, spec);
     }
 }
 

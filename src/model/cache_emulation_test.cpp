@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "cache/page_codec.h"
 #include "model/attention.h"
 #include "model/causal_lm.h"
 
@@ -25,7 +26,7 @@ TEST(ThroughCache, EachRowIsThatOfTheQuantizer) {
     std::vector<cache::GroupScale> scales(groups.groups(40));
     std::vector<float> expected(40);
     for (const auto& [b, t, h] : {std::array{0, 0, 0}, std::array{0, 299, 2}, std::array{1, 151, 1}}) {
-        const auto row = x[b][t][h].contiguous();
+        const auto row = x[b][t][h].to(torch::kBFloat16).to(torch::kFloat32).contiguous();
         cache::quantize_row(groups, {row.data_ptr<float>(), 40}, codes, scales);
         cache::dequantize_row(groups, codes, scales, expected);
         EXPECT_TRUE(torch::equal(got[b][t][h], torch::tensor(expected)));
@@ -50,11 +51,43 @@ TEST(ThroughCache, NumbersAreRoundedToTheTypeOfTheCache) {
     EXPECT_TRUE(torch::equal(through_cache(x, rows("bf16")), x.to(torch::kBFloat16).to(torch::kFloat32)));
 }
 
-TEST(ThroughCache, AGradientThatWouldBeLostIsRefused) {
-    const auto x = torch::randn({3, 8}).requires_grad_();
-    EXPECT_THROW(through_cache(x, rows("int8")), std::logic_error);
-    const torch::NoGradGuard no_gradients;
-    EXPECT_NO_THROW(through_cache(x, rows("int8")));
+TEST(ThroughCache, GradientsPassStraightThrough) {
+    for (const std::string name : {"bf16", "int8", "int2", "int4-c"}) {
+        const auto x = torch::randn({1, 130, 8}).requires_grad_();
+        const auto slopes = torch::randn({1, 130, 8});
+        (through_cache(x, rows(name)) * slopes).sum().backward();
+        EXPECT_TRUE(torch::equal(x.grad(), slopes)) << name;
+    }
+}
+
+/// The pages of the runtime's own cache are the oracle: what seal_page makes of the rows, unseal_rows gives back.
+TEST(ThroughCache, ChannelsOfFullPagesAreThoseOfASealedPage) {
+    torch::manual_seed(2);
+    const auto format = rows("int4-c");
+    const auto x = torch::randn({1, 2 * cache::page_tokens + 5, 24});
+    const auto got = through_cache(x, format);
+    const auto page_format = cache::latent_format({.content = format, .rotary = format, .keys = format}, 24, 0);
+    std::vector<std::byte> exact(page_format.page_bytes());
+    std::vector<std::byte> sealed(page_format.full_page_bytes());
+    const auto element = [&](std::int64_t token, std::int64_t column) {
+        return reinterpret_cast<core::bf16*>(exact.data() + page_format.planes[0].offset_bytes +
+                                             static_cast<std::size_t>(token) * page_format.planes[0].row_bytes) +
+               column;
+    };
+    const auto rows_of_page = x[0].slice(0, cache::page_tokens, 2 * cache::page_tokens).contiguous();
+    for (std::int64_t t = 0; t < cache::page_tokens; ++t) {
+        for (std::int64_t c = 0; c < 24; ++c) *element(t, c) = core::to_bf16(rows_of_page[t][c].item<float>());
+    }
+    cache::seal_page(page_format, exact.data(), sealed.data());
+    cache::unseal_rows(page_format, sealed.data(), cache::page_tokens, exact.data());
+    for (std::int64_t t = 0; t < cache::page_tokens; ++t) {
+        for (std::int64_t c = 0; c < 24; ++c) {
+            const float rounded = core::to_float(core::to_bf16(got[0][cache::page_tokens + t][c].item<float>()));
+            ASSERT_EQ(rounded, core::to_float(*element(t, c))) << t << " " << c;
+        }
+    }
+    const auto open_rows = x.slice(1, 2 * cache::page_tokens);
+    EXPECT_TRUE(torch::equal(got.slice(1, 2 * cache::page_tokens), open_rows.to(torch::kBFloat16).to(torch::kFloat32)));
 }
 
 torch::Tensor logits(const std::string& format) {

@@ -2,9 +2,12 @@
 
 #include <string>
 
+#include "model/recompute.h"
+
 namespace mha2mla::model {
 
-DecoderImpl::DecoderImpl(const Weights& weights, const checkpoint::ModelConfig& config) {
+DecoderImpl::DecoderImpl(const Weights& weights, const checkpoint::ModelConfig& config)
+    : recompute_(weights.options().recompute) {
     embed_tokens = register_module("embed_tokens",
                                    Embedding(weights.under("embed_tokens"), config.vocab_size, config.hidden_size));
     torch::nn::ModuleList list;
@@ -19,7 +22,10 @@ DecoderImpl::DecoderImpl(const Weights& weights, const checkpoint::ModelConfig& 
 
 torch::Tensor DecoderImpl::forward(const torch::Tensor& token_ids) {
     auto hidden = embed_tokens(token_ids);
-    for (auto& layer : layers_) hidden = layer(hidden);
+    for (auto& layer : layers_) {
+        const bool again = recompute_ && torch::GradMode::is_enabled();
+        hidden = again ? recomputed([layer](const torch::Tensor& x) mutable { return layer->forward(x); }, hidden) : layer(hidden);
+    }
     return norm_(hidden);
 }
 
@@ -31,11 +37,6 @@ CausalLmImpl::CausalLmImpl(const Weights& weights, const checkpoint::ModelConfig
     if (config.tie_word_embeddings) return;
     const LinearShape shape{config.hidden_size, config.vocab_size, false};
     lm_head_ = register_module("lm_head", Linear(weights.under("lm_head"), shape));
-}
-
-torch::Tensor CausalLmImpl::forward(const torch::Tensor& token_ids) {
-    const auto hidden = model_(token_ids);
-    return lm_head_.is_empty() ? torch::linear(hidden, model_->embed_tokens->weight) : lm_head_(hidden);
 }
 
 }  // namespace mha2mla::model

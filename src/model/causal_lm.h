@@ -18,11 +18,14 @@ public:
     /// token_ids [batch, tokens] -> normed hidden states [batch, tokens, hidden].
     torch::Tensor forward(const torch::Tensor& token_ids);
 
+    std::vector<DecoderLayer>& layers() { return layers_; }
+
     Embedding embed_tokens = nullptr;
 
 private:
     std::vector<DecoderLayer> layers_;
     RmsNorm norm_ = nullptr;
+    bool recompute_;
 };
 TORCH_MODULE(Decoder);
 
@@ -35,7 +38,15 @@ public:
     CausalLmImpl(const Weights& weights, const checkpoint::ModelConfig& config);
 
     /// token_ids [batch, tokens] -> logits [batch, tokens, vocab_size] in the model's dtype.
-    torch::Tensor forward(const torch::Tensor& token_ids);
+    torch::Tensor forward(const torch::Tensor& token_ids) {
+        return torch::linear(decoder()(token_ids), output_matrix());
+    }
+
+    /// Its two parts: from tokens to hidden states, and the matrix [vocab_size, hidden] that makes logits of them.
+    Decoder& decoder() { return model_; }
+    const torch::Tensor& output_matrix() const {
+        return lm_head_.is_empty() ? model_->embed_tokens->weight : lm_head_->weight;
+    }
 
 private:
     Decoder model_ = nullptr;

@@ -19,8 +19,10 @@ struct ModelOptions {
     torch::Dtype dtype = torch::kFloat32;
     torch::Device device = torch::kCPU;
     AttentionForm attention = AttentionForm::expanded;
-    /// Attend to what such a cache would give back of each token. Not differentiable.
+    /// Attend to what such a cache would give back of each token.
     std::optional<cache::CacheFormat> emulated_cache = {};
+    /// Where gradients are wanted, a layer keeps its inputs alone and computes the rest again in the backward pass.
+    bool recompute = false;
 };
 
 /// "cpu", "cuda", "cuda:1", ... as a device that works here. Throws Error naming --device where it does not.

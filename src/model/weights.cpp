@@ -14,6 +14,13 @@ torch::Tensor read_tensor(const checkpoint::Checkpoint& source, const std::strin
     return tensor;
 }
 
+void write_tensor(const torch::Tensor& tensor, checkpoint::CheckpointWriter& writer,
+                  const checkpoint::TensorSpec& spec) {
+    const auto values = tensor.detach().to(torch::kCPU, torch::kFloat32).contiguous();
+    core::invariant(values.sizes() == torch::IntArrayRef(spec.shape), "a tensor is written in its declared shape");
+    writer.write(spec.name, {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())});
+}
+
 Weights::Weights(const checkpoint::Checkpoint& source, const ModelOptions& options)
     : Weights([&source](const std::string& name,
                         const checkpoint::Shape& shape) { return read_tensor(source, name, shape); },

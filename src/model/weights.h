@@ -5,6 +5,7 @@
 #include <torch/torch.h>
 
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/writer.h"
 #include "model/options.h"
 
 namespace mha2mla::model {
@@ -35,5 +36,9 @@ private:
 /// The tensor as read from a checkpoint: fp32, on the CPU.
 torch::Tensor read_tensor(const checkpoint::Checkpoint& source, const std::string& name,
                           const checkpoint::Shape& shape);
+
+/// Writes a tensor of any type and device, which must have the declared shape.
+void write_tensor(const torch::Tensor& tensor, checkpoint::CheckpointWriter& writer,
+                  const checkpoint::TensorSpec& spec);
 
 }  // namespace mha2mla::model

@@ -28,4 +28,6 @@ void add_calibrate(CLI::App& program, Session& session) { add_missing(program, s
 
 void add_convert(CLI::App& program, Session& session) { add_missing(program, session, "convert"); }
 
+void add_finetune(CLI::App& program, Session& session) { add_missing(program, session, "finetune"); }
+
 }  // namespace mha2mla::cli

@@ -9,18 +9,15 @@
 #include "calibrate/tokens.h"
 #include "checkpoint/checkpoint.h"
 #include "cli/session.h"
+#include "cli/workshop/sampled_text.h"
 #include "parallel/communicator.h"
 
 namespace mha2mla::cli {
 
 /// What to calibrate on, as the user says it.
-struct CalibrationTextOptions {
-    std::vector<std::string> files;      ///< none: text that the source model itself writes
-    std::vector<float> temperatures{1};  ///< of what the model writes: windows take turns
-    int windows = 16;
-    int window = 1024;             ///< tokens; no more than the model's context
-    int shortest_window = 1;       ///< that the method can use
-    std::size_t memory_bytes = 0;  ///< of --memory: bounds how many windows are sampled together
+struct CalibrationTextOptions : SampledTextOptions {
+    std::vector<std::string> files;  ///< none: text that the source model itself writes
+    int shortest_window = 1;         ///< that the method can use
 };
 
 /// --calibration, --calibration-temperatures, --calibration-windows, --calibration-window.

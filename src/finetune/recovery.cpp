@@ -1,0 +1,240 @@
+#include "finetune/recovery.h"
+
+#include <array>
+#include <bit>
+#include <cmath>
+#include <fmt/format.h>
+#include <map>
+#include <optional>
+#include <span>
+#include <utility>
+
+#include "checkpoint/copy.h"
+#include "core/error.h"
+#include "core/file.h"
+#include "core/fingerprint.h"
+#include "core/memory.h"
+#include "finetune/latent_balance.h"
+#include "finetune/trainer.h"
+
+namespace mha2mla::finetune {
+namespace {
+
+namespace fs = std::filesystem;
+using checkpoint::Checkpoint;
+using Clock = std::chrono::steady_clock;
+
+void add_windows(core::Fingerprint& fingerprint, const std::vector<std::vector<int>>& windows) {
+    for (const auto& window : windows) {
+        fingerprint.add(static_cast<std::uint64_t>(window.size()));
+        fingerprint.add(std::as_bytes(std::span(window)));
+    }
+}
+
+/// The weights of both models that a run begins with, its text and its options: what its result depends on.
+std::string describe(Models& models, const TrainingText& text, const Options& options) {
+    core::Fingerprint fingerprint;
+    add_windows(fingerprint, text.windows);
+    add_windows(fingerprint, text.held_out);
+    for (auto* model : {&models.student, &models.teacher}) {
+        for (const auto& parameter : (*model)->parameters()) {
+            // A sum, not every byte: models are large.
+            fingerprint.add(std::bit_cast<std::uint64_t>(parameter.detach().to(torch::kFloat64).sum().item<double>()));
+        }
+    }
+    return fmt::format("{} {}", fingerprint.hex(), to_json(options).dump());
+}
+
+/// A scale that depends on a channel's neighbours must stay as the conversion made it.
+bool may_balance(const Options& options) {
+    if (!options.balance || !options.kv_format) return options.balance;
+    const auto& latent = options.kv_format->content;
+    return !latent.codes || latent.by_channel;
+}
+
+Models load_models(const Checkpoint& converted, const Checkpoint& source, const Options& options) {
+    model::ModelOptions of_student;
+    of_student.device = model::parse_device(options.device);
+    model::ModelOptions of_teacher = of_student;
+    of_student.emulated_cache = options.kv_format;
+    of_student.recompute = options.recompute;
+    Models models{model::CausalLm(converted, of_student), model::CausalLm(source, of_teacher)};
+    for (auto& parameter : models.teacher->parameters()) parameter.set_requires_grad(false);
+    return models;
+}
+
+/// The documents of the converted model that still hold of the trained one.
+std::map<std::string, std::string> kept_documents(const Checkpoint& converted) {
+    auto files = converted.tokenizer_files();
+    for (const std::string name : {"conversion.json", "README.md"}) {
+        const auto path = converted.path() / name;
+        if (fs::exists(path)) files[name] = core::read_text(path);
+    }
+    files["config.json"] =
+        checkpoint::config_to_json(converted.config(), converted.source_config()).dump(2) + "\n";
+    return files;
+}
+
+std::string card_section(const RecoveryReport& report, const TrainingText& text) {
+    return fmt::format(
+        "\n## Recovered\n\n"
+        "Fine-tuned with `mha2mla finetune` on {} tokens ({}): perplexity of held-out windows {:.2f} before, {:.2f}\n"
+        "after, {:.2f} of the source. `finetune.json` holds options and command, `log.jsonl` every step, `loss.svg`\n"
+        "their losses.\n",
+        report.tokens, text.origin, report.perplexity_before, report.perplexity_after, report.source_perplexity);
+}
+
+core::OrderedJson record(const RecoveryReport& report, const TrainingText& text, const RecoveryRequest& request) {
+    core::OrderedJson json = report.to_json();
+    json["text"] = text.origin;
+    json["options"] = to_json(request.options);
+    json["version"] = request.version;
+    json["command"] = request.command;
+    return json;
+}
+
+/// One run, from the models in memory to the model on disk.
+class Recovery {
+public:
+    Recovery(const Checkpoint& converted, const Checkpoint& source, const TrainingText& text,
+             const RecoveryRequest& request)
+        : converted_(converted),
+          text_(text),
+          request_(request),
+          device_(request.options.device),
+          models_(load_models(converted, source, request.options)) {}
+
+    void train(const parallel::Communicator& processes, core::Progress& progress, const std::stop_token& stop);
+    void write();
+    RecoveryReport& report() { return report_; }
+
+private:
+    double perplexity(model::CausalLm& model) { return std::exp(mean_nll(model, text_.held_out, device_)); }
+
+    const Checkpoint& converted_;
+    const TrainingText& text_;
+    const RecoveryRequest& request_;
+    torch::Device device_;
+    Models models_;
+    std::optional<Trainer> trainer_;
+    RecoveryReport report_;
+};
+
+void Recovery::train(const parallel::Communicator& processes, core::Progress& progress, const std::stop_token& stop) {
+    const auto& options = request_.options;
+    report_.source_perplexity = perplexity(models_.teacher);
+    report_.perplexity_before = perplexity(models_.student);
+    const LatentBalance balance(models_.student, models_.teacher, converted_.config());
+    const auto description = describe(models_, text_, options);
+    if (may_balance(options)) balance.apply();
+    trainer_.emplace(models_, text_.windows, options,
+                     TrainerSetup{.directory = partial_path(request_.target),
+                                  .request = description,
+                                  .save_every = request_.save_every,
+                                  .resume = request_.resume,
+                                  .note = request_.note,
+                                  .processes = &processes});
+    trainer_->run(progress, stop);
+    if (may_balance(options)) balance.undo();
+    report_.perplexity_after = perplexity(models_.student);
+    report_.steps = trainer_->position().step;
+    report_.tokens = trainer_->position().tokens;
+}
+
+void Recovery::write() {
+    std::map<std::string, torch::Tensor> trained;
+    for (const auto& parameter : trainer_->parameters()) trained[parameter.name] = parameter.value;
+    checkpoint::CheckpointWriter writer(request_.target, checkpoint::expected_tensors(converted_.config()),
+                                        {.dtype = request_.dtype, .replace = request_.replace});
+    for (const auto& spec : checkpoint::expected_tensors(converted_.config())) {
+        const auto found = trained.find(spec.name);
+        if (found == trained.end()) {
+            checkpoint::copy_tensor(converted_, writer, spec);
+        } else {
+            model::write_tensor(found->second, writer, spec);
+        }
+    }
+    auto files = kept_documents(converted_);
+    files["README.md"] += card_section(report_, text_);
+    files["finetune.json"] = record(report_, text_, request_).dump(2) + "\n";
+    files["log.jsonl"] = core::read_text(partial_path(request_.target) / "log.jsonl");
+    files["loss.svg"] = loss_plot(trainer_->log());
+    for (const auto& [name, contents] : files) writer.add_file(name, contents);
+    writer.finish();
+    fs::remove_all(partial_path(request_.target));
+}
+
+[[noreturn]] void refuse_pair(const std::string& what, const Checkpoint& converted, const Checkpoint& source) {
+    throw core::Error({.what = what,
+                       .where = fmt::format("{} and --teacher {}", converted.path().string(), source.path().string()),
+                       .remedy = "name the model that was converted as --teacher"});
+}
+
+}  // namespace
+
+core::OrderedJson RecoveryReport::to_json() const {
+    return {{"source_perplexity", source_perplexity},
+            {"perplexity_before", perplexity_before},
+            {"perplexity_after", perplexity_after},
+            {"steps", steps},
+            {"tokens", tokens},
+            {"seconds", seconds},
+            {"peak_memory_bytes", peak_memory_bytes}};
+}
+
+TrainingText hold_out(std::vector<std::vector<int>> windows, int count, std::string origin) {
+    const auto wanted = static_cast<std::size_t>(count);
+    if (windows.size() < 2 * wanted || windows.empty()) {
+        throw core::Error({.what = "the text is too short to train on",
+                           .expected = fmt::format("at least {} windows, {} of them held out", 2 * wanted, count),
+                           .got = fmt::format("{}", windows.size()),
+                           .where = origin,
+                           .remedy = "pass more --text, or a smaller --window or --held-out"});
+    }
+    TrainingText text{.windows = {}, .held_out = {}, .origin = std::move(origin)};
+    for (std::size_t i = 0; i < windows.size(); ++i) {
+        const bool held = (i + 1) * wanted / windows.size() > i * wanted / windows.size();
+        (held ? text.held_out : text.windows).push_back(std::move(windows[i]));
+    }
+    return text;
+}
+
+fs::path partial_path(const fs::path& target) { return core::absolute_target(target).string() + ".partial"; }
+
+void check_request(const Checkpoint& converted, const Checkpoint& source, const RecoveryRequest& request) {
+    model::parse_device(request.options.device);
+    checkpoint::check_target(request.target, request.replace);
+    if (!converted.config().is_mla()) {
+        throw core::Error({.what = "the model is not converted",
+                           .where = converted.path().string(),
+                           .remedy = "convert it first: mha2mla convert MODEL OUT"});
+    }
+    if (source.config().is_mla()) refuse_pair("the teacher is a converted model itself", converted, source);
+    const auto shape = [](const checkpoint::ModelConfig& config) {
+        return std::array{config.vocab_size, config.hidden_size, config.num_hidden_layers, config.num_attention_heads,
+                          config.num_key_value_heads, config.head_dim};
+    };
+    if (shape(converted.config()) != shape(source.config())) {
+        refuse_pair("the converted model and the teacher have other sizes", converted, source);
+    }
+    const auto partial = partial_path(request.target);
+    if (request.resume || !fs::exists(partial)) return;
+    throw core::Error({.what = "an unfinished run is here",
+                       .where = partial.string(),
+                       .remedy = "pass --resume to go on with it, or remove it to start again"});
+}
+
+RecoveryReport recover(const Checkpoint& converted, const Checkpoint& source, const TrainingText& text,
+                       const RecoveryRequest& request, const parallel::Communicator& processes,
+                       core::Progress& progress, const std::stop_token& stop) {
+    const auto started = Clock::now();
+    Recovery recovery(converted, source, text, request);
+    recovery.train(processes, progress, stop);
+    auto& report = recovery.report();
+    report.seconds = std::chrono::duration<double>(Clock::now() - started).count();
+    report.peak_memory_bytes = core::peak_memory_bytes();
+    if (processes.rank() == 0) recovery.write();
+    return report;
+}
+
+}  // namespace mha2mla::finetune

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "core/dtype.h"
+#include "core/json.h"
+#include "core/progress.h"
+#include "finetune/options.h"
+#include "parallel/communicator.h"
+
+namespace mha2mla::finetune {
+
+/// What a run learns from, and the windows that it is judged by.
+struct TrainingText {
+    std::vector<std::vector<int>> windows;
+    std::vector<std::vector<int>> held_out;  ///< never trained on
+    std::string origin;
+};
+
+/// Takes `count` windows out, evenly spread. Throws Error where fewer than twice as many are there.
+TrainingText hold_out(std::vector<std::vector<int>> windows, int count, std::string origin);
+
+struct RecoveryRequest {
+    Options options;
+    std::filesystem::path target;
+    bool replace = false;
+    bool resume = false;
+    core::DType dtype = core::DType::bf16;  ///< on disk
+    std::chrono::duration<double> save_every = std::chrono::minutes(10);
+    std::string version;
+    std::string command;
+    std::function<void(const std::string&)> note;
+};
+
+/// What a run did. Perplexities are of the held-out windows.
+struct RecoveryReport {
+    double source_perplexity = 0;
+    double perplexity_before = 0;
+    double perplexity_after = 0;
+    std::int64_t steps = 0;
+    std::int64_t tokens = 0;
+    double seconds = 0;
+    std::size_t peak_memory_bytes = 0;
+
+    core::OrderedJson to_json() const;
+};
+
+/// Where an unfinished run keeps its snapshots and its log: the target's name and ".partial".
+std::filesystem::path partial_path(const std::filesystem::path& target);
+
+/// Throws Error where the run cannot begin: models that do not belong together, a target that is there, an unfinished
+/// run where `resume` is not set. To be asked before anything long.
+void check_request(const checkpoint::Checkpoint& converted, const checkpoint::Checkpoint& source,
+                   const RecoveryRequest& request);
+
+/// Fine-tunes a converted model towards its source and writes it to the target, complete or not at all.
+RecoveryReport recover(const checkpoint::Checkpoint& converted, const checkpoint::Checkpoint& source,
+                       const TrainingText& text, const RecoveryRequest& request,
+                       const parallel::Communicator& processes, core::Progress& progress, const std::stop_token& stop);
+
+}  // namespace mha2mla::finetune

@@ -1,0 +1,113 @@
+#include "finetune/recovery.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/file.h"
+#include "finetune/test_support.h"
+#include "model/weights.h"
+
+namespace mha2mla::finetune {
+namespace {
+
+namespace fs = std::filesystem;
+using checkpoint::Checkpoint;
+using checkpoint::test::error_of;
+using testing::HasSubstr;
+
+class RecoveryTest : public testing::Test {
+protected:
+    RecoveryTest() : pair_(directory_.path()) {
+        request_.options = test::tiny_options();
+        request_.target = directory_.path() / "recovered";
+        request_.dtype = core::DType::f32;
+        request_.command = "mha2mla finetune ...";
+    }
+    RecoveryReport recover() {
+        core::Progress silent;
+        return finetune::recover(pair_.converted(), pair_.source(),
+                                 hold_out(test::tiny_windows(), request_.options.held_out, "some text"), request_,
+                                 parallel::alone(), silent, {});
+    }
+    std::string refusal(const Checkpoint& converted, const Checkpoint& source) {
+        return error_of([&] { check_request(converted, source, request_); });
+    }
+
+    checkpoint::test::TemporaryDirectory directory_;
+    test::TinyPair pair_;
+    RecoveryRequest request_;
+};
+
+TEST_F(RecoveryTest, WritesAModelWithWhatItLearned) {
+    request_.options.tokens = 2000;
+    const auto report = recover();
+    EXPECT_LT(report.perplexity_after, report.perplexity_before);
+    const auto written = Checkpoint::open(request_.target);
+    for (const auto& spec : checkpoint::expected_tensors(written.config())) {
+        const auto before = model::read_tensor(pair_.converted(), spec.name, spec.shape);
+        const auto after = model::read_tensor(written, spec.name, spec.shape);
+        const bool learned = spec.name.find("self_attn") != std::string::npos;
+        EXPECT_EQ(torch::equal(before, after), !learned) << spec.name;
+    }
+    const auto record = core::parse_json(core::read_text(request_.target / "finetune.json"), "finetune.json");
+    EXPECT_EQ(record["options"]["objective"], "layerwise,distill,cross-entropy:0.5");
+    EXPECT_EQ(record["tokens"], report.tokens);
+    EXPECT_THAT(core::read_text(request_.target / "README.md"), HasSubstr("## Recovered"));
+    EXPECT_THAT(core::read_text(request_.target / "loss.svg"), HasSubstr("</svg>"));
+    EXPECT_TRUE(fs::exists(request_.target / "log.jsonl"));
+    EXPECT_FALSE(fs::exists(partial_path(request_.target)));
+}
+
+/// The perplexity that the report names is the written model's.
+TEST_F(RecoveryTest, ReportsTheModelThatItWrote) {
+    const auto report = recover();
+    model::CausalLm written(Checkpoint::open(request_.target), model::ModelOptions{});
+    const auto text = hold_out(test::tiny_windows(), 2, "some text");
+    EXPECT_NEAR(std::exp(mean_nll(written, text.held_out, torch::kCPU)), report.perplexity_after, 1e-9);
+}
+
+TEST_F(RecoveryTest, LearnsForTheCacheThatItIsToRunWith) {
+    request_.options.kv_format = cache::parse_cache_format("int2", "test");
+    request_.options.tokens = 2000;
+    const auto report = recover();
+    EXPECT_LT(report.perplexity_after, report.perplexity_before);
+    model::ModelOptions rounded;
+    rounded.emulated_cache = request_.options.kv_format;
+    model::CausalLm written(Checkpoint::open(request_.target), rounded);
+    const auto text = hold_out(test::tiny_windows(), 2, "some text");
+    EXPECT_NEAR(std::exp(mean_nll(written, text.held_out, torch::kCPU)), report.perplexity_after, 1e-9);
+}
+
+TEST_F(RecoveryTest, RefusesWhatDoesNotBelongTogether) {
+    EXPECT_EQ(refusal(pair_.converted(), pair_.source()), "");
+    EXPECT_THAT(refusal(pair_.source(), pair_.source()), HasSubstr("not converted"));
+    EXPECT_THAT(refusal(pair_.converted(), pair_.converted()), HasSubstr("--teacher"));
+    const auto other = Checkpoint::open(fs::path(MHA2MLA_FIXTURES) / "models/tiny-gqa");
+    EXPECT_THAT(refusal(pair_.converted(), other), HasSubstr("other sizes"));
+}
+
+TEST_F(RecoveryTest, RefusesToBeginAgainOverAnUnfinishedRun) {
+    fs::create_directories(partial_path(request_.target));
+    EXPECT_THAT(refusal(pair_.converted(), pair_.source()), HasSubstr("--resume"));
+    request_.resume = true;
+    EXPECT_EQ(refusal(pair_.converted(), pair_.source()), "");
+    fs::create_directories(request_.target);
+    EXPECT_THAT(refusal(pair_.converted(), pair_.source()), HasSubstr("--force"));
+}
+
+TEST(HoldOut, TakesWindowsFromEverywhere) {
+    std::vector<std::vector<int>> windows;
+    for (int i = 0; i < 10; ++i) windows.push_back({i, i});
+    const auto text = hold_out(windows, 2, "text");
+    EXPECT_EQ(text.held_out, (std::vector<std::vector<int>>{{4, 4}, {9, 9}}));
+    EXPECT_EQ(text.windows.size(), 8u);
+}
+
+TEST(HoldOut, RefusesTooLittleText) {
+    EXPECT_THAT(error_of([] { hold_out({{1, 2}, {3, 4}, {5, 6}}, 2, "short.txt"); }),
+                testing::AllOf(HasSubstr("short.txt"), HasSubstr("at least 4 windows")));
+    EXPECT_NE(error_of([] { hold_out({}, 0, "none"); }), "");
+}
+
+}  // namespace
+}  // namespace mha2mla::finetune

@@ -1,0 +1,134 @@
+#include "finetune/snapshot.h"
+
+#include <algorithm>
+#include <climits>
+#include <fmt/format.h>
+#include <utility>
+
+#include "checkpoint/safetensors.h"
+#include "checkpoint/tensor_check.h"
+#include "checkpoint/writer.h"
+#include "core/error.h"
+#include "core/file.h"
+#include "core/json.h"
+#include "model/weights.h"
+
+namespace mha2mla::finetune {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* position_file = "position.json";
+constexpr std::size_t newest_kept = 2;
+
+struct Part {
+    checkpoint::TensorSpec spec;
+    torch::Tensor values;
+};
+
+/// The one list of what a snapshot consists of.
+std::vector<Part> parts_of(const std::vector<NamedParameter>& parameters, AdamW& optimizer) {
+    std::vector<Part> parts;
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+        const auto add = [&](const char* kind, const torch::Tensor& values) {
+            parts.push_back({{kind + parameters[i].name, values.sizes().vec()}, values});
+        };
+        add("weight/", parameters[i].value);
+        add("first_moment/", optimizer.first_moments()[i]);
+        add("second_moment/", optimizer.second_moments()[i]);
+    }
+    return parts;
+}
+
+std::string name_at(const Position& position) { return fmt::format("step-{:08}", position.step); }
+
+/// Complete, not the remains of one that was being written.
+bool is_snapshot(const fs::path& path) {
+    const auto name = path.filename().string();
+    return name.starts_with("step-") && name.find('.') == std::string::npos;
+}
+
+}  // namespace
+
+Snapshots::Snapshots(fs::path directory, std::string request)
+    : directory_(std::move(directory)), request_(std::move(request)) {
+    std::error_code error;
+    fs::create_directories(directory_, error);
+    if (error) {
+        throw core::Error({.what = "the directory cannot be made: " + error.message(), .where = directory_.string()});
+    }
+}
+
+std::vector<fs::path> Snapshots::oldest_first() const {
+    std::vector<fs::path> found;
+    for (const auto& entry : fs::directory_iterator(directory_)) {
+        if (is_snapshot(entry.path())) found.push_back(entry.path());
+    }
+    std::sort(found.begin(), found.end());
+    return found;
+}
+
+void Snapshots::save(const Position& position, const std::vector<NamedParameter>& parameters, AdamW& optimizer) {
+    const auto target = directory_ / name_at(position);
+    if (fs::exists(target)) {
+        if (read_position(target) == position) return;
+        fs::remove_all(target);  // of the same step before a batch was left out
+    }
+    const auto parts = parts_of(parameters, optimizer);
+    std::vector<checkpoint::TensorSpec> specs;
+    for (const auto& part : parts) specs.push_back(part.spec);
+    checkpoint::CheckpointWriter writer(target, specs, {.dtype = core::DType::f32});
+    for (const auto& part : parts) model::write_tensor(part.values, writer, part.spec);
+    const core::OrderedJson json{{"request", request_},
+                                 {"stage", position.stage},
+                                 {"stage_step", position.stage_step},
+                                 {"step", position.step},
+                                 {"tokens", position.tokens},
+                                 {"optimizer_steps", optimizer.steps()}};
+    writer.add_file(position_file, json.dump(2) + "\n");
+    writer.finish();
+    const auto all = oldest_first();
+    for (std::size_t i = 0; i + newest_kept < all.size(); ++i) fs::remove_all(all[i]);
+}
+
+Position Snapshots::read_position(const fs::path& snapshot) const {
+    const auto file = snapshot / position_file;
+    const auto json = core::parse_json(core::read_text(file, std::size_t{1} << 20), file.string());
+    const core::JsonObject fields(json, file.string());
+    if (fields.string("request") != request_) {
+        throw core::Error({.what = "the snapshot is of a run with other models, text or options",
+                           .expected = request_,
+                           .got = fields.string("request"),
+                           .where = file.string(),
+                           .remedy = fmt::format("repeat the command that began it, or remove {} to start again",
+                                                 directory_.string())});
+    }
+    return {.stage = static_cast<std::size_t>(fields.integer("stage", 0, INT_MAX)),
+            .stage_step = fields.integer("stage_step", 0, INT64_MAX),
+            .step = fields.integer("step", 0, INT64_MAX),
+            .tokens = fields.integer("tokens", 0, INT64_MAX)};
+}
+
+std::optional<Position> Snapshots::newest() const {
+    const auto all = oldest_first();
+    if (all.empty()) return std::nullopt;
+    return read_position(all.back());
+}
+
+void Snapshots::load(const Position& position, const std::vector<NamedParameter>& parameters, AdamW& optimizer) const {
+    const torch::NoGradGuard no_gradients;
+    const auto path = directory_ / name_at(position);
+    const auto file = path / position_file;
+    const auto json = core::parse_json(core::read_text(file, std::size_t{1} << 20), file.string());
+    optimizer.set_steps(core::JsonObject(json, file.string()).integer("optimizer_steps", 0, INT64_MAX));
+    const checkpoint::SafetensorsSource tensors(path);
+    for (const auto& part : parts_of(parameters, optimizer)) {
+        checkpoint::check_tensor(part.spec, tensors, path.string());
+        auto values = torch::empty(part.spec.shape, torch::kFloat32);
+        tensors.read_rows(part.spec.name, 0, part.spec.shape.front(),
+                          {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())});
+        part.values.copy_(values);
+    }
+}
+
+}  // namespace mha2mla::finetune

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "finetune/adamw.h"
+#include "finetune/parameters.h"
+
+namespace mha2mla::finetune {
+
+/// How far a run is.
+struct Position {
+    std::size_t stage = 0;
+    std::int64_t stage_step = 0;  ///< next step of the stage
+    std::int64_t step = 0;        ///< steps made, over all stages
+    std::int64_t tokens = 0;      ///< learned from
+
+    bool operator==(const Position&) const = default;
+};
+
+/// The snapshots of a run in a directory: weights, the optimizer's moments and the position, each complete or not there
+/// at all. The newest two are kept.
+class Snapshots {
+public:
+    /// `request`: what the run's result depends on; a snapshot of another request is refused.
+    Snapshots(std::filesystem::path directory, std::string request);
+
+    void save(const Position& position, const std::vector<NamedParameter>& parameters, AdamW& optimizer);
+    /// The newest one's position, or nothing.
+    std::optional<Position> newest() const;
+    /// Fills parameters and optimizer from the snapshot at a position. Throws Error naming the file where it is damaged
+    /// or of another run.
+    void load(const Position& position, const std::vector<NamedParameter>& parameters, AdamW& optimizer) const;
+
+    const std::filesystem::path& directory() const { return directory_; }
+
+private:
+    std::vector<std::filesystem::path> oldest_first() const;
+    Position read_position(const std::filesystem::path& snapshot) const;
+
+    std::filesystem::path directory_;
+    std::string request_;
+};
+
+}  // namespace mha2mla::finetune

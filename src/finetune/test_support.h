@@ -1,0 +1,58 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/test_support.h"
+#include "finetune/losses.h"
+
+namespace mha2mla::finetune::test {
+
+/// Source and converted model of two layers with random weights, in a directory.
+class TinyPair {
+public:
+    explicit TinyPair(const std::filesystem::path& root)
+        : source_((write(root, "source", checkpoint::test::tiny_config()), open(root, "source"))),
+          converted_((write(root, "converted", checkpoint::test::exact_mla_config()), open(root, "converted"))) {}
+
+    const checkpoint::Checkpoint& source() const { return source_; }
+    const checkpoint::Checkpoint& converted() const { return converted_; }
+    /// Loaded anew.
+    Models load(const model::ModelOptions& options = {}) const {
+        return {model::CausalLm(converted_, options), model::CausalLm(source_, options)};
+    }
+
+private:
+    static void write(const std::filesystem::path& root, const char* name, const checkpoint::ModelConfig& config) {
+        checkpoint::test::write_random_model(config, root / name);
+    }
+    static checkpoint::Checkpoint open(const std::filesystem::path& root, const char* name) {
+        return checkpoint::Checkpoint::open(root / name);
+    }
+
+    checkpoint::Checkpoint source_;
+    checkpoint::Checkpoint converted_;
+};
+
+/// Windows of several lengths.
+inline std::vector<std::vector<int>> tiny_windows() {
+    std::vector<std::vector<int>> windows;
+    for (int w = 0; w < 12; ++w) {
+        auto& window = windows.emplace_back();
+        for (int t = 0; t < 8 + w % 3; ++t) window.push_back((w * 5 + t * t) % 15);
+    }
+    return windows;
+}
+
+inline Options tiny_options() {
+    Options options;
+    options.stages = {{Objective::layerwise, 1}, {Objective::distill, 1}, {Objective::cross_entropy, 0.5}};
+    options.tokens = 500;
+    options.batch_tokens = 30;
+    options.schedule.learning_rate = 0.01;
+    options.held_out = 2;
+    return options;
+}
+
+}  // namespace mha2mla::finetune::test

@@ -1,0 +1,188 @@
+#include "finetune/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fmt/format.h>
+#include <span>
+
+#include "core/error.h"
+#include "finetune/schedule.h"
+
+namespace mha2mla::finetune {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::size_t most_divergences = 3;
+constexpr std::size_t recent_steps = 16;
+constexpr double spike = 4;  // times the median of the recent losses
+
+std::int64_t count_tokens(const std::vector<std::vector<Batch>>& plan) {
+    std::int64_t tokens = 0;
+    for (const auto& batches : plan) {
+        for (const auto& batch : batches) tokens += batch.tokens;
+    }
+    return tokens;
+}
+
+void clear_gradients(const std::vector<NamedParameter>& parameters) {
+    for (const auto& parameter : parameters) {
+        auto& gradient = parameter.value.mutable_grad();
+        gradient.defined() ? gradient.zero_() : gradient = torch::zeros_like(parameter.value);
+    }
+}
+
+/// Adds up a gradient over processes, in fp64.
+void sum_over(const parallel::Communicator& processes, torch::Tensor& gradient) {
+    const auto sums = gradient.to(torch::kCPU, torch::kFloat64).contiguous();
+    processes.sum({sums.data_ptr<double>(), static_cast<std::size_t>(sums.numel())});
+    gradient.copy_(sums);
+}
+
+}  // namespace
+
+Trainer::Trainer(Models& models, const std::vector<std::vector<int>>& windows, const Options& options,
+                 const TrainerSetup& setup)
+    : models_(models),
+      windows_(windows),
+      options_(options),
+      setup_(setup),
+      plan_(plan_batches(windows, options)),
+      parameters_(choose_parameters(models.student, options.trained)),
+      snapshots_(setup.directory, setup.request) {
+    begin(setup.resume ? snapshots_.newest() : std::nullopt);
+}
+
+/// Puts weights, optimizer and log where a snapshot says, or at the start.
+void Trainer::begin(std::optional<Position> snapshot) {
+    position_ = snapshot.value_or(Position{});
+    enter_stage();
+    if (snapshot) snapshots_.load(position_, parameters_, *optimizer_);
+    log_.reset();
+    log_ = std::make_unique<TrainingLog>(snapshots_.directory() / "log.jsonl", position_.step, is_first());
+    if (!snapshot) save();
+    saved_ = Clock::now();
+}
+
+void Trainer::enter_stage() {
+    optimizer_ = std::make_unique<AdamW>(values_of(parameters_), AdamWOptions{.weight_decay = options_.weight_decay});
+    if (position_.stage == plan_.size()) return;
+    loss_ = make_loss(options_.stages[position_.stage].objective, models_, options_);
+}
+
+bool Trainer::stop_requested(const std::stop_token& stop) const {
+    double requests = stop.stop_requested() ? 1 : 0;
+    setup_.processes->sum({&requests, 1});
+    return requests > 0;
+}
+
+void Trainer::run(core::Progress& progress, const std::stop_token& stop) {
+    const std::int64_t tokens_before = position_.tokens;
+    progress.begin("fine-tuning", count_tokens(plan_) - tokens_before);
+    while (position_.stage < plan_.size()) {
+        if (stop_requested(stop)) {
+            save();
+            throw core::Cancelled();
+        }
+        train_batch();
+        if (Clock::now() - saved_ > setup_.save_every) save();
+        report(progress, tokens_before);
+    }
+    save();
+    progress.end();
+}
+
+void Trainer::report(core::Progress& progress, std::int64_t tokens_before) const {
+    if (log().empty()) return;
+    const auto& last = log().back();
+    const auto tokens = log().size() > 1 ? last.tokens - log()[log().size() - 2].tokens : last.tokens;
+    progress.update(position_.tokens - tokens_before,
+                    fmt::format("{}, loss {:.4g}, {:.0f} tokens/s", name_of(last.objective), last.loss,
+                                static_cast<double>(tokens) / last.seconds));
+}
+
+void Trainer::train_batch() {
+    const auto& batch = plan_[position_.stage][static_cast<std::size_t>(position_.stage_step)];
+    if (!left_out_.contains({position_.stage, position_.stage_step})) {
+        const auto started = Clock::now();
+        const Step step = compute_gradients(batch);
+        if (diverged(step)) return go_back(step);
+        take_step(step, batch, started);
+    }
+    advance();
+}
+
+Trainer::Step Trainer::compute_gradients(const Batch& batch) {
+    clear_gradients(parameters_);
+    std::int64_t counted = 0;
+    for (const auto window : batch.windows) counted += loss_->count(std::ssize(windows_[window]));
+    const auto at_once = static_cast<std::size_t>(options_.micro_batch);
+    const torch::Device device(options_.device);
+    double loss = 0;
+    parallel::for_each_share(*setup_.processes, (batch.windows.size() + at_once - 1) / at_once, [&](std::size_t i) {
+        const auto first = i * at_once;
+        const auto chosen = std::span(batch.windows).subspan(first, std::min(at_once, batch.windows.size() - first));
+        loss += loss_->accumulate(MicroBatch(windows_, chosen, device), 1.0 / static_cast<double>(counted));
+    });
+    add_up(loss);
+    return {loss, gradient_norm(values_of(parameters_))};
+}
+
+void Trainer::add_up(double& loss) {
+    if (setup_.processes->size() == 1) return;
+    setup_.processes->sum({&loss, 1});
+    for (const auto& parameter : parameters_) sum_over(*setup_.processes, parameter.value.mutable_grad());
+}
+
+void Trainer::take_step(const Step& step, const Batch& batch, Clock::time_point started) {
+    const auto values = values_of(parameters_);
+    if (step.gradient_norm > options_.clip) scale_gradients(values, options_.clip / step.gradient_norm);
+    const double rate = learning_rate(options_.schedule, position_.stage_step, std::ssize(plan_[position_.stage]));
+    optimizer_->step(rate);
+    position_.tokens += batch.tokens;
+    log_->add({.objective = options_.stages[position_.stage].objective,
+               .step = position_.step,
+               .tokens = position_.tokens,
+               .loss = step.loss,
+               .gradient_norm = step.gradient_norm,
+               .learning_rate = rate,
+               .seconds = std::chrono::duration<double>(Clock::now() - started).count()});
+    ++position_.step;
+}
+
+void Trainer::advance() {
+    if (++position_.stage_step < std::ssize(plan_[position_.stage])) return;
+    ++position_.stage;
+    position_.stage_step = 0;
+    enter_stage();
+}
+
+bool Trainer::diverged(const Step& step) const {
+    if (!std::isfinite(step.loss) || !std::isfinite(step.gradient_norm)) return true;
+    if (position_.stage_step < static_cast<std::int64_t>(recent_steps) || log().size() < recent_steps) return false;
+    std::vector<double> recent;
+    for (auto entry = log().end() - recent_steps; entry != log().end(); ++entry) recent.push_back(entry->loss);
+    const auto middle = recent.begin() + recent_steps / 2;
+    std::nth_element(recent.begin(), middle, recent.end());
+    return step.loss > spike * *middle;
+}
+
+void Trainer::go_back(const Step& step) {
+    const auto what = fmt::format("step {} of {} has loss {:.4g} and a gradient of norm {:.4g}", position_.stage_step,
+                                  name_of(options_.stages[position_.stage].objective), step.loss, step.gradient_norm);
+    if (left_out_.size() + 1 >= most_divergences) {
+        throw core::Error({.what = "training diverges: " + what + ", the third such step",
+                           .where = snapshots_.directory().string(),
+                           .remedy = "begin again with a smaller --learning-rate"});
+    }
+    left_out_.insert({position_.stage, position_.stage_step});
+    if (setup_.note && is_first()) setup_.note(what + ": back to the last snapshot, its batch is left out");
+    begin(snapshots_.newest());
+}
+
+void Trainer::save() {
+    if (is_first()) snapshots_.save(position_, parameters_, *optimizer_);
+    saved_ = Clock::now();
+}
+
+}  // namespace mha2mla::finetune

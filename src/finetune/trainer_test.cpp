@@ -1,0 +1,197 @@
+#include "finetune/trainer.h"
+
+#include <algorithm>
+#include <fstream>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <limits>
+#include <map>
+#include <numeric>
+
+#include "finetune/test_support.h"
+#include "parallel/test_support.h"
+
+namespace mha2mla::finetune {
+namespace {
+
+namespace fs = std::filesystem;
+using checkpoint::test::error_of;
+using testing::HasSubstr;
+using Weights = std::map<std::string, torch::Tensor>;
+
+/// Asks for a stop after so many reports of progress.
+class StopAfter : public core::Progress {
+public:
+    explicit StopAfter(int reports) : left_(reports) {}
+    void update(std::int64_t, const std::string&) override {
+        if (--left_ == 0) source_.request_stop();
+    }
+    std::stop_token token() const { return source_.get_token(); }
+
+private:
+    int left_;
+    std::stop_source source_;
+};
+
+class TrainerTest : public testing::Test {
+protected:
+    TrainerTest() : pair_(directory_.path()) {}
+
+    TrainerSetup setup(const std::string& name) const {
+        TrainerSetup result;
+        result.directory = directory_.path() / name;
+        result.request = "a run";
+        return result;
+    }
+    Weights train(const TrainerSetup& setup) { return train(setup, test::tiny_options()); }
+    Weights train(const TrainerSetup& setup, const Options& options) {
+        auto models = pair_.load();
+        Trainer trainer(models, windows_, options, setup);
+        core::Progress silent;
+        trainer.run(silent, {});
+        log_ = trainer.log();
+        Weights weights;
+        for (const auto& parameter : trainer.parameters()) weights[parameter.name] = parameter.value.detach();
+        return weights;
+    }
+    /// Stops after some steps, with a snapshot.
+    void train_and_stop(const TrainerSetup& setup, int steps) {
+        auto models = pair_.load();
+        Trainer trainer(models, windows_, test::tiny_options(), setup);
+        StopAfter progress(steps);
+        EXPECT_THROW(trainer.run(progress, progress.token()), core::Cancelled);
+    }
+
+    checkpoint::test::TemporaryDirectory directory_;
+    test::TinyPair pair_;
+    const std::vector<std::vector<int>> windows_ = test::tiny_windows();
+    std::vector<LogEntry> log_;
+};
+
+void expect_same_bits(const Weights& a, const Weights& b) {
+    ASSERT_EQ(a.size(), b.size());
+    for (const auto& [name, tensor] : a) EXPECT_TRUE(torch::equal(tensor, b.at(name))) << name;
+}
+
+/// The mean loss of the first and of the last three steps of an objective.
+std::pair<double, double> ends(const std::vector<LogEntry>& log, Objective objective) {
+    std::vector<double> losses;
+    for (const auto& entry : log) {
+        if (entry.objective == objective) losses.push_back(entry.loss);
+    }
+    const auto mean = [](auto begin, auto end) { return std::accumulate(begin, end, 0.0) / static_cast<double>(end - begin); };
+    return {mean(losses.begin(), losses.begin() + 3), mean(losses.end() - 3, losses.end())};
+}
+
+TEST_F(TrainerTest, MakesEveryObjectiveSmaller) {
+    for (const auto objective : {Objective::layerwise, Objective::distill, Objective::cross_entropy}) {
+        auto options = test::tiny_options();
+        options.stages = {{objective, 1}};
+        options.tokens = 3000;
+        train(setup(name_of(objective)), options);
+        const auto [first, last] = ends(log_, objective);
+        EXPECT_LT(last, 0.7 * first) << name_of(objective);
+    }
+}
+
+TEST_F(TrainerTest, GoesOnFromAStopBitForBit) {
+    const auto whole = train(setup("whole"));
+    const auto whole_log = log_;
+    for (const int steps : {1, 5, 9, 13}) {
+        auto stopped = setup("stopped-" + std::to_string(steps));
+        train_and_stop(stopped, steps);
+        stopped.resume = true;
+        expect_same_bits(train(stopped), whole);
+        ASSERT_EQ(log_.size(), whole_log.size());
+        EXPECT_EQ(log_.back().loss, whole_log.back().loss);
+        EXPECT_EQ(log_.back().tokens, whole_log.back().tokens);
+    }
+}
+
+/// A process that is killed leaves steps behind that no snapshot holds, and half a line in the log.
+TEST_F(TrainerTest, GoesOnFromTheLastSnapshotOfAKilledRun) {
+    const auto whole = train(setup("whole"));
+    auto killed = setup("killed");
+    train_and_stop(killed, 4);
+    fs::copy(killed.directory, directory_.path() / "copy", fs::copy_options::recursive);
+    killed.resume = true;
+    train_and_stop(killed, 3);  // three steps later, of which the copy knows only the log
+    fs::copy(killed.directory / "log.jsonl", directory_.path() / "copy/log.jsonl", fs::copy_options::overwrite_existing);
+    std::ofstream(directory_.path() / "copy/log.jsonl", std::ios::app) << "{\"objective\": \"dist";
+    auto copy = setup("copy");
+    copy.resume = true;
+    expect_same_bits(train(copy), whole);
+}
+
+TEST_F(TrainerTest, KeepsTheNewestTwoSnapshots) {
+    auto often = setup("often");
+    often.save_every = std::chrono::duration<double>(0);
+    train(often);
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(often.directory)) names.push_back(entry.path().filename());
+    std::sort(names.begin(), names.end());
+    ASSERT_EQ(names.size(), 3u) << testing::PrintToString(names);
+    EXPECT_EQ(names[0], "log.jsonl");
+}
+
+TEST_F(TrainerTest, RefusesASnapshotOfAnotherRunAndADamagedOne) {
+    auto stopped = setup("stopped");
+    train_and_stop(stopped, 2);
+    stopped.resume = true;
+    auto other = stopped;
+    other.request = "another run";
+    EXPECT_THAT(error_of([&] { train(other); }), HasSubstr("other models, text or options"));
+    const auto file = stopped.directory / "step-00000002/model.safetensors";
+    fs::resize_file(file, fs::file_size(file) / 2);
+    EXPECT_THAT(error_of([&] { train(stopped); }), HasSubstr("model.safetensors"));
+}
+
+TEST_F(TrainerTest, GoesBackFromLossesThatAreNotFinite) {
+    auto windows = windows_;
+    windows[3] = std::vector<int>(9, 15);  // the token whose embedding is broken
+    auto models = pair_.load();
+    models.student->decoder()->embed_tokens->weight.detach()[15].fill_(std::numeric_limits<float>::quiet_NaN());
+    auto options = test::tiny_options();
+    options.stages = {{Objective::cross_entropy, 1}};
+    options.tokens = 110;  // all windows once: one step has the bad one
+    auto noted = setup("noted");
+    std::vector<std::string> notes;
+    noted.note = [&](const std::string& text) { notes.push_back(text); };
+    Trainer trainer(models, windows, options, noted);
+    core::Progress silent;
+    trainer.run(silent, {});
+    ASSERT_EQ(notes.size(), 1u);
+    EXPECT_THAT(notes[0], HasSubstr("left out"));
+    for (const auto& parameter : trainer.parameters()) {
+        EXPECT_TRUE(torch::isfinite(parameter.value).all().item<bool>()) << parameter.name;
+    }
+}
+
+TEST_F(TrainerTest, GivesUpTheThirdTime) {
+    auto models = pair_.load();
+    models.student->decoder()->embed_tokens->weight.detach().fill_(std::numeric_limits<float>::quiet_NaN());
+    auto options = test::tiny_options();
+    options.stages = {{Objective::cross_entropy, 1}};
+    Trainer trainer(models, windows_, options, setup("lost"));
+    core::Progress silent;
+    EXPECT_THAT(error_of([&] { trainer.run(silent, {}); }), testing::AllOf(HasSubstr("diverges"), HasSubstr("--learning-rate")));
+}
+
+TEST_F(TrainerTest, ProcessesTogetherDoTheSame) {
+    const auto alone = train(setup("alone"));
+    Weights together;
+    parallel::test::Threads(3).run([&](const parallel::Communicator& process) {
+        auto models = pair_.load();
+        auto shared = setup("together");
+        shared.processes = &process;
+        Trainer trainer(models, windows_, test::tiny_options(), shared);
+        core::Progress silent;
+        trainer.run(silent, {});
+        if (process.rank() > 0) return;
+        for (const auto& parameter : trainer.parameters()) together[parameter.name] = parameter.value.detach();
+    });
+    for (const auto& [name, tensor] : alone) EXPECT_TRUE(torch::allclose(together.at(name), tensor, 1e-5, 1e-5)) << name;
+}
+
+}  // namespace
+}  // namespace mha2mla::finetune

@@ -1,0 +1,69 @@
+#include "finetune/training_log.h"
+
+#include <climits>
+#include <sstream>
+#include <utility>
+
+#include "core/error.h"
+#include "core/file.h"
+
+namespace mha2mla::finetune {
+namespace {
+
+core::OrderedJson to_json(const LogEntry& entry) {
+    return {{"objective", name_of(entry.objective)},
+            {"step", entry.step},
+            {"tokens", entry.tokens},
+            {"loss", entry.loss},
+            {"gradient_norm", entry.gradient_norm},
+            {"learning_rate", entry.learning_rate},
+            {"seconds", entry.seconds}};
+}
+
+LogEntry parse_entry(const std::string& line, const std::string& where) {
+    const auto json = core::parse_json(line, where);
+    const core::JsonObject fields(json, where);
+    return {.objective = parse_stages(fields.string("objective")).front().objective,
+            .step = fields.integer("step", 0, INT64_MAX),
+            .tokens = fields.integer("tokens", 0, INT64_MAX),
+            .loss = fields.number("loss"),
+            .gradient_norm = fields.number("gradient_norm"),
+            .learning_rate = fields.number("learning_rate"),
+            .seconds = fields.number("seconds")};
+}
+
+std::vector<LogEntry> read_entries(const std::filesystem::path& path, std::int64_t steps) {
+    std::vector<LogEntry> entries;
+    if (steps == 0) return entries;
+    std::istringstream lines(core::read_text(path));
+    for (std::string line; std::ssize(entries) < steps && std::getline(lines, line);) {
+        entries.push_back(parse_entry(line, path.string()));
+    }
+    if (std::ssize(entries) == steps) return entries;
+    throw core::Error({.what = "the log of the run is cut off",
+                       .expected = std::to_string(steps) + " steps",
+                       .got = std::to_string(entries.size()),
+                       .where = path.string()});
+}
+
+}  // namespace
+
+TrainingLog::TrainingLog(std::filesystem::path path, std::int64_t steps, bool writes)
+    : path_(std::move(path)), entries_(read_entries(path_, steps)) {
+    if (!writes) return;
+    const auto rewritten = std::filesystem::path(path_.string() + ".new");
+    stream_.open(rewritten, std::ios::trunc);
+    for (const auto& entry : entries_) stream_ << to_json(entry).dump() << '\n';
+    stream_.flush();
+    if (!stream_) throw core::Error({.what = "the log cannot be written", .where = rewritten.string()});
+    std::filesystem::rename(rewritten, path_);
+}
+
+void TrainingLog::add(const LogEntry& entry) {
+    entries_.push_back(entry);
+    if (!stream_.is_open()) return;
+    stream_ << to_json(entry).dump() << std::endl;
+    if (!stream_) throw core::Error({.what = "the log cannot be written", .where = path_.string()});
+}
+
+}  // namespace mha2mla::finetune

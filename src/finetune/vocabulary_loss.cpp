@@ -1,0 +1,98 @@
+#include "finetune/vocabulary_loss.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "model/options.h"
+
+namespace mha2mla::finetune {
+namespace {
+
+using torch::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+constexpr std::int64_t rows_at_a_time = 128;
+
+/// In fp32 at least.
+Tensor precise_logits(const Tensor& hidden_NE, const Tensor& matrix_VE) {
+    const auto logits = torch::linear(hidden_NE, matrix_VE);
+    return logits.to(model::precise_type(logits.scalar_type()));
+}
+
+struct LossAndGradient {
+    Tensor loss;         // a number
+    Tensor gradient_NV;  // with respect to the student's logits
+};
+
+/// -a log softmax(s)[target]
+LossAndGradient cross_entropy(const Tensor& logits_NV, const Tensor& targets_N, double share) {
+    const auto log_p = logits_NV.log_softmax(1);
+    const auto at_targets = targets_N.unsqueeze(1);
+    const auto loss = -share * log_p.gather(1, at_targets).sum();
+    auto gradient = log_p.exp();
+    gradient.scatter_add_(1, at_targets, torch::full_like(at_targets, -1, gradient.options()));
+    return {loss, gradient.mul_(share)};
+}
+
+/// (1 - a) T² KL(softmax(t / T) | softmax(s / T))
+LossAndGradient divergence(const Tensor& logits_NV, const Tensor& teacher_NV, const VocabularyLossOptions& options) {
+    const double t = options.temperature;
+    const double share = 1 - options.text_share;
+    const auto log_p = (logits_NV / t).log_softmax(1);
+    const auto log_target = (teacher_NV / t).log_softmax(1);
+    const auto target = log_target.exp();
+    const auto loss = share * t * t * (target * (log_target - log_p)).sum();
+    return {loss, (log_p.exp() - target).mul_(share * t)};
+}
+
+LossAndGradient chunk_loss(const Tensor& logits_NV, const Head& teacher, const Tensor& targets_N,
+                           const VocabularyLossOptions& options) {
+    if (options.text_share == 1) return cross_entropy(logits_NV, targets_N, 1);
+    auto result = divergence(logits_NV, precise_logits(teacher.hidden_NE, teacher.matrix_VE), options);
+    if (options.text_share == 0) return result;
+    const auto text = cross_entropy(logits_NV, targets_N, options.text_share);
+    return {result.loss + text.loss, result.gradient_NV.add_(text.gradient_NV)};
+}
+
+struct VocabularyLoss : torch::autograd::Function<VocabularyLoss> {
+    static Tensor forward(AutogradContext* context, const Tensor& hidden_NE, const Tensor& matrix_VE,
+                          const Head& teacher, const Tensor& targets_N, const VocabularyLossOptions& options) {
+        auto hidden_gradient = torch::empty_like(hidden_NE);
+        const bool matrix_learns = matrix_VE.requires_grad();
+        auto matrix_gradient = matrix_learns ? torch::zeros_like(matrix_VE) : Tensor();
+        auto sum = torch::zeros({}, hidden_NE.options().dtype(model::precise_type(hidden_NE.scalar_type())));
+        for (std::int64_t begin = 0; begin < hidden_NE.size(0); begin += rows_at_a_time) {
+            const std::int64_t end = std::min(begin + rows_at_a_time, hidden_NE.size(0));
+            const auto rows = hidden_NE.slice(0, begin, end);
+            const Head of_teacher{
+                teacher.hidden_NE.defined() ? teacher.hidden_NE.slice(0, begin, end) : Tensor(), teacher.matrix_VE};
+            const auto chunk =
+                chunk_loss(precise_logits(rows, matrix_VE), of_teacher, targets_N.slice(0, begin, end), options);
+            sum += chunk.loss;
+            const auto gradient = chunk.gradient_NV.to(hidden_NE.scalar_type());
+            hidden_gradient.slice(0, begin, end).copy_(gradient.mm(matrix_VE.to(gradient.scalar_type())));
+            if (matrix_learns) matrix_gradient.addmm_(gradient.t().to(matrix_VE.scalar_type()),
+                                                      rows.to(matrix_VE.scalar_type()));
+        }
+        context->save_for_backward({hidden_gradient, matrix_gradient});
+        return sum;
+    }
+    static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+        const auto saved = context->get_saved_variables();
+        const auto scaled = [&](const Tensor& gradient) {
+            return gradient.defined() ? gradient * gradients[0] : Tensor();
+        };
+        return {scaled(saved[0]), scaled(saved[1]), {}, {}, {}};
+    }
+};
+
+}  // namespace
+
+Tensor vocabulary_loss(const Head& student, const Head& teacher, const Tensor& targets_N,
+                       const VocabularyLossOptions& options) {
+    core::invariant(options.text_share == 1 || teacher.hidden_NE.defined(), "a divergence needs a teacher");
+    return VocabularyLoss::apply(student.hidden_NE, student.matrix_VE, teacher, targets_N, options);
+}
+
+}  // namespace mha2mla::finetune

@@ -1,0 +1,81 @@
+#include "finetune/vocabulary_loss.h"
+
+#include <gtest/gtest.h>
+
+namespace mha2mla::finetune {
+namespace {
+
+using torch::Tensor;
+
+constexpr std::int64_t rows = 300;  // more than are worked on at a time
+
+struct Inputs {
+    Head student;
+    Head teacher;
+    Tensor targets_N;
+};
+
+Inputs inputs() {
+    torch::manual_seed(3);
+    const auto normal = [](std::int64_t r, std::int64_t c) { return torch::randn({r, c}, torch::kFloat64); };
+    return {{normal(rows, 12).requires_grad_(), normal(30, 12).requires_grad_()},
+            {normal(rows, 7), normal(30, 7)},
+            torch::randint(30, {rows}, torch::kInt64)};
+}
+
+/// The formula on whole matrices, with autograd's own derivative.
+Tensor whole(const Inputs& in, const VocabularyLossOptions& options) {
+    const auto logits = in.student.hidden_NE.mm(in.student.matrix_VE.t());
+    const auto nll = torch::nll_loss(logits.log_softmax(1), in.targets_N, {}, at::Reduction::Sum);
+    if (options.text_share == 1) return nll;
+    const double t = options.temperature;
+    const auto target = (in.teacher.hidden_NE.mm(in.teacher.matrix_VE.t()) / t).softmax(1);
+    const auto divergence = (target * (target.log() - (logits / t).log_softmax(1))).sum();
+    return (1 - options.text_share) * t * t * divergence + options.text_share * nll;
+}
+
+class VocabularyLossTest : public testing::TestWithParam<VocabularyLossOptions> {};
+
+TEST_P(VocabularyLossTest, AndItsGradientsAreThoseOfTheFormula) {
+    const auto in = inputs();
+    const auto expected = whole(in, GetParam());
+    const auto gradients = torch::autograd::grad({0.7 * expected}, {in.student.hidden_NE, in.student.matrix_VE});
+    const auto got = vocabulary_loss(in.student, in.teacher, in.targets_N, GetParam());
+    EXPECT_NEAR(got.item<double>(), expected.item<double>(), 1e-9 * std::abs(expected.item<double>()));
+    (0.7 * got).backward();
+    EXPECT_TRUE(torch::allclose(in.student.hidden_NE.grad(), gradients[0], 1e-9, 1e-12));
+    EXPECT_TRUE(torch::allclose(in.student.matrix_VE.grad(), gradients[1], 1e-9, 1e-12));
+}
+
+INSTANTIATE_TEST_SUITE_P(Options, VocabularyLossTest,
+                         testing::Values(VocabularyLossOptions{}, VocabularyLossOptions{.temperature = 2.5},
+                                         VocabularyLossOptions{.text_share = 1},
+                                         VocabularyLossOptions{.temperature = 0.5, .text_share = 0.3}));
+
+TEST(VocabularyLoss, OfTheTextNeedsNoTeacher) {
+    auto in = inputs();
+    in.teacher = {};
+    EXPECT_GT(vocabulary_loss(in.student, in.teacher, in.targets_N, {.text_share = 1}).item<double>(), 0);
+    EXPECT_THROW(vocabulary_loss(in.student, in.teacher, in.targets_N, {}), std::logic_error);
+}
+
+TEST(VocabularyLoss, OfTheTeacherItselfIsZero) {
+    auto in = inputs();
+    in.teacher = {in.student.hidden_NE.detach(), in.student.matrix_VE.detach()};
+    const auto loss = vocabulary_loss(in.student, in.teacher, in.targets_N, {});
+    EXPECT_NEAR(loss.item<double>(), 0, 1e-9);
+    loss.backward();
+    EXPECT_LT(in.student.hidden_NE.grad().abs().max().item<double>(), 1e-12);
+}
+
+/// An output matrix that does not learn costs no gradient.
+TEST(VocabularyLoss, MakesNoGradientOfAFrozenMatrix) {
+    auto in = inputs();
+    in.student.matrix_VE = in.student.matrix_VE.detach();
+    vocabulary_loss(in.student, in.teacher, in.targets_N, {}).backward();
+    EXPECT_FALSE(in.student.matrix_VE.grad().defined());
+    EXPECT_TRUE(in.student.hidden_NE.grad().defined());
+}
+
+}  // namespace
+}  // namespace mha2mla::finetune

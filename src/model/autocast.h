@@ -1,0 +1,28 @@
+#pragma once
+
+#include <ATen/autocast_mode.h>
+#include <torch/torch.h>
+
+namespace mha2mla::model {
+
+/// While it lives, products compute in bf16 and all else in the type of its inputs, so that weights stay fp32.
+class Autocast {
+public:
+    Autocast(torch::Device device, bool enabled)
+        : device_(device.type()), was_enabled_(at::autocast::is_autocast_enabled(device_)) {
+        at::autocast::set_autocast_enabled(device_, enabled);
+        if (enabled) at::autocast::set_autocast_dtype(device_, torch::kBFloat16);
+    }
+    ~Autocast() {
+        at::autocast::set_autocast_enabled(device_, was_enabled_);
+        if (!was_enabled_) at::autocast::clear_cache();
+    }
+    Autocast(const Autocast&) = delete;
+    Autocast& operator=(const Autocast&) = delete;
+
+private:
+    torch::DeviceType device_;
+    bool was_enabled_;
+};
+
+}  // namespace mha2mla::model

@@ -1,0 +1,105 @@
+// `finetune` as a user runs it, on a tiny model: what it writes, what it refuses, and what an interruption leaves.
+
+#include <algorithm>
+#include <csignal>
+#include <cstdlib>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/file.h"
+#include "run_program.h"
+
+namespace mha2mla::tests {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+const std::string source = fixture_model("tiny-text");
+
+class FinetuneCommand : public testing::Test {
+protected:
+    void SetUp() override {
+        ASSERT_EQ(run({"convert", source, converted, "--rope-pairs", "2", "--kv-rank", "8", "--dtype", "f32"}).exit_code,
+                  0);
+    }
+    std::vector<std::string> command(const std::vector<std::string>& more = {}) const {
+        std::vector<std::string> words{"finetune", converted, "--teacher", source,          "--out", target,
+                                       "--text",   text,      "--window",  "32",            "--held-out", "4",
+                                       "--batch-tokens", "128", "--learning-rate", "0.003", "--dtype", "f32", "--json"};
+        words.insert(words.end(), more.begin(), more.end());
+        return words;
+    }
+
+    /// Steps of the newest snapshot of an unfinished run; -1: there is none.
+    int newest_snapshot() const {
+        int newest = -1;
+        std::error_code absent;
+        for (const auto& entry : fs::directory_iterator(target + ".partial", absent)) {
+            const auto name = entry.path().filename().string();
+            if (name.starts_with("step-")) newest = std::max(newest, std::atoi(name.c_str() + 5));
+        }
+        return newest;
+    }
+
+    TemporaryDirectory directory;
+    std::string converted = directory / "converted";
+    std::string target = directory / "recovered";
+    std::string text = source + "/config.json";
+};
+
+TEST_F(FinetuneCommand, MakesAConvertedModelPredictItsSourcesTextAgain) {
+    const auto report = run(command({"--tokens", "6000"})).json();
+    EXPECT_LT(report["perplexity_after"], report["perplexity_before"]);
+    EXPECT_GE(report["tokens"], 6000);
+    EXPECT_EQ(run({"generate", target, "-p", "the cat", "-n", "5", "--ignore-eos", "--json"}).json()["tokens"].size(),
+              5u);
+    const auto record = core::parse_json(core::read_text(target + "/finetune.json"), "finetune.json");
+    EXPECT_THAT(record["command"].get<std::string>(), HasSubstr("--tokens 6000"));
+}
+
+TEST_F(FinetuneCommand, LearnsFromWhatTheTeacherWrites) {
+    auto words = command({"--tokens", "1000", "--kv-format", "int4-c"});
+    const auto at = std::find(words.begin(), words.end(), text);
+    *at = "self";
+    const auto report = run(words).json();
+    EXPECT_GE(report["tokens"], 1000);
+    const auto record = core::parse_json(core::read_text(target + "/finetune.json"), "finetune.json");
+    EXPECT_THAT(record["text"].get<std::string>(), HasSubstr("sampled"));
+    EXPECT_EQ(record["options"]["kv_format"], "int4-c");
+}
+
+/// Killed at several moments, a run that goes on writes the weights of one that was never touched.
+TEST_F(FinetuneCommand, GoesOnAfterAKillBitForBit) {
+    const auto arguments = command({"--tokens", "20000", "--save-every", "0", "--threads", "1"});
+    ASSERT_EQ(run(arguments).exit_code, 0);
+    const auto expected = core::read_text(target + "/model.safetensors");
+    fs::remove_all(target);
+    auto resumed = arguments;
+    resumed.emplace_back("--resume");
+    for (const int step : {3, 40, 90}) {
+        run_and_signal(step == 3 ? arguments : resumed, SIGKILL, [&] { return newest_snapshot() >= step; });
+        ASSERT_FALSE(fs::exists(target)) << "the run was over before it could be killed";
+    }
+    ASSERT_EQ(run(resumed).exit_code, 0);
+    EXPECT_EQ(core::read_text(target + "/model.safetensors"), expected);
+}
+
+TEST_F(FinetuneCommand, SaysWhatIsWrongAndWhatToDo) {
+    const auto refused = [&](const std::vector<std::string>& more) {
+        const auto outcome = run(command(more));
+        EXPECT_NE(outcome.exit_code, 0);
+        EXPECT_FALSE(fs::exists(target));
+        return outcome.err;
+    };
+    EXPECT_THAT(refused({}), HasSubstr("--tokens"));
+    EXPECT_THAT(refused({"--tokens", "100", "--objective", "layer"}), HasSubstr("--objective"));
+    EXPECT_THAT(refused({"--tokens", "100", "--kv-format", "int3"}), HasSubstr("--kv-format"));
+    EXPECT_THAT(refused({"--tokens", "100", "--text", directory / "nowhere.txt"}), HasSubstr("nowhere.txt"));
+    EXPECT_THAT(refused({"--tokens", "100", "--window", "4096"}), HasSubstr("--window"));
+    EXPECT_THAT(refused({"--tokens", "100", "--held-out", "5000"}), HasSubstr("too short"));
+    EXPECT_THAT(refused({"--tokens", "100", "--train", "everything"}), HasSubstr("--train"));
+}
+
+}  // namespace
+}  // namespace mha2mla::tests
