@@ -20,13 +20,14 @@ const std::string source = fixture_model("tiny-text");
 class FinetuneCommand : public testing::Test {
 protected:
     void SetUp() override {
-        ASSERT_EQ(run({"convert", source, converted, "--rope-pairs", "2", "--kv-rank", "8", "--dtype", "f32"}).exit_code,
-                  0);
+        ASSERT_EQ(
+            run({"convert", source, converted, "--rope-pairs", "2", "--kv-rank", "8", "--dtype", "f32"}).exit_code, 0);
     }
     std::vector<std::string> command(const std::vector<std::string>& more = {}) const {
-        std::vector<std::string> words{"finetune", converted, "--teacher", source,          "--out", target,
-                                       "--text",   text,      "--window",  "32",            "--held-out", "4",
-                                       "--batch-tokens", "128", "--learning-rate", "0.003", "--dtype", "f32", "--json"};
+        std::vector<std::string> words{"finetune",       converted, "--teacher",       source,  "--out",      target,
+                                       "--text",         text,      "--window",        "32",    "--held-out", "4",
+                                       "--batch-tokens", "128",     "--learning-rate", "0.003", "--dtype",    "f32",
+                                       "--json"};
         words.insert(words.end(), more.begin(), more.end());
         return words;
     }
@@ -86,8 +87,10 @@ TEST_F(FinetuneCommand, GoesOnAfterAKillBitForBit) {
 }
 
 TEST_F(FinetuneCommand, SaysWhatIsWrongAndWhatToDo) {
-    const auto refused = [&](const std::vector<std::string>& more) {
-        const auto outcome = run(command(more));
+    const auto refused = [&](const std::vector<std::string>& more, const std::string& held_out = "4") {
+        auto words = command(more);
+        *(std::find(words.begin(), words.end(), "--held-out") + 1) = held_out;
+        const auto outcome = run(words);
         EXPECT_NE(outcome.exit_code, 0);
         EXPECT_FALSE(fs::exists(target));
         return outcome.err;
@@ -97,7 +100,7 @@ TEST_F(FinetuneCommand, SaysWhatIsWrongAndWhatToDo) {
     EXPECT_THAT(refused({"--tokens", "100", "--kv-format", "int3"}), HasSubstr("--kv-format"));
     EXPECT_THAT(refused({"--tokens", "100", "--text", directory / "nowhere.txt"}), HasSubstr("nowhere.txt"));
     EXPECT_THAT(refused({"--tokens", "100", "--window", "4096"}), HasSubstr("--window"));
-    EXPECT_THAT(refused({"--tokens", "100", "--held-out", "5000"}), HasSubstr("too short"));
+    EXPECT_THAT(refused({"--tokens", "100"}, "5000"), HasSubstr("too short"));
     EXPECT_THAT(refused({"--tokens", "100", "--train", "everything"}), HasSubstr("--train"));
 }
 

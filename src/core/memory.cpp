@@ -1,6 +1,9 @@
 #include "core/memory.h"
 
+#include <malloc.h>
+
 #include <cstdint>
+#include <limits>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -29,6 +32,11 @@ std::size_t peak_memory_bytes() {
     invariant(::getrusage(RUSAGE_SELF, &usage) == 0, "a process may ask for its own usage");
     constexpr std::size_t kilobyte = 1024;  // the unit of ru_maxrss on Linux
     return static_cast<std::size_t>(usage.ru_maxrss) * kilobyte;
+}
+
+void keep_freed_memory() {
+    ::mallopt(M_MMAP_MAX, 0);  // large blocks come from the heap, too
+    ::mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
 }
 
 void release_pages(std::span<const std::byte> mapped) {

@@ -11,6 +11,10 @@ std::size_t physical_memory_bytes();
 /// The most bytes that this process held in memory at once so far, pages of mapped files included.
 std::size_t peak_memory_bytes();
 
+/// From now on freed memory stays with this process, however large the block: training asks for the same large blocks
+/// again every step, and the system would clear each page anew.
+void keep_freed_memory();
+
 /// Gives the pages of a mapped file back to the system, which reads them again where they are asked for: a model that
 /// is read layer by layer then takes the memory of a layer. Whole pages within the range only.
 void release_pages(std::span<const std::byte> mapped);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <utility>
 
 #include "core/error.h"
 
@@ -21,6 +22,18 @@ std::vector<std::vector<int>> document_windows(const std::vector<std::vector<int
         }
     }
     return windows;
+}
+
+std::vector<std::vector<int>> mix_evenly(std::vector<std::vector<std::vector<int>>> texts, std::size_t count) {
+    // The shortest first: what it does not have falls to the others.
+    std::sort(texts.begin(), texts.end(), [](const auto& a, const auto& b) { return a.size() < b.size(); });
+    std::vector<std::vector<int>> chosen;
+    for (std::size_t t = 0; t < texts.size(); ++t) {
+        auto& text = texts[t];
+        const std::size_t share = std::min(text.size(), (count - chosen.size()) / (texts.size() - t));
+        for (std::size_t i = 0; i < share; ++i) chosen.push_back(std::move(text[i * text.size() / share]));
+    }
+    return chosen;
 }
 
 }  // namespace mha2mla::data

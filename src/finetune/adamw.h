@@ -13,8 +13,8 @@ struct AdamWOptions {
     double weight_decay = 0;
 };
 
-/// AdamW (arXiv 1711.05101) over parameters that it does not own, with LibTorch's fused step. Its state is open, so that
-/// a snapshot can hold all of it.
+/// AdamW (arXiv 1711.05101) over parameters that it does not own, with LibTorch's fused step. Its state is open, so
+/// that a snapshot can hold all of it.
 class AdamW {
 public:
     AdamW(std::vector<torch::Tensor> parameters, const AdamWOptions& options);

@@ -63,7 +63,8 @@ MicroBatch::MicroBatch(const std::vector<std::vector<int>>& all, std::span<const
     ids_BT = torch::zeros({std::ssize(chosen), longest}, torch::kInt64);
     for (std::size_t row = 0; row < chosen.size(); ++row) {
         const auto& window = all[chosen[row]];
-        std::copy(window.begin(), window.end(), ids_BT.data_ptr<std::int64_t>() + static_cast<std::int64_t>(row) * longest);
+        std::copy(window.begin(), window.end(),
+                  ids_BT.data_ptr<std::int64_t>() + static_cast<std::int64_t>(row) * longest);
     }
     ids_BT = ids_BT.to(device);
 }

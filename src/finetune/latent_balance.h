@@ -7,10 +7,10 @@
 
 namespace mha2mla::finetune {
 
-/// Gives every channel of the latents a scale at which AdamW's steps, which are as long for a small weight as for a large
-/// one, suit it: its row of kv_a_proj_with_mqa gets the mean norm of the source's key rows, its column of kv_b_proj the
-/// inverse factor. Factors are powers of two, so that what the model computes does not change by a bit, nor what undo()
-/// gives back of weights that did not learn.
+/// Gives every channel of the latents a scale at which AdamW's steps, which are as long for a small weight as for a
+/// large one, suit it: its row of kv_a_proj_with_mqa gets the mean norm of the source's key rows, its column of
+/// kv_b_proj the inverse factor. Factors are powers of two, so that what the model computes does not change by a bit,
+/// nor what undo() gives back of weights that did not learn.
 class LatentBalance {
 public:
     LatentBalance(model::CausalLm& student, model::CausalLm& teacher, const checkpoint::ModelConfig& config);

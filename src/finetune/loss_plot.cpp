@@ -80,7 +80,8 @@ std::string curve(const Axes& axes, const std::vector<LogEntry>& entries, std::s
 std::string loss_plot(const std::vector<LogEntry>& entries) {
     const Axes axes = axes_of(entries);
     std::string svg = fmt::format(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" font-family=\"sans-serif\" font-size=\"12\">\n"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" font-family=\"sans-serif\" "
+        "font-size=\"12\">\n"
         "<rect width=\"{0}\" height=\"{1}\" fill=\"white\"/>\n",
         width, height);
     svg += grid(axes);

@@ -40,9 +40,9 @@ enum class Decay {
 };
 
 struct Schedule {
-    double learning_rate = 3e-4;
-    double warmup = 0.05;  ///< share of a stage's steps
-    double cooldown = 0.5;  ///< share of the steps that an inverse_sqrt decay takes
+    double learning_rate = 2e-4;
+    double warmup = 0.05;   ///< share of a stage's steps
+    double cooldown = 0.7;  ///< share of the steps that an inverse_sqrt decay takes
     Decay decay = Decay::inverse_sqrt;
 
     bool operator==(const Schedule&) const = default;
@@ -51,20 +51,20 @@ struct Schedule {
 struct Options {
     std::vector<Stage> stages;
     Trained trained = Trained::attention;
-    std::int64_t tokens = 0;          ///< that the run learns from, all stages together
-    int window = 512;                 ///< tokens that are attended to together
-    std::int64_t batch_tokens = 2048;  ///< of a step of the optimizer, all processes together
-    int micro_batch = 1;              ///< windows that pass through the model at once
+    std::int64_t tokens = 0;           ///< that the run learns from, all stages together
+    int window = 512;                  ///< tokens that are attended to together
+    std::int64_t batch_tokens = 1024;  ///< of a step of the optimizer, all processes together
+    int micro_batch = 1;               ///< windows that pass through the model at once
     Schedule schedule;
     double weight_decay = 0;
-    double clip = 1;              ///< largest norm of a step's gradient
-    double temperature = 1;       ///< of both distributions in distill
-    double text_share = 0;        ///< share of cross_entropy in distill
+    double clip = 1;                              ///< largest norm of a step's gradient
+    double temperature = 1;                       ///< of both distributions in distill
+    double text_share = 0;                        ///< share of cross_entropy in distill
     std::optional<cache::CacheFormat> kv_format;  ///< the cache that the model learns to run with
-    bool balance = true;          ///< give latent channels the scale of the source's keys while training
-    bool recompute = false;       ///< keep the inputs of layers alone, and compute the rest again
-    bool bf16 = false;            ///< products in bf16, weights in fp32
-    int held_out = 8;             ///< windows that perplexities are of
+    bool balance = true;     ///< give latent channels the scale of the source's keys while training
+    bool recompute = false;  ///< keep the inputs of layers alone, and compute the rest again
+    bool bf16 = false;       ///< products in bf16, weights in fp32
+    int held_out = 8;        ///< windows that perplexities are of
     std::uint64_t seed = 0;
     std::string device = "cpu";
 };

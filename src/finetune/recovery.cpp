@@ -52,13 +52,13 @@ bool may_balance(const Options& options) {
     return !latent.codes || latent.by_channel;
 }
 
-Models load_models(const Checkpoint& converted, const Checkpoint& source, const Options& options) {
+Models load_models(const Pair& pair, const Options& options) {
     model::ModelOptions of_student;
     of_student.device = model::parse_device(options.device);
     model::ModelOptions of_teacher = of_student;
     of_student.emulated_cache = options.kv_format;
     of_student.recompute = options.recompute;
-    Models models{model::CausalLm(converted, of_student), model::CausalLm(source, of_teacher)};
+    Models models{model::CausalLm(pair.converted, of_student), model::CausalLm(pair.source, of_teacher)};
     for (auto& parameter : models.teacher->parameters()) parameter.set_requires_grad(false);
     return models;
 }
@@ -70,8 +70,7 @@ std::map<std::string, std::string> kept_documents(const Checkpoint& converted) {
         const auto path = converted.path() / name;
         if (fs::exists(path)) files[name] = core::read_text(path);
     }
-    files["config.json"] =
-        checkpoint::config_to_json(converted.config(), converted.source_config()).dump(2) + "\n";
+    files["config.json"] = checkpoint::config_to_json(converted.config(), converted.source_config()).dump(2) + "\n";
     return files;
 }
 
@@ -96,15 +95,14 @@ core::OrderedJson record(const RecoveryReport& report, const TrainingText& text,
 /// One run, from the models in memory to the model on disk.
 class Recovery {
 public:
-    Recovery(const Checkpoint& converted, const Checkpoint& source, const TrainingText& text,
-             const RecoveryRequest& request)
-        : converted_(converted),
+    Recovery(const Pair& models, const TrainingText& text, const RecoveryRequest& request)
+        : converted_(models.converted),
           text_(text),
           request_(request),
           device_(request.options.device),
-          models_(load_models(converted, source, request.options)) {}
+          models_(load_models(models, request.options)) {}
 
-    void train(const parallel::Communicator& processes, core::Progress& progress, const std::stop_token& stop);
+    void train(core::Progress& progress, const std::stop_token& stop);
     void write();
     RecoveryReport& report() { return report_; }
 
@@ -120,7 +118,7 @@ private:
     RecoveryReport report_;
 };
 
-void Recovery::train(const parallel::Communicator& processes, core::Progress& progress, const std::stop_token& stop) {
+void Recovery::train(core::Progress& progress, const std::stop_token& stop) {
     const auto& options = request_.options;
     report_.source_perplexity = perplexity(models_.teacher);
     report_.perplexity_before = perplexity(models_.student);
@@ -133,7 +131,7 @@ void Recovery::train(const parallel::Communicator& processes, core::Progress& pr
                                   .save_every = request_.save_every,
                                   .resume = request_.resume,
                                   .note = request_.note,
-                                  .processes = &processes});
+                                  .processes = request_.processes});
     trainer_->run(progress, stop);
     if (may_balance(options)) balance.undo();
     report_.perplexity_after = perplexity(models_.student);
@@ -164,10 +162,11 @@ void Recovery::write() {
     fs::remove_all(partial_path(request_.target));
 }
 
-[[noreturn]] void refuse_pair(const std::string& what, const Checkpoint& converted, const Checkpoint& source) {
-    throw core::Error({.what = what,
-                       .where = fmt::format("{} and --teacher {}", converted.path().string(), source.path().string()),
-                       .remedy = "name the model that was converted as --teacher"});
+[[noreturn]] void refuse_pair(const std::string& what, const Pair& models) {
+    throw core::Error(
+        {.what = what,
+         .where = fmt::format("{} and --teacher {}", models.converted.path().string(), models.source.path().string()),
+         .remedy = "name the model that was converted as --teacher"});
 }
 
 }  // namespace
@@ -201,21 +200,23 @@ TrainingText hold_out(std::vector<std::vector<int>> windows, int count, std::str
 
 fs::path partial_path(const fs::path& target) { return core::absolute_target(target).string() + ".partial"; }
 
-void check_request(const Checkpoint& converted, const Checkpoint& source, const RecoveryRequest& request) {
+void check_request(const Pair& models, const RecoveryRequest& request) {
+    const auto& converted = models.converted.config();
+    const auto& source = models.source.config();
     model::parse_device(request.options.device);
     checkpoint::check_target(request.target, request.replace);
-    if (!converted.config().is_mla()) {
+    if (!converted.is_mla()) {
         throw core::Error({.what = "the model is not converted",
-                           .where = converted.path().string(),
+                           .where = models.converted.path().string(),
                            .remedy = "convert it first: mha2mla convert MODEL OUT"});
     }
-    if (source.config().is_mla()) refuse_pair("the teacher is a converted model itself", converted, source);
+    if (source.is_mla()) refuse_pair("the teacher is a converted model itself", models);
     const auto shape = [](const checkpoint::ModelConfig& config) {
-        return std::array{config.vocab_size, config.hidden_size, config.num_hidden_layers, config.num_attention_heads,
-                          config.num_key_value_heads, config.head_dim};
+        return std::array{config.vocab_size,          config.hidden_size,         config.num_hidden_layers,
+                          config.num_attention_heads, config.num_key_value_heads, config.head_dim};
     };
-    if (shape(converted.config()) != shape(source.config())) {
-        refuse_pair("the converted model and the teacher have other sizes", converted, source);
+    if (shape(converted) != shape(source)) {
+        refuse_pair("the converted model and the teacher have other sizes", models);
     }
     const auto partial = partial_path(request.target);
     if (request.resume || !fs::exists(partial)) return;
@@ -224,16 +225,15 @@ void check_request(const Checkpoint& converted, const Checkpoint& source, const 
                        .remedy = "pass --resume to go on with it, or remove it to start again"});
 }
 
-RecoveryReport recover(const Checkpoint& converted, const Checkpoint& source, const TrainingText& text,
-                       const RecoveryRequest& request, const parallel::Communicator& processes,
+RecoveryReport recover(const Pair& models, const TrainingText& text, const RecoveryRequest& request,
                        core::Progress& progress, const std::stop_token& stop) {
     const auto started = Clock::now();
-    Recovery recovery(converted, source, text, request);
-    recovery.train(processes, progress, stop);
+    Recovery recovery(models, text, request);
+    recovery.train(progress, stop);
     auto& report = recovery.report();
     report.seconds = std::chrono::duration<double>(Clock::now() - started).count();
     report.peak_memory_bytes = core::peak_memory_bytes();
-    if (processes.rank() == 0) recovery.write();
+    if (request.processes->rank() == 0) recovery.write();
     return report;
 }
 

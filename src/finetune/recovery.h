@@ -16,6 +16,12 @@
 
 namespace mha2mla::finetune {
 
+/// A converted model and the one that it was converted from. Both must outlive it.
+struct Pair {
+    const checkpoint::Checkpoint& converted;
+    const checkpoint::Checkpoint& source;
+};
+
 /// What a run learns from, and the windows that it is judged by.
 struct TrainingText {
     std::vector<std::vector<int>> windows;
@@ -35,7 +41,8 @@ struct RecoveryRequest {
     std::chrono::duration<double> save_every = std::chrono::minutes(10);
     std::string version;
     std::string command;
-    std::function<void(const std::string&)> note;
+    std::function<void(const std::string&)> note;                  ///< for what a user should know
+    const parallel::Communicator* processes = &parallel::alone();  ///< which share the run; the first one writes
 };
 
 /// What a run did. Perplexities are of the held-out windows.
@@ -56,12 +63,10 @@ std::filesystem::path partial_path(const std::filesystem::path& target);
 
 /// Throws Error where the run cannot begin: models that do not belong together, a target that is there, an unfinished
 /// run where `resume` is not set. To be asked before anything long.
-void check_request(const checkpoint::Checkpoint& converted, const checkpoint::Checkpoint& source,
-                   const RecoveryRequest& request);
+void check_request(const Pair& models, const RecoveryRequest& request);
 
 /// Fine-tunes a converted model towards its source and writes it to the target, complete or not at all.
-RecoveryReport recover(const checkpoint::Checkpoint& converted, const checkpoint::Checkpoint& source,
-                       const TrainingText& text, const RecoveryRequest& request,
-                       const parallel::Communicator& processes, core::Progress& progress, const std::stop_token& stop);
+RecoveryReport recover(const Pair& models, const TrainingText& text, const RecoveryRequest& request,
+                       core::Progress& progress, const std::stop_token& stop);
 
 }  // namespace mha2mla::finetune

@@ -25,12 +25,12 @@ protected:
     }
     RecoveryReport recover() {
         core::Progress silent;
-        return finetune::recover(pair_.converted(), pair_.source(),
+        return finetune::recover({pair_.converted(), pair_.source()},
                                  hold_out(test::tiny_windows(), request_.options.held_out, "some text"), request_,
-                                 parallel::alone(), silent, {});
+                                 silent, {});
     }
     std::string refusal(const Checkpoint& converted, const Checkpoint& source) {
-        return error_of([&] { check_request(converted, source, request_); });
+        return error_of([&] { check_request({converted, source}, request_); });
     }
 
     checkpoint::test::TemporaryDirectory directory_;
@@ -104,7 +104,9 @@ TEST(HoldOut, TakesWindowsFromEverywhere) {
 }
 
 TEST(HoldOut, RefusesTooLittleText) {
-    EXPECT_THAT(error_of([] { hold_out({{1, 2}, {3, 4}, {5, 6}}, 2, "short.txt"); }),
+    EXPECT_THAT(error_of([] {
+                    hold_out({{1, 2}, {3, 4}, {5, 6}}, 2, "short.txt");
+                }),
                 testing::AllOf(HasSubstr("short.txt"), HasSubstr("at least 4 windows")));
     EXPECT_NE(error_of([] { hold_out({}, 0, "none"); }), "");
 }

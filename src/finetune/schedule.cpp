@@ -10,12 +10,9 @@ namespace {
 /// What is left of the rate when a share `done` of the steps after the warm-up is over.
 double decayed(const Schedule& schedule, double done) {
     switch (schedule.decay) {
-        case Decay::none:
-            return 1;
-        case Decay::cosine:
-            return 0.5 * (1 + std::cos(std::numbers::pi * done));
-        case Decay::inverse_sqrt:
-            break;
+        case Decay::none: return 1;
+        case Decay::cosine: return 0.5 * (1 + std::cos(std::numbers::pi * done));
+        case Decay::inverse_sqrt: break;
     }
     const double begin = 1 - schedule.cooldown;
     return done <= begin ? 1 : 1 - std::sqrt((done - begin) / schedule.cooldown);

@@ -79,12 +79,9 @@ void Snapshots::save(const Position& position, const std::vector<NamedParameter>
     for (const auto& part : parts) specs.push_back(part.spec);
     checkpoint::CheckpointWriter writer(target, specs, {.dtype = core::DType::f32});
     for (const auto& part : parts) model::write_tensor(part.values, writer, part.spec);
-    const core::OrderedJson json{{"request", request_},
-                                 {"stage", position.stage},
-                                 {"stage_step", position.stage_step},
-                                 {"step", position.step},
-                                 {"tokens", position.tokens},
-                                 {"optimizer_steps", optimizer.steps()}};
+    const core::OrderedJson json{
+        {"request", request_},   {"stage", position.stage},   {"stage_step", position.stage_step},
+        {"step", position.step}, {"tokens", position.tokens}, {"optimizer_steps", optimizer.steps()}};
     writer.add_file(position_file, json.dump(2) + "\n");
     writer.finish();
     const auto all = oldest_first();

@@ -25,14 +25,14 @@ struct TrainerSetup {
     std::filesystem::path directory;  ///< of snapshots and log.jsonl; every process must see it
     std::string request;              ///< what the result depends on, as text
     std::chrono::duration<double> save_every = std::chrono::minutes(10);
-    bool resume = false;                             ///< go on from the newest snapshot, where there is one
+    bool resume = false;                           ///< go on from the newest snapshot, where there is one
     std::function<void(const std::string&)> note;  ///< for what a user should know
     const parallel::Communicator* processes = &parallel::alone();
 };
 
 /// Trains the student's chosen parameters stage by stage. Each step depends on the options, the windows and the weights
-/// alone, so that a run that goes on from a snapshot ends with the same bits as one that was never stopped (with the same
-/// number of threads). Several processes take shares of each batch, and add up their gradients.
+/// alone, so that a run that goes on from a snapshot ends with the same bits as one that was never stopped (with the
+/// same number of threads). Several processes take shares of each batch, and add up their gradients.
 class Trainer {
 public:
     /// The models and the windows must outlive it. Throws Error where a snapshot is not of this run.
@@ -40,8 +40,8 @@ public:
             const TrainerSetup& setup);
 
     /// Trains to the end. At a stop request it takes a snapshot and throws Cancelled. A step whose loss or gradient is
-    /// not finite, or whose loss is far above the last ones', takes the run back to the newest snapshot, and its batch is
-    /// left out, which a note says; the third time throws Error.
+    /// not finite, or whose loss is far above the last ones', takes the run back to the newest snapshot, and its batch
+    /// is left out, which a note says; the third time throws Error.
     void run(core::Progress& progress, const std::stop_token& stop);
 
     const std::vector<NamedParameter>& parameters() const { return parameters_; }

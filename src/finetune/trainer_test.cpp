@@ -79,7 +79,9 @@ std::pair<double, double> ends(const std::vector<LogEntry>& log, Objective objec
     for (const auto& entry : log) {
         if (entry.objective == objective) losses.push_back(entry.loss);
     }
-    const auto mean = [](auto begin, auto end) { return std::accumulate(begin, end, 0.0) / static_cast<double>(end - begin); };
+    const auto mean = [](auto begin, auto end) {
+        return std::accumulate(begin, end, 0.0) / static_cast<double>(end - begin);
+    };
     return {mean(losses.begin(), losses.begin() + 3), mean(losses.end() - 3, losses.end())};
 }
 
@@ -116,7 +118,8 @@ TEST_F(TrainerTest, GoesOnFromTheLastSnapshotOfAKilledRun) {
     fs::copy(killed.directory, directory_.path() / "copy", fs::copy_options::recursive);
     killed.resume = true;
     train_and_stop(killed, 3);  // three steps later, of which the copy knows only the log
-    fs::copy(killed.directory / "log.jsonl", directory_.path() / "copy/log.jsonl", fs::copy_options::overwrite_existing);
+    fs::copy(killed.directory / "log.jsonl", directory_.path() / "copy/log.jsonl",
+             fs::copy_options::overwrite_existing);
     std::ofstream(directory_.path() / "copy/log.jsonl", std::ios::app) << "{\"objective\": \"dist";
     auto copy = setup("copy");
     copy.resume = true;
@@ -174,7 +177,8 @@ TEST_F(TrainerTest, GivesUpTheThirdTime) {
     options.stages = {{Objective::cross_entropy, 1}};
     Trainer trainer(models, windows_, options, setup("lost"));
     core::Progress silent;
-    EXPECT_THAT(error_of([&] { trainer.run(silent, {}); }), testing::AllOf(HasSubstr("diverges"), HasSubstr("--learning-rate")));
+    EXPECT_THAT(error_of([&] { trainer.run(silent, {}); }),
+                testing::AllOf(HasSubstr("diverges"), HasSubstr("--learning-rate")));
 }
 
 TEST_F(TrainerTest, ProcessesTogetherDoTheSame) {
@@ -190,7 +194,8 @@ TEST_F(TrainerTest, ProcessesTogetherDoTheSame) {
         if (process.rank() > 0) return;
         for (const auto& parameter : trainer.parameters()) together[parameter.name] = parameter.value.detach();
     });
-    for (const auto& [name, tensor] : alone) EXPECT_TRUE(torch::allclose(together.at(name), tensor, 1e-5, 1e-5)) << name;
+    for (const auto& [name, tensor] : alone)
+        EXPECT_TRUE(torch::allclose(together.at(name), tensor, 1e-5, 1e-5)) << name;
 }
 
 }  // namespace

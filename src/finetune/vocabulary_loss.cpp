@@ -55,9 +55,22 @@ LossAndGradient chunk_loss(const Tensor& logits_NV, const Head& teacher, const T
     return {result.loss + text.loss, result.gradient_NV.add_(text.gradient_NV)};
 }
 
+/// What the student is compared with.
+struct Lesson {
+    Head teacher;
+    Tensor targets_N;
+    VocabularyLossOptions options;
+
+    LossAndGradient operator()(const Tensor& logits_NV, std::int64_t begin, std::int64_t end) const {
+        Head rows = teacher;
+        if (rows.hidden_NE.defined()) rows.hidden_NE = rows.hidden_NE.slice(0, begin, end);
+        return chunk_loss(logits_NV, rows, targets_N.slice(0, begin, end), options);
+    }
+};
+
 struct VocabularyLoss : torch::autograd::Function<VocabularyLoss> {
     static Tensor forward(AutogradContext* context, const Tensor& hidden_NE, const Tensor& matrix_VE,
-                          const Head& teacher, const Tensor& targets_N, const VocabularyLossOptions& options) {
+                          const Lesson& lesson) {
         auto hidden_gradient = torch::empty_like(hidden_NE);
         const bool matrix_learns = matrix_VE.requires_grad();
         auto matrix_gradient = matrix_learns ? torch::zeros_like(matrix_VE) : Tensor();
@@ -65,15 +78,12 @@ struct VocabularyLoss : torch::autograd::Function<VocabularyLoss> {
         for (std::int64_t begin = 0; begin < hidden_NE.size(0); begin += rows_at_a_time) {
             const std::int64_t end = std::min(begin + rows_at_a_time, hidden_NE.size(0));
             const auto rows = hidden_NE.slice(0, begin, end);
-            const Head of_teacher{
-                teacher.hidden_NE.defined() ? teacher.hidden_NE.slice(0, begin, end) : Tensor(), teacher.matrix_VE};
-            const auto chunk =
-                chunk_loss(precise_logits(rows, matrix_VE), of_teacher, targets_N.slice(0, begin, end), options);
+            const auto chunk = lesson(precise_logits(rows, matrix_VE), begin, end);
             sum += chunk.loss;
             const auto gradient = chunk.gradient_NV.to(hidden_NE.scalar_type());
             hidden_gradient.slice(0, begin, end).copy_(gradient.mm(matrix_VE.to(gradient.scalar_type())));
-            if (matrix_learns) matrix_gradient.addmm_(gradient.t().to(matrix_VE.scalar_type()),
-                                                      rows.to(matrix_VE.scalar_type()));
+            if (matrix_learns)
+                matrix_gradient.addmm_(gradient.t().to(matrix_VE.scalar_type()), rows.to(matrix_VE.scalar_type()));
         }
         context->save_for_backward({hidden_gradient, matrix_gradient});
         return sum;
@@ -83,7 +93,7 @@ struct VocabularyLoss : torch::autograd::Function<VocabularyLoss> {
         const auto scaled = [&](const Tensor& gradient) {
             return gradient.defined() ? gradient * gradients[0] : Tensor();
         };
-        return {scaled(saved[0]), scaled(saved[1]), {}, {}, {}};
+        return {scaled(saved[0]), scaled(saved[1]), {}};
     }
 };
 
@@ -92,7 +102,7 @@ struct VocabularyLoss : torch::autograd::Function<VocabularyLoss> {
 Tensor vocabulary_loss(const Head& student, const Head& teacher, const Tensor& targets_N,
                        const VocabularyLossOptions& options) {
     core::invariant(options.text_share == 1 || teacher.hidden_NE.defined(), "a divergence needs a teacher");
-    return VocabularyLoss::apply(student.hidden_NE, student.matrix_VE, teacher, targets_N, options);
+    return VocabularyLoss::apply(student.hidden_NE, student.matrix_VE, Lesson{teacher, targets_N, options});
 }
 
 }  // namespace mha2mla::finetune

@@ -15,8 +15,8 @@ struct VocabularyLossOptions {
     double text_share = 0;   ///< a, of the cross-entropy with the text
 };
 
-/// Sum over the rows of (1 - a) T² KL(softmax(t / T) | softmax(s / T)) - a log softmax(s)[target], s and t the logits of
-/// student and teacher (arXiv 1503.02531). targets_N: token ids. Without a teacher (undefined tensors) a must be 1.
+/// Sum over the rows of (1 - a) T² KL(softmax(t / T) | softmax(s / T)) - a log softmax(s)[target], s and t the logits
+/// of student and teacher (arXiv 1503.02531). targets_N: token ids. Without a teacher (undefined tensors) a must be 1.
 /// Differentiable in the student. Logits are made for some rows at a time and never kept: loss and gradient come from
 /// the same pass.
 torch::Tensor vocabulary_loss(const Head& student, const Head& teacher, const torch::Tensor& targets_N,

@@ -24,7 +24,8 @@ torch::Tensor DecoderImpl::forward(const torch::Tensor& token_ids) {
     auto hidden = embed_tokens(token_ids);
     for (auto& layer : layers_) {
         const bool again = recompute_ && torch::GradMode::is_enabled();
-        hidden = again ? recomputed([layer](const torch::Tensor& x) mutable { return layer->forward(x); }, hidden) : layer(hidden);
+        hidden = again ? recomputed([layer](const torch::Tensor& x) mutable { return layer->forward(x); }, hidden)
+                       : layer(hidden);
     }
     return norm_(hidden);
 }

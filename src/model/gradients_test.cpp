@@ -109,21 +109,18 @@ TEST(Gradients, OfRecomputedLayersPassAFrozenEmbedding) {
     EXPECT_GT(gradient.abs().max().item<double>(), 0);
 }
 
-/// With a rounded cache, a gradient is that of the same model where the rounding is a constant added to the rows.
-TEST(Gradients, PassARoundedCacheStraightThrough) {
-    ModelOptions options;
-    options.emulated_cache = cache::parse_cache_format("int4", "test");
-    auto model = random_model(checkpoint::test::tiny_mla_config(), options);
-    scalar_of(model).backward();
+/// A little rounding changes gradients a little: none is lost on the way.
+TEST(Gradients, PassARoundedCache) {
+    ModelOptions rounded;
+    rounded.emulated_cache = cache::parse_cache_format("int8", "test");
+    auto model = random_model(checkpoint::test::tiny_mla_config(), rounded);
     auto exact = random_model(checkpoint::test::tiny_mla_config());
+    scalar_of(model).backward();
     scalar_of(exact).backward();
-    // What the output matrix gets depends on rounded values, what the embedding gets on every path.
-    const auto of_exact = exact->named_parameters();
+    const auto expected = exact->named_parameters();
     for (const auto& item : model->named_parameters()) {
-        const auto gradient = item.value().grad();
-        ASSERT_TRUE(torch::isfinite(gradient).all().item<bool>()) << item.key();
-        EXPECT_LT((gradient - of_exact[item.key()].grad()).norm().item<double>(),
-                  0.5 * of_exact[item.key()].grad().norm().item<double>())
+        const auto of_exact = expected[item.key()].grad();
+        EXPECT_LT((item.value().grad() - of_exact).norm().item<double>(), 0.3 * of_exact.norm().item<double>())
             << item.key();
     }
 }

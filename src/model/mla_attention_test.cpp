@@ -144,7 +144,8 @@ std::vector<double> linear(const std::vector<double>& x, const std::vector<doubl
 
 /// A row as a cache in `format` gives it back.
 std::vector<double> round_row(const std::vector<double>& row, const cache::RowFormat& format) {
-    std::vector<float> numbers(row.begin(), row.end());
+    std::vector<float> numbers;
+    for (const double x : row) numbers.push_back(core::to_float(core::to_bf16(static_cast<float>(x))));
     std::vector<std::uint8_t> codes(row.size());
     std::vector<cache::GroupScale> scales(format.codes->groups(row.size()));
     cache::quantize_row(*format.codes, numbers, codes, scales);

@@ -12,6 +12,7 @@
 #include "cli/workshop/training_text.h"
 #include "cli/world.h"
 #include "core/error.h"
+#include "core/memory.h"
 #include "finetune/recovery.h"
 #include "model/options.h"
 
@@ -22,7 +23,7 @@ struct FinetuneCommand {
     std::string converted;
     std::string teacher;
     TrainingTextOptions text;
-    std::string objective = "layerwise,distill";
+    std::string objective = "distill";
     std::string kv_format;
     double save_minutes = 10;
     finetune::RecoveryRequest request;
@@ -31,23 +32,23 @@ struct FinetuneCommand {
 const std::map<std::string, finetune::Trained> trained_names{{"latent", finetune::Trained::latent},
                                                              {"attention", finetune::Trained::attention},
                                                              {"all", finetune::Trained::all}};
-const std::map<std::string, finetune::Decay> decay_names{{"1-sqrt", finetune::Decay::inverse_sqrt},
-                                                         {"cosine", finetune::Decay::cosine},
-                                                         {"none", finetune::Decay::none}};
+const std::map<std::string, finetune::Decay> decay_names{
+    {"1-sqrt", finetune::Decay::inverse_sqrt}, {"cosine", finetune::Decay::cosine}, {"none", finetune::Decay::none}};
 
 std::string report_text(const finetune::RecoveryReport& report, const FinetuneCommand& command) {
     return fmt::format(
         "{}: {} tokens in {} steps ({}, at most {:.2f} GB of memory)\n"
         "perplexity of {} held-out windows: {:.3f} before, {:.3f} after, {:.3f} of the source\n",
         command.request.target.string(), report.tokens, report.steps, core::format_duration(report.seconds),
-        static_cast<double>(report.peak_memory_bytes) / 1e9, command.request.options.held_out,
-        report.perplexity_before, report.perplexity_after, report.source_perplexity);
+        static_cast<double>(report.peak_memory_bytes) / 1e9, command.request.options.held_out, report.perplexity_before,
+        report.perplexity_after, report.source_perplexity);
 }
 
 void finetune_model(FinetuneCommand& command, Session& session) {
     auto& request = command.request;
     auto& options = request.options;
     const auto& processes = world();
+    request.processes = &processes;
     if (processes.rank() > 0) session.silence();
     options.stages = finetune::parse_stages(command.objective);
     if (!command.kv_format.empty()) options.kv_format = cache::parse_cache_format(command.kv_format, "--kv-format");
@@ -58,11 +59,11 @@ void finetune_model(FinetuneCommand& command, Session& session) {
     request.note = [&session](const std::string& text) { session.note("\n" + text); };
     const auto converted = checkpoint::Checkpoint::open(command.converted);
     const auto source = checkpoint::Checkpoint::open(command.teacher);
-    finetune::check_request(converted, source, request);
+    finetune::check_request({converted, source}, request);
     model::use_threads(session.options().threads);
-    const auto text = training_text(source, command.text, request, session, processes);
-    const auto report =
-        finetune::recover(converted, source, text, request, processes, session.progress(), session.stop());
+    core::keep_freed_memory();
+    const auto text = training_text(source, command.text, request, session);
+    const auto report = finetune::recover({converted, source}, text, request, session.progress(), session.stop());
     if (processes.rank() == 0) session.print(report.to_json(), report_text(report, command));
 }
 
@@ -71,8 +72,9 @@ void add_objective_options(CLI::App& verb, FinetuneCommand& command) {
     verb.add_option("--tokens", options.tokens, "How many tokens to learn from, all stages together")
         ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 50))
         ->required();
-    verb.add_option("--objective", command.objective,
-                    "Stages with their shares of the tokens: layerwise, distill, cross-entropy (layerwise:1,distill:2)")
+    verb.add_option(
+            "--objective", command.objective,
+            "Stages with their shares of the tokens: layerwise, distill, cross-entropy, or layerwise:1,distill:2")
         ->capture_default_str()
         ->type_name("STAGES");
     verb.add_option("--train", options.trained, "Which weights learn: attention (default), latent or all")
@@ -140,11 +142,12 @@ void note_snapshot(const FinetuneCommand& command, const Session& session) {
 
 void add_finetune(CLI::App& program, Session& session) {
     auto command = std::make_shared<FinetuneCommand>();
-    CLI::App* verb = add_verb(program, session, "finetune", "Train a converted model to answer as its source again",
-                              "  mha2mla finetune converted --teacher model.gguf --tokens 150000 --out recovered\n"
-                              "  mha2mla finetune converted --teacher llama/ --text books.txt,code.jsonl --tokens 1000000 "
-                              "--out recovered --kv-format int4-c\n"
-                              "  mpirun -n 4 mha2mla finetune ...    (built with -DMHA2MLA_MPI=ON)");
+    CLI::App* verb =
+        add_verb(program, session, "finetune", "Train a converted model to answer as its source again",
+                 "  mha2mla finetune converted --teacher model.gguf --tokens 150000 --out recovered\n"
+                 "  mha2mla finetune converted --teacher llama/ --text books.txt,code.jsonl --tokens 1000000 "
+                 "--out recovered --kv-format int4-c\n"
+                 "  mpirun -n 4 mha2mla finetune ...    (built with -DMHA2MLA_MPI=ON)");
     verb->add_option("MODEL", command->converted, "Converted model: directory")->required();
     verb->add_option("--teacher", command->teacher, "The model that it was converted from: directory or GGUF file")
         ->required();

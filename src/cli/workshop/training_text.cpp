@@ -21,22 +21,25 @@ using Windows = std::vector<std::vector<int>>;
 constexpr const char* self = "self";
 constexpr int shortest_window = 16;
 
-/// The windows of all documents, each with the end-of-text token that a model expects behind it.
-Windows windows_of_files(const checkpoint::Checkpoint& teacher, const std::vector<std::string>& files, int window) {
-    const auto words = load_tokenizer(teacher);
-    const auto& ends = teacher.config().eos_token_ids;
+/// Of all documents of a file, each with the end-of-text token that a model expects behind it.
+Windows windows_of_file(const std::string& file, const tokenizer::Tokenizer& words,
+                        const checkpoint::ModelConfig& config, int window) {
     std::vector<std::vector<int>> documents;
-    for (const auto& file : files) {
-        for (const auto& document : data::read_documents(file)) {
-            documents.push_back(words->encode(document, false));
-            if (!ends.empty()) documents.back().push_back(ends.front());
-        }
+    for (const auto& document : data::read_documents(file)) {
+        documents.push_back(words.encode(document, false));
+        if (!config.eos_token_ids.empty()) documents.back().push_back(config.eos_token_ids.front());
     }
     return data::document_windows(documents, window, std::min(window, shortest_window));
 }
 
-SampledTextOptions sample_options(const finetune::Options& options) {
-    const auto windows = (options.tokens + options.window - 1) / options.window + options.held_out;
+/// What is held out included.
+std::int64_t windows_needed(const finetune::Options& options) {
+    return (options.tokens + options.window - 1) / options.window + options.held_out;
+}
+
+/// Of one of `texts` that are mixed evenly.
+SampledTextOptions sample_options(const finetune::Options& options, std::int64_t texts) {
+    const auto windows = (windows_needed(options) + texts - 1) / texts;
     if (windows > 1 << 20) {
         throw core::Error({.what = "too much text to be sampled",
                            .expected = fmt::format("at most {} windows", 1 << 20),
@@ -59,12 +62,12 @@ Windows read_windows(const std::filesystem::path& file) {
 }
 
 /// Of the teacher's own text, kept beside the snapshots.
-Windows sampled_windows(const checkpoint::Checkpoint& teacher, const finetune::RecoveryRequest& request,
-                        Session& session, const parallel::Communicator& processes) {
+Windows sampled_windows(const checkpoint::Checkpoint& teacher, const SampledTextOptions& options,
+                        const finetune::RecoveryRequest& request, Session& session) {
     const auto file = finetune::partial_path(request.target) / "text.json";
     if (request.resume && std::filesystem::exists(file)) return read_windows(file);
-    auto windows = sampled_text(teacher, sample_options(request.options), session, processes).windows;
-    if (processes.rank() > 0) return windows;
+    auto windows = sampled_text(teacher, options, session, *request.processes).windows;
+    if (request.processes->rank() > 0) return windows;
     std::filesystem::create_directories(file.parent_path());
     core::write_text(file, core::OrderedJson{{"windows", windows}}.dump() + "\n");
     return windows;
@@ -74,7 +77,7 @@ Windows sampled_windows(const checkpoint::Checkpoint& teacher, const finetune::R
 
 void add_training_text_options(CLI::App& verb, TrainingTextOptions& text, finetune::Options& options) {
     verb.add_option("--text", text.files,
-                    "Texts: a.txt,b.jsonl (field \"text\"); default self: sampled from the teacher")
+                    "Texts, evenly mixed: a.txt,b.jsonl (field \"text\"); default self: sampled from the teacher")
         ->delimiter(',')
         ->type_name("FILES");
     verb.add_option("--window", options.window, "Tokens that are attended to together")
@@ -86,8 +89,7 @@ void add_training_text_options(CLI::App& verb, TrainingTextOptions& text, finetu
 }
 
 finetune::TrainingText training_text(const checkpoint::Checkpoint& teacher, const TrainingTextOptions& text,
-                                     const finetune::RecoveryRequest& request, Session& session,
-                                     const parallel::Communicator& processes) {
+                                     const finetune::RecoveryRequest& request, Session& session) {
     const auto& options = request.options;
     if (options.window > teacher.config().max_position_embeddings) {
         throw core::Error({.what = "the window is longer than the model's context",
@@ -95,12 +97,18 @@ finetune::TrainingText training_text(const checkpoint::Checkpoint& teacher, cons
                            .got = std::to_string(options.window),
                            .where = "--window"});
     }
-    if (text.files == std::vector<std::string>{self}) {
-        return finetune::hold_out(sampled_windows(teacher, request, session, processes), options.held_out,
-                                  sampled_origin(sample_options(options), options.seed));
+    const auto sampling = sample_options(options, std::ssize(text.files));
+    const auto words = load_tokenizer(teacher);
+    std::vector<Windows> texts;
+    std::vector<std::string> origins;
+    for (const auto& file : text.files) {
+        const bool samples = file == self;
+        texts.push_back(samples ? sampled_windows(teacher, sampling, request, session)
+                                : windows_of_file(file, *words, teacher.config(), options.window));
+        origins.push_back(samples ? sampled_origin(sampling, options.seed) : file);
     }
-    return finetune::hold_out(windows_of_files(teacher, text.files, options.window), options.held_out,
-                              fmt::format("{}", fmt::join(text.files, ", ")));
+    return finetune::hold_out(data::mix_evenly(std::move(texts), static_cast<std::size_t>(windows_needed(options))),
+                              options.held_out, fmt::format("{}", fmt::join(origins, ", ")));
 }
 
 }  // namespace mha2mla::cli
