@@ -86,6 +86,10 @@ TEST_F(FinetuneCommand, GoesOnAfterAKillBitForBit) {
     EXPECT_EQ(core::read_text(target + "/model.safetensors"), expected);
 }
 
+TEST_F(FinetuneCommand, LearnsFromFewTokensOfALongText) {
+    EXPECT_GE(run(command({"--tokens", "10"})).json()["tokens"], 10);
+}
+
 TEST_F(FinetuneCommand, SaysWhatIsWrongAndWhatToDo) {
     const auto refused = [&](const std::vector<std::string>& more, const std::string& held_out = "4") {
         auto words = command(more);

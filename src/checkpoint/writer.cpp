@@ -43,8 +43,9 @@ bool encode(core::DType dtype, std::span<const float> values, std::vector<std::b
 
 /// Whether a directory holds a model that this program wrote, and nothing else.
 bool is_written_model(const fs::path& directory) {
-    if (!fs::exists(directory / "config.json") || !fs::exists(directory / "conversion.json")) return false;
-    const std::set<std::string> kinds{".json", ".safetensors", ".model", ".md", ".jinja", ".mha2mla"};
+    const auto has = [&](const char* name) { return fs::exists(directory / name); };
+    if (!has("config.json") || !(has("conversion.json") || has("finetune.json"))) return false;
+    const std::set<std::string> kinds{".json", ".jsonl", ".svg", ".safetensors", ".model", ".md", ".jinja", ".mha2mla"};
     return std::all_of(
         fs::directory_iterator(directory), fs::directory_iterator(), [&](const fs::directory_entry& entry) {
             const auto& path = entry.path();

@@ -10,8 +10,8 @@ namespace mha2mla::data {
 std::vector<std::vector<int>> document_windows(const std::vector<std::vector<int>>& documents, int window,
                                                int shortest);
 
-/// Up to `count` windows of several texts: each text gives as many as the others, as far as it has them, evenly spread
-/// over its length.
-std::vector<std::vector<int>> mix_evenly(std::vector<std::vector<std::vector<int>>> texts, std::size_t count);
+/// Windows of several texts, about `tokens` tokens or all there are: each text gives as many tokens as the others, as
+/// far as it has them, in windows evenly spread over its length.
+std::vector<std::vector<int>> mix_evenly(std::vector<std::vector<std::vector<int>>> texts, std::size_t tokens);
 
 }  // namespace mha2mla::data

@@ -27,6 +27,11 @@ TEST(MixEvenly, GivesTheShareOfAShortTextToTheOthers) {
     EXPECT_EQ(mix_evenly({{{1}, {2}, {3}, {4}}, {{5}}, {}}, 4), (Windows{{5}, {1}, {2}, {3}}));
 }
 
+TEST(MixEvenly, CountsTokensAndNotWindows) {
+    EXPECT_EQ(mix_evenly({{{1, 2, 3, 4}, {5, 6, 7, 8}}, {{1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}}}, 8),
+              (Windows{{1, 2, 3, 4}, {1}, {3}, {5}, {7}}));
+}
+
 TEST(MixEvenly, IsAllWhereThereIsNoMore) { EXPECT_EQ(mix_evenly({{{1}}, {{2}, {3}}}, 100).size(), 3u); }
 
 }  // namespace

@@ -35,7 +35,7 @@ void AdamW::step(double learning_rate) {
 double gradient_norm(const std::vector<torch::Tensor>& parameters) {
     double sum = 0;
     for (const auto& parameter : parameters) {
-        if (parameter.grad().defined()) sum += parameter.grad().to(torch::kFloat64).square().sum().item<double>();
+        if (parameter.grad().defined()) sum += std::pow(parameter.grad().norm(2, torch::kFloat64).item<double>(), 2);
     }
     return std::sqrt(sum);
 }

@@ -42,7 +42,7 @@ std::vector<std::vector<Batch>> plan_batches(const std::vector<std::vector<int>>
     Order order(windows.size(), options.seed);
     std::vector<std::vector<Batch>> plan;
     for (const auto& stage : options.stages) {
-        auto left = std::llround(static_cast<double>(options.tokens) * stage.share / shares);
+        auto left = std::max(1LL, std::llround(static_cast<double>(options.tokens) * stage.share / shares));
         auto& batches = plan.emplace_back();
         while (left > 0) {
             auto& batch = batches.emplace_back();

@@ -58,6 +58,12 @@ TEST(PlanBatches, LearnsFromFewTokensThanABatchToo) {
     EXPECT_EQ(plan[0][0].windows.size(), 1u);
 }
 
+TEST(PlanBatches, GivesTheSmallestShareABatch) {
+    auto uneven = options(400, 40);
+    uneven.stages[0].share = 1e-6;
+    EXPECT_EQ(plan_batches(windows(9, 10), uneven)[0].size(), 1u);
+}
+
 TEST(MicroBatch, PadsAndKnowsWhatIsNoPadding) {
     const std::vector<std::vector<int>> all{{1, 2, 3, 4}, {9, 9, 9, 9}, {5, 6}};
     const MicroBatch batch(all, std::vector<std::size_t>{0, 2}, torch::kCPU);

@@ -63,7 +63,6 @@ public:
     std::int64_t count(std::int64_t window_tokens) const override { return window_tokens; }
 
     double accumulate(const MicroBatch& batch, double weight) override {
-        const model::Autocast autocast(batch.ids_BT.device(), bf16_);
         const auto positions = batch.positions();
         auto& teacher = models_.teacher->decoder();
         auto& student = models_.student->decoder();
@@ -73,11 +72,10 @@ public:
         auto x_BTE = teacher->embed_tokens(batch.ids_BT);
         for (std::size_t layer = 0; layer < teacher->layers().size(); ++layer) {
             auto& source = teacher->layers()[layer];
-            const auto input = source->attention_input(x_BTE);
-            const auto output = source->attention().forward(input);
-            const auto residual = x_BTE + output;
-            sum += learn(student->layers()[layer]->attention(), {input, output, residual}, positions, of_layer);
-            x_BTE = source->feed_forward(residual);
+            const auto lesson = teach(source, x_BTE);
+            sum += learn(student->layers()[layer]->attention(), lesson, positions, of_layer);
+            const model::Autocast autocast(x_BTE.device(), bf16_);
+            x_BTE = source->feed_forward(lesson.residual_BTE);
         }
         return sum;
     }
@@ -89,9 +87,20 @@ private:
         Tensor residual_BTE;
     };
 
-    static double learn(model::Attention& attention, const Lesson& lesson, const Tensor& positions, double weight) {
+    Lesson teach(model::DecoderLayer& source, const Tensor& x_BTE) const {
+        const model::Autocast autocast(x_BTE.device(), bf16_);
+        const auto input = source->attention_input(x_BTE);
+        const auto output = source->attention().forward(input).to(x_BTE.scalar_type());
+        return {input, output, x_BTE + output};
+    }
+
+    double learn(model::Attention& attention, const Lesson& lesson, const Tensor& positions, double weight) const {
         const torch::AutoGradMode with_gradients(true);
-        const auto error = (attention.forward(lesson.input_BTE) - lesson.output_BTE).square().sum(-1);
+        const auto output = [&] {
+            const model::Autocast autocast(lesson.input_BTE.device(), bf16_);
+            return attention.forward(lesson.input_BTE);
+        }();
+        const auto error = (output.to(lesson.output_BTE.scalar_type()) - lesson.output_BTE).square().sum(-1);
         const auto relative = error / lesson.residual_BTE.square().sum(-1).clamp_min(1e-30);
         const auto loss = weight * relative.flatten().index_select(0, positions).sum();
         loss.backward();

@@ -1,22 +1,13 @@
 #include "finetune/options.h"
 
-#include <array>
 #include <charconv>
 #include <fmt/format.h>
 #include <sstream>
-#include <utility>
 
 #include "core/error.h"
 
 namespace mha2mla::finetune {
 namespace {
-
-constexpr std::array objectives{std::pair{"layerwise", Objective::layerwise}, std::pair{"distill", Objective::distill},
-                                std::pair{"cross-entropy", Objective::cross_entropy}};
-constexpr std::array trained_names{std::pair{Trained::latent, "latent"}, std::pair{Trained::attention, "attention"},
-                                   std::pair{Trained::all, "all"}};
-constexpr std::array decay_names{std::pair{Decay::inverse_sqrt, "1-sqrt"}, std::pair{Decay::cosine, "cosine"},
-                                 std::pair{Decay::none, "none"}};
 
 [[noreturn]] void refuse(const std::string& stage) {
     throw core::Error({.what = "not a sequence of objectives",
@@ -27,14 +18,9 @@ constexpr std::array decay_names{std::pair{Decay::inverse_sqrt, "1-sqrt"}, std::
 
 Stage parse_stage(const std::string& text) {
     const auto colon = text.find(':');
-    Stage stage;
-    bool known = false;
-    for (const auto& [name, objective] : objectives) {
-        if (text.substr(0, colon) != name) continue;
-        stage.objective = objective;
-        known = true;
-    }
-    if (!known) refuse(text);
+    const auto objective = objective_names.find(text.substr(0, colon));
+    if (objective == objective_names.end()) refuse(text);
+    Stage stage{.objective = objective->second};
     if (colon == std::string::npos) return stage;
     const char* const end = text.data() + text.size();
     const auto [stop, error] = std::from_chars(text.data() + colon + 1, end, stage.share);
@@ -44,7 +30,7 @@ Stage parse_stage(const std::string& text) {
 
 template <typename Names, typename Value>
 std::string find_name(const Names& names, Value value) {
-    for (const auto& [named, name] : names) {
+    for (const auto& [name, named] : names) {
         if (named == value) return name;
     }
     core::invariant(false, "every value has a name");
@@ -61,13 +47,7 @@ std::vector<Stage> parse_stages(const std::string& text) {
     return stages;
 }
 
-std::string name_of(Objective objective) {
-    for (const auto& [name, value] : objectives) {
-        if (value == objective) return name;
-    }
-    core::invariant(false, "every objective has a name");
-    return {};
-}
+std::string name_of(Objective objective) { return find_name(objective_names, objective); }
 
 std::string name_of(const std::vector<Stage>& stages) {
     std::string text;

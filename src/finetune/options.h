@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -68,6 +69,14 @@ struct Options {
     std::uint64_t seed = 0;
     std::string device = "cpu";
 };
+
+/// What the choices are called.
+inline const std::map<std::string, Objective> objective_names{
+    {"layerwise", Objective::layerwise}, {"distill", Objective::distill}, {"cross-entropy", Objective::cross_entropy}};
+inline const std::map<std::string, Trained> trained_names{
+    {"latent", Trained::latent}, {"attention", Trained::attention}, {"all", Trained::all}};
+inline const std::map<std::string, Decay> decay_names{
+    {"1-sqrt", Decay::inverse_sqrt}, {"cosine", Decay::cosine}, {"none", Decay::none}};
 
 /// Reads "layerwise:0.4,distill:0.6" (a share is 1 where none is given). Throws Error naming --objective.
 std::vector<Stage> parse_stages(const std::string& text);

@@ -1,7 +1,7 @@
 #include "finetune/recovery.h"
 
+#include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <fmt/format.h>
 #include <map>
@@ -38,8 +38,9 @@ std::string describe(Models& models, const TrainingText& text, const Options& op
     add_windows(fingerprint, text.held_out);
     for (auto* model : {&models.student, &models.teacher}) {
         for (const auto& parameter : (*model)->parameters()) {
-            // A sum, not every byte: models are large.
-            fingerprint.add(std::bit_cast<std::uint64_t>(parameter.detach().to(torch::kFloat64).sum().item<double>()));
+            constexpr std::int64_t step = 61;  // every so many numbers, not all: models are large
+            const auto some = parameter.detach().flatten().slice(0, 0, std::nullopt, step).to(torch::kCPU).contiguous();
+            fingerprint.add(std::as_bytes(std::span(some.data_ptr<float>(), static_cast<std::size_t>(some.numel()))));
         }
     }
     return fmt::format("{} {}", fingerprint.hex(), to_json(options).dump());
@@ -50,6 +51,11 @@ bool may_balance(const Options& options) {
     if (!options.balance || !options.kv_format) return options.balance;
     const auto& latent = options.kv_format->content;
     return !latent.codes || latent.by_channel;
+}
+
+bool learns_from_text_alone(const Options& options) {
+    return std::all_of(options.stages.begin(), options.stages.end(),
+                       [](const Stage& stage) { return stage.objective == Objective::cross_entropy; });
 }
 
 Models load_models(const Pair& pair, const Options& options) {
@@ -103,6 +109,7 @@ public:
           models_(load_models(models, request.options)) {}
 
     void train(core::Progress& progress, const std::stop_token& stop);
+    void round_to_disk();
     void write();
     RecoveryReport& report() { return report_; }
 
@@ -124,6 +131,7 @@ void Recovery::train(core::Progress& progress, const std::stop_token& stop) {
     report_.perplexity_before = perplexity(models_.student);
     const LatentBalance balance(models_.student, models_.teacher, converted_.config());
     const auto description = describe(models_, text_, options);
+    if (learns_from_text_alone(options)) models_.teacher = nullptr;
     if (may_balance(options)) balance.apply();
     trainer_.emplace(models_, text_.windows, options,
                      TrainerSetup{.directory = partial_path(request_.target),
@@ -134,9 +142,17 @@ void Recovery::train(core::Progress& progress, const std::stop_token& stop) {
                                   .processes = request_.processes});
     trainer_->run(progress, stop);
     if (may_balance(options)) balance.undo();
+    round_to_disk();
     report_.perplexity_after = perplexity(models_.student);
     report_.steps = trainer_->position().step;
     report_.tokens = trainer_->position().tokens;
+}
+
+/// What is measured afterwards is what is written.
+void Recovery::round_to_disk() {
+    if (request_.dtype == core::DType::f32) return;
+    const torch::NoGradGuard no_gradients;
+    for (const auto& parameter : trainer_->parameters()) parameter.value.copy_(parameter.value.to(torch::kBFloat16));
 }
 
 void Recovery::write() {

@@ -45,7 +45,8 @@ struct RecoveryRequest {
     const parallel::Communicator* processes = &parallel::alone();  ///< which share the run; the first one writes
 };
 
-/// What a run did. Perplexities are of the held-out windows.
+/// What a run did. Perplexities are of the held-out windows; those of the converted model are taken through the cache
+/// that it learns for. Time and memory are of this process: a run that was resumed took longer.
 struct RecoveryReport {
     double source_perplexity = 0;
     double perplexity_before = 0;

@@ -42,11 +42,15 @@ std::vector<Part> parts_of(const std::vector<NamedParameter>& parameters, AdamW&
 
 std::string name_at(const Position& position) { return fmt::format("step-{:08}", position.step); }
 
-/// Complete, not the remains of one that was being written.
-bool is_snapshot(const fs::path& path) {
-    const auto name = path.filename().string();
-    return name.starts_with("step-") && name.find('.') == std::string::npos;
+/// A kill meanwhile leaves remains, and no snapshot that lacks something.
+void remove_snapshot(const fs::path& snapshot) {
+    const fs::path old = snapshot.string() + ".old";
+    fs::rename(snapshot, old);
+    fs::remove_all(old);
 }
+
+/// Its name has no further ending, as that of one that is being written or removed.
+bool is_complete(const fs::path& path) { return !path.has_extension(); }
 
 }  // namespace
 
@@ -59,20 +63,26 @@ Snapshots::Snapshots(fs::path directory, std::string request)
     }
 }
 
-std::vector<fs::path> Snapshots::oldest_first() const {
+/// Snapshots, the oldest first, or remains of such.
+std::vector<fs::path> Snapshots::entries(bool complete) const {
     std::vector<fs::path> found;
     for (const auto& entry : fs::directory_iterator(directory_)) {
-        if (is_snapshot(entry.path())) found.push_back(entry.path());
+        const bool is_step = entry.path().filename().string().starts_with("step-");
+        if (is_step && is_complete(entry.path()) == complete) found.push_back(entry.path());
     }
     std::sort(found.begin(), found.end());
     return found;
+}
+
+void Snapshots::remove_remains() const {
+    for (const auto& path : entries(false)) fs::remove_all(path);
 }
 
 void Snapshots::save(const Position& position, const std::vector<NamedParameter>& parameters, AdamW& optimizer) {
     const auto target = directory_ / name_at(position);
     if (fs::exists(target)) {
         if (read_position(target) == position) return;
-        fs::remove_all(target);  // of the same step before a batch was left out
+        remove_snapshot(target);  // of the same step before a batch was left out
     }
     const auto parts = parts_of(parameters, optimizer);
     std::vector<checkpoint::TensorSpec> specs;
@@ -84,8 +94,8 @@ void Snapshots::save(const Position& position, const std::vector<NamedParameter>
         {"step", position.step}, {"tokens", position.tokens}, {"optimizer_steps", optimizer.steps()}};
     writer.add_file(position_file, json.dump(2) + "\n");
     writer.finish();
-    const auto all = oldest_first();
-    for (std::size_t i = 0; i + newest_kept < all.size(); ++i) fs::remove_all(all[i]);
+    const auto all = entries(true);
+    for (std::size_t i = 0; i + newest_kept < all.size(); ++i) remove_snapshot(all[i]);
 }
 
 Position Snapshots::read_position(const fs::path& snapshot) const {
@@ -107,7 +117,7 @@ Position Snapshots::read_position(const fs::path& snapshot) const {
 }
 
 std::optional<Position> Snapshots::newest() const {
-    const auto all = oldest_first();
+    const auto all = entries(true);
     if (all.empty()) return std::nullopt;
     return read_position(all.back());
 }

@@ -35,10 +35,13 @@ public:
     /// or of another run.
     void load(const Position& position, const std::vector<NamedParameter>& parameters, AdamW& optimizer) const;
 
+    /// Removes what was being written when a process was killed.
+    void remove_remains() const;
+
     const std::filesystem::path& directory() const { return directory_; }
 
 private:
-    std::vector<std::filesystem::path> oldest_first() const;
+    std::vector<std::filesystem::path> entries(bool complete) const;
     Position read_position(const std::filesystem::path& snapshot) const;
 
     std::filesystem::path directory_;

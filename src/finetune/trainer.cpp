@@ -50,12 +50,14 @@ Trainer::Trainer(Models& models, const std::vector<std::vector<int>>& windows, c
       plan_(plan_batches(windows, options)),
       parameters_(choose_parameters(models.student, options.trained)),
       snapshots_(setup.directory, setup.request) {
+    if (is_first()) snapshots_.remove_remains();
     begin(setup.resume ? snapshots_.newest() : std::nullopt);
 }
 
 /// Puts weights, optimizer and log where a snapshot says, or at the start.
 void Trainer::begin(std::optional<Position> snapshot) {
     position_ = snapshot.value_or(Position{});
+    check_position();
     enter_stage();
     if (snapshot) snapshots_.load(position_, parameters_, *optimizer_);
     log_.reset();
@@ -64,10 +66,26 @@ void Trainer::begin(std::optional<Position> snapshot) {
     saved_ = Clock::now();
 }
 
+/// A snapshot may be damaged.
+void Trainer::check_position() const {
+    const bool is_end = position_.stage == plan_.size() && position_.stage_step == 0;
+    if (is_end || (position_.stage < plan_.size() && position_.stage_step < std::ssize(plan_[position_.stage]))) return;
+    throw core::Error({.what = "the snapshot is at a step that the run does not have",
+                       .got = fmt::format("stage {}, step {}", position_.stage, position_.stage_step),
+                       .where = snapshots_.directory().string(),
+                       .remedy = "remove it to start again"});
+}
+
 void Trainer::enter_stage() {
-    optimizer_ = std::make_unique<AdamW>(values_of(parameters_), AdamWOptions{.weight_decay = options_.weight_decay});
-    if (position_.stage == plan_.size()) return;
-    loss_ = make_loss(options_.stages[position_.stage].objective, models_, options_);
+    optimizer_.reset();  // its moments make room for the next one's
+    AdamWOptions adamw{.weight_decay = options_.weight_decay};
+    if (position_.stage < plan_.size()) {
+        const auto objective = options_.stages[position_.stage].objective;
+        loss_ = make_loss(objective, models_, options_);
+        // It teaches attention alone: nothing else must shrink meanwhile.
+        if (objective == Objective::layerwise && options_.trained == Trained::all) adamw.weight_decay = 0;
+    }
+    optimizer_ = std::make_unique<AdamW>(values_of(parameters_), adamw);
 }
 
 bool Trainer::stop_requested(const std::stop_token& stop) const {
@@ -82,6 +100,8 @@ void Trainer::run(core::Progress& progress, const std::stop_token& stop) {
     while (position_.stage < plan_.size()) {
         if (stop_requested(stop)) {
             save();
+            double saved = 1;
+            setup_.processes->sum({&saved, 1});  // none leaves, and ends the others, before the first one has written
             throw core::Cancelled();
         }
         train_batch();

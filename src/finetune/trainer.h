@@ -56,6 +56,7 @@ private:
     bool is_first() const { return setup_.processes->rank() == 0; }
     bool stop_requested(const std::stop_token& stop) const;
     void begin(std::optional<Position> snapshot);
+    void check_position() const;
     void enter_stage();
     void train_batch();
     void take_step(const Step& step, const Batch& batch, std::chrono::steady_clock::time_point started);

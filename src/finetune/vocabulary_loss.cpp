@@ -60,6 +60,7 @@ struct Lesson {
     Head teacher;
     Tensor targets_N;
     VocabularyLossOptions options;
+    bool with_gradients = true;
 
     LossAndGradient operator()(const Tensor& logits_NV, std::int64_t begin, std::int64_t end) const {
         Head rows = teacher;
@@ -71,8 +72,8 @@ struct Lesson {
 struct VocabularyLoss : torch::autograd::Function<VocabularyLoss> {
     static Tensor forward(AutogradContext* context, const Tensor& hidden_NE, const Tensor& matrix_VE,
                           const Lesson& lesson) {
-        auto hidden_gradient = torch::empty_like(hidden_NE);
-        const bool matrix_learns = matrix_VE.requires_grad();
+        auto hidden_gradient = lesson.with_gradients ? torch::empty_like(hidden_NE) : Tensor();
+        const bool matrix_learns = lesson.with_gradients && matrix_VE.requires_grad();
         auto matrix_gradient = matrix_learns ? torch::zeros_like(matrix_VE) : Tensor();
         auto sum = torch::zeros({}, hidden_NE.options().dtype(model::precise_type(hidden_NE.scalar_type())));
         for (std::int64_t begin = 0; begin < hidden_NE.size(0); begin += rows_at_a_time) {
@@ -80,6 +81,7 @@ struct VocabularyLoss : torch::autograd::Function<VocabularyLoss> {
             const auto rows = hidden_NE.slice(0, begin, end);
             const auto chunk = lesson(precise_logits(rows, matrix_VE), begin, end);
             sum += chunk.loss;
+            if (!lesson.with_gradients) continue;
             const auto gradient = chunk.gradient_NV.to(hidden_NE.scalar_type());
             hidden_gradient.slice(0, begin, end).copy_(gradient.mm(matrix_VE.to(gradient.scalar_type())));
             if (matrix_learns)
@@ -102,7 +104,8 @@ struct VocabularyLoss : torch::autograd::Function<VocabularyLoss> {
 Tensor vocabulary_loss(const Head& student, const Head& teacher, const Tensor& targets_N,
                        const VocabularyLossOptions& options) {
     core::invariant(options.text_share == 1 || teacher.hidden_NE.defined(), "a divergence needs a teacher");
-    return VocabularyLoss::apply(student.hidden_NE, student.matrix_VE, Lesson{teacher, targets_N, options});
+    return VocabularyLoss::apply(student.hidden_NE, student.matrix_VE,
+                                 Lesson{teacher, targets_N, options, torch::GradMode::is_enabled()});
 }
 
 }  // namespace mha2mla::finetune

@@ -25,9 +25,12 @@ struct Recomputed : torch::autograd::Function<Recomputed> {
     static variable_list backward(AutogradContext* context, const variable_list& gradients) {
         const auto recipe = c10::static_intrusive_pointer_cast<Recipe>(context->saved_data["recipe"].toCapsule());
         const torch::AutoGradMode with_gradients(true);
-        const Autocast autocast(context->get_saved_variables()[0].device(), recipe->autocast);
         const auto x = context->get_saved_variables()[0].detach().requires_grad_();
-        torch::autograd::backward({recipe->f(x)}, {gradients[0]});
+        const auto y = [&] {
+            const Autocast autocast(x.device(), recipe->autocast);
+            return recipe->f(x);
+        }();
+        torch::autograd::backward({y}, {gradients[0]});
         return {x.grad(), {}};
     }
 };

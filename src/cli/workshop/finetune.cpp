@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <iostream>
-#include <map>
 #include <memory>
 
 #include "checkpoint/checkpoint.h"
@@ -29,12 +28,6 @@ struct FinetuneCommand {
     finetune::RecoveryRequest request;
 };
 
-const std::map<std::string, finetune::Trained> trained_names{{"latent", finetune::Trained::latent},
-                                                             {"attention", finetune::Trained::attention},
-                                                             {"all", finetune::Trained::all}};
-const std::map<std::string, finetune::Decay> decay_names{
-    {"1-sqrt", finetune::Decay::inverse_sqrt}, {"cosine", finetune::Decay::cosine}, {"none", finetune::Decay::none}};
-
 std::string report_text(const finetune::RecoveryReport& report, const FinetuneCommand& command) {
     return fmt::format(
         "{}: {} tokens in {} steps ({}, at most {:.2f} GB of memory)\n"
@@ -61,8 +54,8 @@ void finetune_model(FinetuneCommand& command, Session& session) {
     const auto source = checkpoint::Checkpoint::open(command.teacher);
     finetune::check_request({converted, source}, request);
     model::use_threads(session.options().threads);
-    core::keep_freed_memory();
     const auto text = training_text(source, command.text, request, session);
+    core::keep_freed_memory();
     const auto report = finetune::recover({converted, source}, text, request, session.progress(), session.stop());
     if (processes.rank() == 0) session.print(report.to_json(), report_text(report, command));
 }
@@ -78,7 +71,7 @@ void add_objective_options(CLI::App& verb, FinetuneCommand& command) {
         ->capture_default_str()
         ->type_name("STAGES");
     verb.add_option("--train", options.trained, "Which weights learn: attention (default), latent or all")
-        ->transform(CLI::Transformer(trained_names))
+        ->transform(CLI::Transformer(finetune::trained_names))
         ->type_name("WEIGHTS");
     verb.add_option("--kv-format", command.kv_format, "Learn to run with this cache, as generate --kv-cache (int4-c)")
         ->type_name("FORMAT");
@@ -100,7 +93,7 @@ void add_optimizer_options(CLI::App& verb, finetune::Options& options) {
         ->check(CLI::Range(0.0, 1.0))
         ->capture_default_str();
     verb.add_option("--decay", schedule.decay, "How the rate ends: 1-sqrt (default), cosine or none")
-        ->transform(CLI::Transformer(decay_names))
+        ->transform(CLI::Transformer(finetune::decay_names))
         ->type_name("DECAY");
     verb.add_option("--cooldown", schedule.cooldown, "1-sqrt: share of the steps with a falling rate")
         ->check(CLI::Range(0.01, 1.0))

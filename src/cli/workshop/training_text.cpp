@@ -32,14 +32,15 @@ Windows windows_of_file(const std::string& file, const tokenizer::Tokenizer& wor
     return data::document_windows(documents, window, std::min(window, shortest_window));
 }
 
-/// What is held out included.
-std::int64_t windows_needed(const finetune::Options& options) {
-    return (options.tokens + options.window - 1) / options.window + options.held_out;
+/// What is held out included, and at least as much again.
+std::int64_t tokens_needed(const finetune::Options& options) {
+    const std::int64_t held_out = std::int64_t{options.held_out} * options.window;
+    return held_out + std::max(options.tokens, held_out);
 }
 
 /// Of one of `texts` that are mixed evenly.
 SampledTextOptions sample_options(const finetune::Options& options, std::int64_t texts) {
-    const auto windows = (windows_needed(options) + texts - 1) / texts;
+    const auto windows = (tokens_needed(options) / texts + options.window - 1) / options.window;
     if (windows > 1 << 20) {
         throw core::Error({.what = "too much text to be sampled",
                            .expected = fmt::format("at most {} windows", 1 << 20),
@@ -52,24 +53,51 @@ SampledTextOptions sample_options(const finetune::Options& options, std::int64_t
             .memory_bytes = core::physical_memory_bytes() / 4};
 }
 
-/// The windows that an interrupted run sampled.
-Windows read_windows(const std::filesystem::path& file) {
-    try {
-        return core::parse_json(core::read_text(file), file.string()).at("windows").get<Windows>();
-    } catch (const core::Json::exception&) {
-        throw core::Error({.what = "not windows of tokens", .where = file.string()});
-    }
+[[noreturn]] void refuse(const std::filesystem::path& file, const std::string& what) {
+    throw core::Error({.what = what,
+                       .where = file.string(),
+                       .remedy = "repeat the command that began the run, or remove its directory to start again"});
 }
 
-/// Of the teacher's own text, kept beside the snapshots.
-Windows sampled_windows(const checkpoint::Checkpoint& teacher, const SampledTextOptions& options,
+bool is_window(const std::vector<int>& tokens, const finetune::Options& options, int vocab_size) {
+    return tokens.size() >= 2 && tokens.size() <= static_cast<std::size_t>(options.window) &&
+           std::all_of(tokens.begin(), tokens.end(), [&](int id) { return id >= 0 && id < vocab_size; });
+}
+
+/// The windows that an interrupted run sampled.
+Windows read_windows(const std::filesystem::path& file, const std::string& origin, const finetune::Options& options,
+                     int vocab_size) {
+    const auto json = core::parse_json(core::read_text(file), file.string());
+    if (core::JsonObject(json, file.string()).string("origin") != origin) refuse(file, "the text of another run");
+    try {
+        auto windows = json.at("windows").get<Windows>();
+        const bool good = std::all_of(windows.begin(), windows.end(),
+                                      [&](const auto& window) { return is_window(window, options, vocab_size); });
+        if (good) return windows;
+    } catch (const core::Json::exception&) {
+        // Refused below, as windows of wrong tokens are.
+    }
+    refuse(file, "not windows of tokens");
+}
+
+void write_windows(const std::filesystem::path& file, const std::string& origin, const Windows& windows) {
+    std::filesystem::create_directories(file.parent_path());
+    const std::filesystem::path unfinished = file.string() + ".new";
+    core::write_text(unfinished, core::OrderedJson{{"origin", origin}, {"windows", windows}}.dump() + "\n");
+    std::filesystem::rename(unfinished, file);
+}
+
+/// Of the teacher's own text, kept beside the snapshots. The first process says whether it is there.
+Windows sampled_windows(const checkpoint::Checkpoint& teacher, const SampledTextOptions& sampling,
                         const finetune::RecoveryRequest& request, Session& session) {
     const auto file = finetune::partial_path(request.target) / "text.json";
-    if (request.resume && std::filesystem::exists(file)) return read_windows(file);
-    auto windows = sampled_text(teacher, options, session, *request.processes).windows;
-    if (request.processes->rank() > 0) return windows;
-    std::filesystem::create_directories(file.parent_path());
-    core::write_text(file, core::OrderedJson{{"windows", windows}}.dump() + "\n");
+    const auto origin = sampled_origin(sampling, request.options.seed);
+    const bool is_first = request.processes->rank() == 0;
+    double there = is_first && request.resume && std::filesystem::exists(file) ? 1 : 0;
+    request.processes->sum({&there, 1});
+    if (there > 0) return read_windows(file, origin, request.options, teacher.config().vocab_size);
+    auto windows = sampled_text(teacher, sampling, session, *request.processes).windows;
+    if (is_first) write_windows(file, origin, windows);
     return windows;
 }
 
@@ -107,7 +135,7 @@ finetune::TrainingText training_text(const checkpoint::Checkpoint& teacher, cons
                                 : windows_of_file(file, *words, teacher.config(), options.window));
         origins.push_back(samples ? sampled_origin(sampling, options.seed) : file);
     }
-    return finetune::hold_out(data::mix_evenly(std::move(texts), static_cast<std::size_t>(windows_needed(options))),
+    return finetune::hold_out(data::mix_evenly(std::move(texts), static_cast<std::size_t>(tokens_needed(options))),
                               options.held_out, fmt::format("{}", fmt::join(origins, ", ")));
 }
 
