@@ -81,7 +81,7 @@ void Snapshots::remove_remains() const {
 void Snapshots::save(const Position& position, const std::vector<NamedParameter>& parameters, AdamW& optimizer) {
     const auto target = directory_ / name_at(position);
     if (fs::exists(target)) {
-        if (read_position(target) == position) return;
+        if (read_record(target).position == position) return;
         remove_snapshot(target);  // of the same step before a batch was left out
     }
     const auto parts = parts_of(parameters, optimizer);
@@ -98,7 +98,7 @@ void Snapshots::save(const Position& position, const std::vector<NamedParameter>
     for (std::size_t i = 0; i + newest_kept < all.size(); ++i) remove_snapshot(all[i]);
 }
 
-Position Snapshots::read_position(const fs::path& snapshot) const {
+Snapshots::Record Snapshots::read_record(const fs::path& snapshot) const {
     const auto file = snapshot / position_file;
     const auto json = core::parse_json(core::read_text(file, std::size_t{1} << 20), file.string());
     const core::JsonObject fields(json, file.string());
@@ -110,24 +110,23 @@ Position Snapshots::read_position(const fs::path& snapshot) const {
                            .remedy = fmt::format("repeat the command that began it, or remove {} to start again",
                                                  directory_.string())});
     }
-    return {.stage = static_cast<std::size_t>(fields.integer("stage", 0, INT_MAX)),
-            .stage_step = fields.integer("stage_step", 0, INT64_MAX),
-            .step = fields.integer("step", 0, INT64_MAX),
-            .tokens = fields.integer("tokens", 0, INT64_MAX)};
+    return {.position = {.stage = static_cast<std::size_t>(fields.integer("stage", 0, INT_MAX)),
+                         .stage_step = fields.integer("stage_step", 0, INT64_MAX),
+                         .step = fields.integer("step", 0, INT64_MAX),
+                         .tokens = fields.integer("tokens", 0, INT64_MAX)},
+            .optimizer_steps = fields.integer("optimizer_steps", 0, INT64_MAX)};
 }
 
 std::optional<Position> Snapshots::newest() const {
     const auto all = entries(true);
     if (all.empty()) return std::nullopt;
-    return read_position(all.back());
+    return read_record(all.back()).position;
 }
 
 void Snapshots::load(const Position& position, const std::vector<NamedParameter>& parameters, AdamW& optimizer) const {
     const torch::NoGradGuard no_gradients;
     const auto path = directory_ / name_at(position);
-    const auto file = path / position_file;
-    const auto json = core::parse_json(core::read_text(file, std::size_t{1} << 20), file.string());
-    optimizer.set_steps(core::JsonObject(json, file.string()).integer("optimizer_steps", 0, INT64_MAX));
+    optimizer.set_steps(read_record(path).optimizer_steps);
     const checkpoint::SafetensorsSource tensors(path);
     for (const auto& part : parts_of(parameters, optimizer)) {
         checkpoint::check_tensor(part.spec, tensors, path.string());

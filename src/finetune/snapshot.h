@@ -41,8 +41,13 @@ public:
     const std::filesystem::path& directory() const { return directory_; }
 
 private:
+    /// What position.json says.
+    struct Record {
+        Position position;
+        std::int64_t optimizer_steps = 0;  // of the stage
+    };
     std::vector<std::filesystem::path> entries(bool complete) const;
-    Position read_position(const std::filesystem::path& snapshot) const;
+    Record read_record(const std::filesystem::path& snapshot) const;
 
     std::filesystem::path directory_;
     std::string request_;
