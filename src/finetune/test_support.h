@@ -18,8 +18,9 @@ public:
 
     const checkpoint::Checkpoint& source() const { return source_; }
     const checkpoint::Checkpoint& converted() const { return converted_; }
-    /// Loaded anew.
+    /// Loaded anew, to be run by one thread: tests run side by side, and threads of tiny products wait for each other.
     Models load(const model::ModelOptions& options = {}) const {
+        torch::set_num_threads(1);
         return {model::CausalLm(converted_, options), model::CausalLm(source_, options)};
     }
 

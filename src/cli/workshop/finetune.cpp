@@ -22,7 +22,7 @@ struct FinetuneCommand {
     std::string converted;
     std::string teacher;
     TrainingTextOptions text;
-    std::string objective = "distill";
+    std::string objective = "layerwise:1,distill:3";
     std::string kv_format;
     double save_minutes = 10;
     finetune::RecoveryRequest request;
@@ -65,9 +65,8 @@ void add_objective_options(CLI::App& verb, FinetuneCommand& command) {
     verb.add_option("--tokens", options.tokens, "How many tokens to learn from, all stages together")
         ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 50))
         ->required();
-    verb.add_option(
-            "--objective", command.objective,
-            "Stages with their shares of the tokens: layerwise, distill, cross-entropy, or layerwise:1,distill:2")
+    verb.add_option("--objective", command.objective,
+                    "Stages with their shares of the tokens: layerwise, distill, cross-entropy")
         ->capture_default_str()
         ->type_name("STAGES");
     verb.add_option("--train", options.trained, "Which weights learn: attention (default), latent or all")
