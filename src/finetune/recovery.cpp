@@ -109,11 +109,11 @@ public:
           models_(load_models(models, request.options)) {}
 
     void train(core::Progress& progress, const std::stop_token& stop);
-    void round_to_disk();
     void write();
     RecoveryReport& report() { return report_; }
 
 private:
+    void round_to_disk();
     double perplexity(model::CausalLm& model) { return std::exp(mean_nll(model, text_.held_out, device_)); }
 
     const Checkpoint& converted_;

@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <iostream>
 #include <memory>
 #include <numeric>
 
@@ -7,6 +6,7 @@
 #include "checkpoint/writer.h"
 #include "cli/session.h"
 #include "cli/workshop/calibration_text.h"
+#include "cli/workshop/shared_run.h"
 #include "cli/world.h"
 #include "core/error.h"
 #include "core/file.h"
@@ -90,17 +90,8 @@ void add_calibrate(CLI::App& program, Session& session) {
         "The keys' mean keeps its RoPE, as in convert; --export-shape deepseek needs --no-mean-key and --sinks 0");
     verb->add_option("--device", command->device, "Where to compute, as LibTorch spells it")->capture_default_str();
     verb->callback([command, &session] {
-        try {
-            calibrate_model(*command, session);
-        } catch (const core::Cancelled&) {
-            note_interruption(command->calibration.statistics, session);
-            end_other_processes(130);
-            throw;
-        } catch (const std::exception& error) {
-            if (world().size() > 1) std::cerr << "mha2mla: " << error.what() << std::endl;
-            end_other_processes(1);
-            throw;
-        }
+        run_shared([&] { calibrate_model(*command, session); },
+                   [&] { note_interruption(command->calibration.statistics, session); });
     });
 }
 

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <iostream>
 #include <memory>
 
 #include "checkpoint/checkpoint.h"
@@ -8,6 +7,7 @@
 #include "cli/session.h"
 #include "cli/version.h"
 #include "cli/workshop/calibration_text.h"
+#include "cli/workshop/shared_run.h"
 #include "cli/workshop/training_text.h"
 #include "cli/world.h"
 #include "core/error.h"
@@ -149,17 +149,7 @@ void add_finetune(CLI::App& program, Session& session) {
     add_optimizer_options(*verb, command->request.options);
     add_machine_options(*verb, *command);
     verb->callback([command, &session] {
-        try {
-            finetune_model(*command, session);
-        } catch (const core::Cancelled&) {
-            note_snapshot(*command, session);
-            end_other_processes(130);
-            throw;
-        } catch (const std::exception& error) {
-            if (world().size() > 1) std::cerr << "mha2mla: " << error.what() << std::endl;
-            end_other_processes(1);
-            throw;
-        }
+        run_shared([&] { finetune_model(*command, session); }, [&] { note_snapshot(*command, session); });
     });
 }
 
