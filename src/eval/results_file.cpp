@@ -1,0 +1,64 @@
+#include "eval/results_file.h"
+
+#include <sstream>
+#include <utility>
+
+#include "core/error.h"
+#include "core/file.h"
+
+namespace mha2mla::eval {
+namespace {
+
+/// An interruption may have torn the last line: it is cut off.
+std::string whole_lines(const std::filesystem::path& path) {
+    auto text = core::read_text(path);
+    const std::size_t whole = text.rfind('\n') + 1;  // npos + 1 is 0
+    if (whole < text.size()) std::filesystem::resize_file(path, whole);
+    text.resize(whole);
+    return text;
+}
+
+}  // namespace
+
+ResultsFile::ResultsFile(std::filesystem::path path, const core::Json& run) : path_(std::move(path)) {
+    std::error_code ignored;
+    const bool goes_on = std::filesystem::file_size(path_, ignored) > 0 && !ignored;
+    if (goes_on) read(run);
+    stream_.open(path_, std::ios::app);
+    if (stream_.tellp() == 0) stream_ << core::Json{{"run", run}}.dump() << std::endl;
+    if (!stream_) throw core::Error({.what = "results cannot be written", .where = path_.string()});
+}
+
+void ResultsFile::read(const core::Json& run) {
+    std::istringstream lines(whole_lines(path_));
+    std::size_t number = 0;
+    for (std::string line; std::getline(lines, line);) {
+        const std::string where = path_.string() + ", line " + std::to_string(++number);
+        const auto json = core::parse_json(line, where);
+        const core::JsonObject fields(json, where);
+        if (number > 1) {
+            results_[fields.string("id")] = fields.raw("result");
+        } else if (fields.raw("run") != run) {
+            throw core::Error({.what = "the file holds the results of another run",
+                               .expected = run.dump(),
+                               .got = fields.raw("run").dump(),
+                               .where = path_.string(),
+                               .remedy = "name another file, or remove this one"});
+        }
+    }
+}
+
+const core::Json* ResultsFile::find(const std::string& id) const {
+    const auto found = results_.find(id);
+    return found == results_.end() ? nullptr : &found->second;
+}
+
+void ResultsFile::add(const std::string& id, core::Json result) {
+    if (stream_.is_open()) {
+        stream_ << core::Json{{"id", id}, {"result", result}}.dump() << std::endl;
+        if (!stream_) throw core::Error({.what = "results cannot be written", .where = path_.string()});
+    }
+    results_[id] = std::move(result);
+}
+
+}  // namespace mha2mla::eval

@@ -1,0 +1,49 @@
+#include "eval/results_file.h"
+
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+#include "core/file.h"
+
+namespace mha2mla::eval {
+namespace {
+
+class ResultsFileTest : public testing::Test {
+protected:
+    void SetUp() override { std::filesystem::remove(path_); }
+    void TearDown() override { std::filesystem::remove(path_); }
+
+    std::filesystem::path path_ = std::filesystem::path(testing::TempDir()) / "mha2mla-results-file-test.jsonl";
+    core::Json run_{{"model", "m"}, {"limit", 3}};
+};
+
+TEST_F(ResultsFileTest, GoesOnWhereARunWasKilled) {
+    ResultsFile(path_, run_).add("a", {{"score", 0.5}});
+    std::ofstream(path_, std::ios::app) << R"({"id": "b", "res)";
+    ResultsFile again(path_, run_);
+    ASSERT_NE(again.find("a"), nullptr);
+    EXPECT_EQ((*again.find("a"))["score"], 0.5);
+    EXPECT_EQ(again.find("b"), nullptr) << "its line was torn";
+    again.add("b", 2);
+    EXPECT_EQ(ResultsFile(path_, run_).size(), 2u);
+}
+
+TEST_F(ResultsFileTest, RefusesAnotherRunsFile) {
+    ResultsFile(path_, run_).add("a", 1);
+    EXPECT_THROW(ResultsFile(path_, {{"model", "other"}}), core::Error);
+}
+
+TEST_F(ResultsFileTest, RefusesADamagedFile) {
+    ResultsFile(path_, run_).add("a", 1);
+    std::ofstream(path_, std::ios::app) << "{\"id\": 7}\n";
+    EXPECT_THROW(ResultsFile(path_, run_), core::Error);
+}
+
+TEST_F(ResultsFileTest, KeepsNothingWithoutAPath) {
+    ResultsFile results;
+    results.add("a", 1);
+    EXPECT_EQ(*results.find("a"), 1);
+}
+
+}  // namespace
+}  // namespace mha2mla::eval
