@@ -15,6 +15,7 @@
 #include "checkpoint/copy.h"
 #include "checkpoint/writer.h"
 #include "convert/documents.h"
+#include "convert/latent_rotation.h"
 #include "convert/measurements.h"
 #include "convert/refit.h"
 #include "convert/select.h"
@@ -100,6 +101,10 @@ LayerFidelity Conversion::convert_layer(int layer, const std::stop_token& stop) 
     auto converted = method_.convert({source, plan, layer, moments ? &*moments : nullptr});
     if (!converted.rope_pairs.empty()) set_rope_pairs(plan, layer, converted.rope_pairs);
     if (refit_) refit_->apply(plan.target, layer, converted, stop);
+    if (const auto seed = plan.options.latent_rotation) {
+        const auto l = static_cast<std::size_t>(layer);
+        rotate_latent(converted, plan.target.mla().kv_lora_rank.at(l), *seed + l);
+    }
     std::size_t written = 0;
     for (const auto& spec : checkpoint::expected_layer_tensors(plan.target, layer)) {
         const auto found = converted.tensors.find(spec.name.substr(checkpoint::layer_tensor(layer, "").size()));

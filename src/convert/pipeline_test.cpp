@@ -282,6 +282,37 @@ TEST_F(Pipeline, LsqHoldsThePlannedSizesAndTwoRunsWriteTheSameBytes) {
     EXPECT_TRUE(core::read_text(target() / "model.safetensors") == first);
 }
 
+/// With biases, exact tokens, a positional part, several rotary key heads, a fitted output, or none of them.
+TEST_F(Pipeline, RotatedLatentsChangeNoLogit) {
+    auto lsq_refit = lsq();
+    lsq_refit.lsq.refit_output = true;
+    auto deepseek = lsq();
+    deepseek.lsq.deepseek_shape = true;
+    ConversionOptions transmla;
+    transmla.method = "transmla";
+    transmla.transmla.rope_components = 2;
+    for (auto options : {ConversionOptions{}, lsq(), lsq_refit, deepseek, transmla}) {
+        for (const auto* name : {"tiny-gqa", "tiny-bias"}) {
+            if (options.lsq.deepseek_shape && name == std::string("tiny-bias")) continue;
+            SCOPED_TRACE(options.method + " " + name);
+            options.cache_ratio = 0.5;
+            options.latent_rotation.reset();
+            run(fixture(name), options, some_text);
+            const auto expected = logits(Checkpoint::open(target()));
+            const auto before = core::read_text(target() / "model.safetensors");
+            options.latent_rotation = 3;
+            run(fixture(name), options, some_text);
+            EXPECT_LT(relative_difference(logits(Checkpoint::open(target())), expected), 1e-4);
+            const auto rotated = core::read_text(target() / "model.safetensors");
+            EXPECT_FALSE(rotated == before);
+            run(fixture(name), options, some_text);
+            EXPECT_TRUE(core::read_text(target() / "model.safetensors") == rotated);
+        }
+    }
+    const auto record = core::parse_json(core::read_text(target() / "conversion.json"), "conversion.json");
+    EXPECT_EQ(record["plan"]["latent_rotation"]["seed"], 3);
+}
+
 double perplexity(const Checkpoint& model, const std::vector<int>& window) {
     model::CausalLm lm(model, model::ModelOptions{});
     const auto tokens = torch::tensor(window, torch::kInt64);
