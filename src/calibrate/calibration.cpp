@@ -55,7 +55,7 @@ void Calibration::open_statistics(const checkpoint::Checkpoint& source, const Ca
     processes.sum({&all, 1});
     if (all == layers_from_before_ * processes.size()) return;
     throw core::Error({.what = "the processes of an interrupted calibration stopped at different layers",
-                       .where = partial_path(options_.statistics).string(),
+                       .where = core::partial_path(options_.statistics).string(),
                        .remedy = fmt::format("remove {}*.partial to start again", options_.statistics.string())});
 }
 

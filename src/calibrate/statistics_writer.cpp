@@ -47,11 +47,9 @@ auto read_partial(const fs::path& partial, const Read& read) {
 
 }  // namespace
 
-fs::path partial_path(const fs::path& target) { return core::absolute_target(target).string() + ".partial"; }
-
 std::optional<CalibrationTokens> interrupted_text(const fs::path& target) {
-    if (target.empty() || !fs::exists(partial_path(target))) return std::nullopt;
-    const auto partial = partial_path(target);
+    if (target.empty() || !fs::exists(core::partial_path(target))) return std::nullopt;
+    const auto partial = core::partial_path(target);
     return read_partial(partial, [&] { return files::read_tokens(partial); });
 }
 
@@ -59,7 +57,7 @@ StatisticsWriter::StatisticsWriter(const fs::path& target, const checkpoint::Mod
                                    const StatisticsOrigin& origin, const CalibrationTokens& tokens,
                                    std::vector<std::size_t> share)
     : target_(target),
-      partial_(partial_path(target)),
+      partial_(core::partial_path(target)),
       config_(config),
       origin_(origin),
       tokens_(tokens),

@@ -10,14 +10,11 @@
 
 namespace mha2mla::calibrate {
 
-/// TARGET.partial: where statistics lie until they are complete.
-std::filesystem::path partial_path(const std::filesystem::path& target);
-
 /// The text of a calibration into `target` that was interrupted, where there is one.
 std::optional<CalibrationTokens> interrupted_text(const std::filesystem::path& target);
 
-/// Saves a calibration layer by layer in TARGET.partial, which becomes TARGET when it is complete. What an interrupted
-/// run left there, the finished layers and the hidden states after the last of them, is gone on with.
+/// Saves a calibration layer by layer in core::partial_path, which becomes the target when it is complete. What an
+/// interrupted run left there, the finished layers and the hidden states after the last of them, is gone on with.
 class StatisticsWriter {
 public:
     /// Saves the text at once: sampling it took long. Throws Error where TARGET.partial is damaged or belongs to

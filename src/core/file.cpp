@@ -160,6 +160,8 @@ fs::path absolute_target(fs::path target) {
     return target.has_filename() ? target : target.parent_path();
 }
 
+fs::path partial_path(const fs::path& target) { return absolute_target(target).string() + ".partial"; }
+
 void move_into_place(const fs::path& directory, const fs::path& target) {
     const auto place = absolute_target(target);
     sync_path(directory);

@@ -142,6 +142,11 @@ TEST_F(FileTest, MovesADirectoryIntoPlaceAndReplacesNothing) {
     EXPECT_EQ(read_text(root_ / "out" / "a"), "1");
 }
 
+TEST_F(FileTest, PartialLiesBesideItsTarget) {
+    EXPECT_EQ(partial_path(root_ / "out/"), root_ / "out.partial");
+    EXPECT_EQ(partial_path("out"), fs::current_path() / "out.partial");
+}
+
 TEST_F(FileTest, StagedDirectoryNeedsItsParent) {
     EXPECT_THAT(error_of([&] { StagedDirectory(root_ / "no" / "out", false); }),
                 HasSubstr("no such directory; create it first"));

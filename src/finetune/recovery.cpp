@@ -134,7 +134,7 @@ void Recovery::train(core::Progress& progress, const std::stop_token& stop) {
     if (learns_from_text_alone(options)) models_.teacher = nullptr;
     if (may_balance(options)) balance.apply();
     trainer_.emplace(models_, text_.windows, options,
-                     TrainerSetup{.directory = partial_path(request_.target),
+                     TrainerSetup{.directory = core::partial_path(request_.target),
                                   .request = description,
                                   .save_every = request_.save_every,
                                   .resume = request_.resume,
@@ -171,11 +171,11 @@ void Recovery::write() {
     auto files = kept_documents(converted_);
     files["README.md"] += card_section(report_, text_);
     files["finetune.json"] = record(report_, text_, request_).dump(2) + "\n";
-    files["log.jsonl"] = core::read_text(partial_path(request_.target) / "log.jsonl");
+    files["log.jsonl"] = core::read_text(core::partial_path(request_.target) / "log.jsonl");
     files["loss.svg"] = loss_plot(trainer_->log());
     for (const auto& [name, contents] : files) writer.add_file(name, contents);
     writer.finish();
-    fs::remove_all(partial_path(request_.target));
+    fs::remove_all(core::partial_path(request_.target));
 }
 
 [[noreturn]] void refuse_pair(const std::string& what, const Pair& models) {
@@ -214,8 +214,6 @@ TrainingText hold_out(std::vector<std::vector<int>> windows, int count, std::str
     return text;
 }
 
-fs::path partial_path(const fs::path& target) { return core::absolute_target(target).string() + ".partial"; }
-
 void check_request(const Pair& models, const RecoveryRequest& request) {
     const auto& converted = models.converted.config();
     const auto& source = models.source.config();
@@ -234,7 +232,7 @@ void check_request(const Pair& models, const RecoveryRequest& request) {
     if (shape(converted) != shape(source)) {
         refuse_pair("the converted model and the teacher have other sizes", models);
     }
-    const auto partial = partial_path(request.target);
+    const auto partial = core::partial_path(request.target);
     if (request.resume || !fs::exists(partial)) return;
     throw core::Error({.what = "an unfinished run is here",
                        .where = partial.string(),

@@ -59,14 +59,12 @@ struct RecoveryReport {
     core::OrderedJson to_json() const;
 };
 
-/// Where an unfinished run keeps its snapshots and its log: the target's name and ".partial".
-std::filesystem::path partial_path(const std::filesystem::path& target);
-
 /// Throws Error where the run cannot begin: models that do not belong together, a target that is there, an unfinished
 /// run where `resume` is not set. To be asked before anything long.
 void check_request(const Pair& models, const RecoveryRequest& request);
 
-/// Fine-tunes a converted model towards its source and writes it to the target, complete or not at all.
+/// Fine-tunes a converted model towards its source and writes it to the target, complete or not at all. An unfinished
+/// run keeps its snapshots and its log in core::partial_path.
 RecoveryReport recover(const Pair& models, const TrainingText& text, const RecoveryRequest& request,
                        core::Progress& progress, const std::stop_token& stop);
 

@@ -55,7 +55,7 @@ TEST_F(RecoveryTest, WritesAModelWithWhatItLearned) {
     EXPECT_THAT(core::read_text(request_.target / "README.md"), HasSubstr("## Recovered"));
     EXPECT_THAT(core::read_text(request_.target / "loss.svg"), HasSubstr("</svg>"));
     EXPECT_TRUE(fs::exists(request_.target / "log.jsonl"));
-    EXPECT_FALSE(fs::exists(partial_path(request_.target)));
+    EXPECT_FALSE(fs::exists(core::partial_path(request_.target)));
 }
 
 /// The perplexity that the report names is the written model's.
@@ -93,7 +93,7 @@ TEST_F(RecoveryTest, RefusesWhatDoesNotBelongTogether) {
 }
 
 TEST_F(RecoveryTest, RefusesToBeginAgainOverAnUnfinishedRun) {
-    fs::create_directories(partial_path(request_.target));
+    fs::create_directories(core::partial_path(request_.target));
     EXPECT_THAT(refusal(pair_.converted(), pair_.source()), HasSubstr("--resume"));
     request_.resume = true;
     EXPECT_EQ(refusal(pair_.converted(), pair_.source()), "");

@@ -9,6 +9,7 @@
 #include "calibrate/statistics_writer.h"
 #include "cli/model_options.h"
 #include "core/error.h"
+#include "core/file.h"
 #include "core/memory.h"
 #include "data/mixture.h"
 #include "data/windows.h"
@@ -70,7 +71,7 @@ std::optional<CalibrationTokens> interrupted_everywhere(const std::filesystem::p
     throw core::Error({.what = "some processes of an interrupted calibration lost what they kept of it",
                        .expected = fmt::format("{} directories", processes.size()),
                        .got = fmt::format("{}", found),
-                       .where = calibrate::partial_path(statistics).string(),
+                       .where = core::partial_path(statistics).string(),
                        .remedy = fmt::format("remove {}*.partial to start again", statistics.string())});
 }
 
@@ -127,7 +128,7 @@ CalibrationTokens calibration_text(const checkpoint::Checkpoint& model, Calibrat
     throw core::Error({.what = "an interrupted calibration on another text is here",
                        .expected = sampled_origin(options, seed),
                        .got = before->origin,
-                       .where = calibrate::partial_path(statistics).string(),
+                       .where = core::partial_path(statistics).string(),
                        .remedy = "remove it, name another --statistics, or ask for the text it began with"});
 }
 
@@ -144,7 +145,7 @@ void check_same_text(const CalibrationTextOptions& options, const std::filesyste
 
 void note_interruption(const std::filesystem::path& statistics, const Session& session) {
     if (statistics.empty()) return;
-    const auto partial = calibrate::partial_path(statistics).string();
+    const auto partial = core::partial_path(statistics).string();
     if (!std::filesystem::exists(partial)) return;
     session.note(fmt::format("\nfinished layers are kept in {}: the same command goes on from there", partial));
 }

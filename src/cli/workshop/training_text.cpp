@@ -90,7 +90,7 @@ void write_windows(const std::filesystem::path& file, const std::string& origin,
 /// Of the teacher's own text, kept beside the snapshots. The first process says whether it is there.
 Windows sampled_windows(const checkpoint::Checkpoint& teacher, const SampledTextOptions& sampling,
                         const finetune::RecoveryRequest& request, Session& session) {
-    const auto file = finetune::partial_path(request.target) / "text.json";
+    const auto file = core::partial_path(request.target) / "text.json";
     const auto origin = sampled_origin(sampling, request.options.seed);
     const bool is_first = request.processes->rank() == 0;
     double there = is_first && request.resume && std::filesystem::exists(file) ? 1 : 0;
