@@ -2,7 +2,6 @@
 
 #include <climits>
 #include <fmt/format.h>
-#include <span>
 
 #include "checkpoint/safetensors.h"
 #include "checkpoint/tensor_check.h"
@@ -148,14 +147,11 @@ void check_layer(const fs::path& directory, int layer, const ModelConfig& config
 }
 
 AttentionMoments read_layer(const fs::path& directory, int layer, const ModelConfig& config) {
-    check_layer(directory, layer, config);
-    const checkpoint::SafetensorsSource tensors(layer_directory(directory, layer));
+    const auto path = layer_directory(directory, layer);
+    const checkpoint::SafetensorsSource tensors(path);
     AttentionMoments moments;
     for (const auto& part : parts_of(moments, config)) {
-        auto values = torch::empty(part.shape, torch::kFloat32);
-        tensors.read_rows(part.name, 0, part.shape.front(),
-                          {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())});
-        *part.tensor = values.to(torch::kFloat64);
+        *part.tensor = model::read_tensor(tensors, {part.name, part.shape}, path.string()).to(torch::kFloat64);
     }
     return moments;
 }

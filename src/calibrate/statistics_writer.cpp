@@ -6,10 +6,10 @@
 
 #include "calibrate/statistics_files.h"
 #include "checkpoint/safetensors.h"
-#include "checkpoint/tensor_check.h"
 #include "checkpoint/writer.h"
 #include "core/error.h"
 #include "core/file.h"
+#include "model/weights.h"
 
 namespace mha2mla::calibrate {
 namespace {
@@ -100,10 +100,7 @@ HiddenStates StatisticsWriter::hidden(const RestOptions& rest) const {
         const checkpoint::SafetensorsSource tensors(path);
         HiddenStates hidden(rest);
         for (const auto& spec : hidden_specs(tokens_.windows, share_, config_.hidden_size)) {
-            checkpoint::check_tensor(spec, tensors, path.string());
-            const auto states = torch::empty(spec.shape, torch::kFloat32);
-            tensors.read_rows(spec.name, 0, spec.shape.front(), values_of(states));
-            hidden.append(states.unsqueeze(0));
+            hidden.append(model::read_tensor(tensors, spec, path.string()).unsqueeze(0));
         }
         return hidden;
     });

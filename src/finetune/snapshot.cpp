@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "checkpoint/safetensors.h"
-#include "checkpoint/tensor_check.h"
 #include "checkpoint/writer.h"
 #include "core/error.h"
 #include "core/file.h"
@@ -129,11 +128,7 @@ void Snapshots::load(const Position& position, const std::vector<NamedParameter>
     optimizer.set_steps(read_record(path).optimizer_steps);
     const checkpoint::SafetensorsSource tensors(path);
     for (const auto& part : parts_of(parameters, optimizer)) {
-        checkpoint::check_tensor(part.spec, tensors, path.string());
-        auto values = torch::empty(part.spec.shape, torch::kFloat32);
-        tensors.read_rows(part.spec.name, 0, part.spec.shape.front(),
-                          {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())});
-        part.values.copy_(values);
+        part.values.copy_(model::read_tensor(tensors, part.spec, path.string()));
     }
 }
 
