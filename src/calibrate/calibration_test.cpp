@@ -20,7 +20,7 @@ using checkpoint::Checkpoint;
 using parallel::test::Threads;
 using testing::HasSubstr;
 
-const CalibrationTokens text{
+const data::TextWindows text{
     {{5, 17, 99, 3, 44, 81, 7, 12, 60, 33}, {64, 2, 2, 120, 31, 8, 90, 15, 77}, {9, 8, 7, 6, 5, 4, 3, 2}}, "a text"};
 
 Checkpoint fixture(const std::string& name) { return Checkpoint::open(fs::path(MHA2MLA_FIXTURES) / "models" / name); }
@@ -54,7 +54,7 @@ protected:
         for (int layer = 0; layer < source.config().num_hidden_layers; ++layer) calibration.next({});
         calibration.finish();
     }
-    std::string error_of(const Checkpoint& source, const CalibrationTokens& tokens,
+    std::string error_of(const Checkpoint& source, const data::TextWindows& tokens,
                          const CalibrationOptions& options) const {
         try {
             const Calibration calibration(source, tokens, options);

@@ -70,7 +70,7 @@ void check_field(const Value& found, const Value& expected, const char* field, c
 
 }  // namespace
 
-void write_origin(const fs::path& directory, const StatisticsOrigin& origin, const CalibrationTokens& tokens) {
+void write_origin(const fs::path& directory, const StatisticsOrigin& origin, const data::TextWindows& tokens) {
     const core::OrderedJson json{{"format", format_version},
                                  {"model", origin.model},
                                  {"text",
@@ -109,13 +109,13 @@ TokensRecord read_text(const fs::path& directory) {
             .fingerprint = text.string("fingerprint")};
 }
 
-CalibrationTokens read_tokens(const fs::path& directory) {
+data::TextWindows read_tokens(const fs::path& directory) {
     const auto file = directory / tokens_file;
     const auto json = parse(file, std::size_t{1} << 31);
     using Windows = std::vector<std::vector<int>>;
     const auto record = read_text(directory);
     try {
-        CalibrationTokens tokens{.windows = json.at("windows").get<Windows>(),
+        data::TextWindows tokens{.windows = json.at("windows").get<Windows>(),
                                  .origin = record.origin,
                                  .held_out = json.at("held_out").get<Windows>()};
         if (record_of(tokens) == record) return tokens;

@@ -47,14 +47,14 @@ auto read_partial(const fs::path& partial, const Read& read) {
 
 }  // namespace
 
-std::optional<CalibrationTokens> interrupted_text(const fs::path& target) {
+std::optional<data::TextWindows> interrupted_text(const fs::path& target) {
     if (target.empty() || !fs::exists(core::partial_path(target))) return std::nullopt;
     const auto partial = core::partial_path(target);
     return read_partial(partial, [&] { return files::read_tokens(partial); });
 }
 
 StatisticsWriter::StatisticsWriter(const fs::path& target, const checkpoint::ModelConfig& config,
-                                   const StatisticsOrigin& origin, const CalibrationTokens& tokens,
+                                   const StatisticsOrigin& origin, const data::TextWindows& tokens,
                                    std::vector<std::size_t> share)
     : target_(target),
       partial_(core::partial_path(target)),

@@ -53,7 +53,7 @@ public:
 
     void use(const calibrate::Statistics& statistics, const ConvertRequest& request);
     /// For 2-norm selection.
-    void walk(const CalibrationTokens& text, const ConvertRequest& request);
+    void walk(const data::TextWindows& text, const ConvertRequest& request);
     LayerFidelity convert_layer(int layer, const std::stop_token& stop);
     void copy_shared_tensors(const std::stop_token& stop);
     void write_documents(const ConvertRequest& request);
@@ -81,7 +81,7 @@ void Conversion::use(const calibrate::Statistics& statistics, const ConvertReque
     refit_.emplace(source_, statistics.tokens().windows, device_, rest);
 }
 
-void Conversion::walk(const CalibrationTokens& text, const ConvertRequest& request) {
+void Conversion::walk(const data::TextWindows& text, const ConvertRequest& request) {
     calibrate::check_windows(text, 1);
     report_.text = calibrate::record_of(text);
     model::ModelOptions options;
@@ -222,7 +222,7 @@ bool needs_calibration(const ConversionOptions& options, const ConvertRequest& r
     return request.statistics.empty() || !std::filesystem::exists(request.statistics);
 }
 
-ConversionReport convert(const Checkpoint& source, const Plan& plan, const CalibrationTokens& calibration,
+ConversionReport convert(const Checkpoint& source, const Plan& plan, const data::TextWindows& calibration,
                          const ConvertRequest& request, core::Progress& progress, const std::stop_token& stop) {
     const auto started = Clock::now();
     const torch::NoGradGuard no_gradients;

@@ -67,7 +67,7 @@ protected:
         return request;
     }
     ConversionReport run(const Checkpoint& source, const ConversionOptions& options,
-                         const CalibrationTokens& calibration = {}) const {
+                         const data::TextWindows& calibration = {}) const {
         core::Progress silent;
         return convert(source, make_plan(source.config(), options), calibration, request(), silent, {});
     }
@@ -198,7 +198,7 @@ TEST_F(Pipeline, AbsorbedAndExpandedAgreeOnAConvertedModel) {
 
 TEST_F(Pipeline, TwoNormKeepsThePairsOfItsStatistics) {
     const auto source = fixture("tiny-gqa");
-    const CalibrationTokens calibration{{{1, 2, 3, 4, 5, 6}, {70, 60, 50, 40}}, "two windows"};
+    const data::TextWindows calibration{{{1, 2, 3, 4, 5, 6}, {70, 60, 50, 40}}, "two windows"};
     ConversionOptions options;
     options.selection = Selection::two_norm;
     options.rope_pairs = 3;
@@ -222,7 +222,7 @@ TEST_F(Pipeline, TwoNormWithoutTokensIsRefused) {
     EXPECT_THAT(left_behind(), testing::IsEmpty());
 }
 
-const CalibrationTokens some_text{{{1, 2, 3, 4, 5, 6, 90, 71, 33, 8, 64, 12, 5, 77, 21, 40, 101, 9, 18, 27, 55, 3},
+const data::TextWindows some_text{{{1, 2, 3, 4, 5, 6, 90, 71, 33, 8, 64, 12, 5, 77, 21, 40, 101, 9, 18, 27, 55, 3},
                                    {70, 60, 50, 40, 30, 20, 10, 5, 99, 17, 41, 11, 2, 64, 88, 31, 14, 25, 6, 36, 48}},
                                   "two windows"};
 

@@ -32,7 +32,7 @@ void add_windows(core::Fingerprint& fingerprint, const std::vector<std::vector<i
 }
 
 /// The weights of both models that a run begins with, its text and its options: what its result depends on.
-std::string describe(Models& models, const TrainingText& text, const Options& options) {
+std::string describe(Models& models, const data::TextWindows& text, const Options& options) {
     core::Fingerprint fingerprint;
     add_windows(fingerprint, text.windows);
     add_windows(fingerprint, text.held_out);
@@ -80,7 +80,7 @@ std::map<std::string, std::string> kept_documents(const Checkpoint& converted) {
     return files;
 }
 
-std::string card_section(const RecoveryReport& report, const TrainingText& text) {
+std::string card_section(const RecoveryReport& report, const data::TextWindows& text) {
     return fmt::format(
         "\n## Recovered\n\n"
         "Fine-tuned with `mha2mla finetune` on {} tokens ({}): perplexity of held-out windows {:.2f} before, {:.2f}\n"
@@ -89,7 +89,7 @@ std::string card_section(const RecoveryReport& report, const TrainingText& text)
         report.tokens, text.origin, report.perplexity_before, report.perplexity_after, report.source_perplexity);
 }
 
-core::OrderedJson record(const RecoveryReport& report, const TrainingText& text, const RecoveryRequest& request) {
+core::OrderedJson record(const RecoveryReport& report, const data::TextWindows& text, const RecoveryRequest& request) {
     core::OrderedJson json = report.to_json();
     json["text"] = text.origin;
     json["options"] = to_json(request.options);
@@ -101,7 +101,7 @@ core::OrderedJson record(const RecoveryReport& report, const TrainingText& text,
 /// One run, from the models in memory to the model on disk.
 class Recovery {
 public:
-    Recovery(const Pair& models, const TrainingText& text, const RecoveryRequest& request)
+    Recovery(const Pair& models, const data::TextWindows& text, const RecoveryRequest& request)
         : converted_(models.converted),
           text_(text),
           request_(request),
@@ -117,7 +117,7 @@ private:
     double perplexity(model::CausalLm& model) { return std::exp(mean_nll(model, text_.held_out, device_)); }
 
     const Checkpoint& converted_;
-    const TrainingText& text_;
+    const data::TextWindows& text_;
     const RecoveryRequest& request_;
     torch::Device device_;
     Models models_;
@@ -197,7 +197,7 @@ core::OrderedJson RecoveryReport::to_json() const {
             {"peak_memory_bytes", peak_memory_bytes}};
 }
 
-TrainingText hold_out(std::vector<std::vector<int>> windows, int count, std::string origin) {
+data::TextWindows hold_out(std::vector<std::vector<int>> windows, int count, std::string origin) {
     const auto wanted = static_cast<std::size_t>(count);
     if (windows.size() < 2 * wanted || windows.empty()) {
         throw core::Error({.what = "the text is too short to train on",
@@ -206,7 +206,7 @@ TrainingText hold_out(std::vector<std::vector<int>> windows, int count, std::str
                            .where = origin,
                            .remedy = "pass more --text, or a smaller --window or --held-out"});
     }
-    TrainingText text{.windows = {}, .held_out = {}, .origin = std::move(origin)};
+    data::TextWindows text{.windows = {}, .origin = std::move(origin)};
     for (std::size_t i = 0; i < windows.size(); ++i) {
         const bool held = (i + 1) * wanted / windows.size() > i * wanted / windows.size();
         (held ? text.held_out : text.windows).push_back(std::move(windows[i]));
@@ -239,7 +239,7 @@ void check_request(const Pair& models, const RecoveryRequest& request) {
                        .remedy = "pass --resume to go on with it, or remove it to start again"});
 }
 
-RecoveryReport recover(const Pair& models, const TrainingText& text, const RecoveryRequest& request,
+RecoveryReport recover(const Pair& models, const data::TextWindows& text, const RecoveryRequest& request,
                        core::Progress& progress, const std::stop_token& stop) {
     const auto started = Clock::now();
     Recovery recovery(models, text, request);

@@ -17,8 +17,6 @@
 namespace mha2mla::cli {
 namespace {
 
-using calibrate::CalibrationTokens;
-
 /// The documents of all files, read before any is tokenized: a bad line in the last one shows at once.
 std::vector<std::vector<std::string>> read_files(const std::vector<std::string>& files) {
     std::vector<std::vector<std::string>> documents;
@@ -47,7 +45,7 @@ std::string files_origin(const CalibrationTextOptions& options) {
     return fmt::format("{}", fmt::join(options.files, ", "));
 }
 
-CalibrationTokens from_files(const checkpoint::Checkpoint& model, const CalibrationTextOptions& options,
+data::TextWindows from_files(const checkpoint::Checkpoint& model, const CalibrationTextOptions& options,
                              std::uint64_t seed) {
     const auto documents = read_files(options.files);
     const auto words = load_tokenizer(model);
@@ -60,7 +58,7 @@ CalibrationTokens from_files(const checkpoint::Checkpoint& model, const Calibrat
 }
 
 /// The text of an interrupted calibration, where every process finds it.
-std::optional<CalibrationTokens> interrupted_everywhere(const std::filesystem::path& statistics,
+std::optional<data::TextWindows> interrupted_everywhere(const std::filesystem::path& statistics,
                                                         const parallel::Communicator& processes) {
     auto before = statistics.empty()
                       ? std::nullopt
@@ -108,7 +106,7 @@ void add_memory_option(CLI::App& verb, std::size_t& bytes) {
         ->type_name("SIZE");
 }
 
-CalibrationTokens calibration_text(const checkpoint::Checkpoint& model, CalibrationTextOptions options,
+data::TextWindows calibration_text(const checkpoint::Checkpoint& model, CalibrationTextOptions options,
                                    const std::filesystem::path& statistics, Session& session,
                                    const parallel::Communicator& processes) {
     options.window = std::min(options.window, model.config().max_position_embeddings);

@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "calibrate/tokens.h"
 #include "checkpoint/checkpoint.h"
 #include "cli/session.h"
 #include "cli/workshop/sampled_text.h"
+#include "data/text_windows.h"
 #include "parallel/communicator.h"
 
 namespace mha2mla::cli {
@@ -30,9 +30,9 @@ void add_memory_option(CLI::App& verb, std::size_t& bytes);
 /// the session's seed, each process its share, as many windows together as the memory has caches for. Where a
 /// calibration into `statistics` was interrupted, the text that it had sampled is taken from there. Throws Error naming
 /// file and line before anything long.
-calibrate::CalibrationTokens calibration_text(const checkpoint::Checkpoint& model, CalibrationTextOptions options,
-                                              const std::filesystem::path& statistics, Session& session,
-                                              const parallel::Communicator& processes = parallel::alone());
+data::TextWindows calibration_text(const checkpoint::Checkpoint& model, CalibrationTextOptions options,
+                                   const std::filesystem::path& statistics, Session& session,
+                                   const parallel::Communicator& processes = parallel::alone());
 
 /// Throws Error where --calibration names other texts than those that the statistics were made of.
 void check_same_text(const CalibrationTextOptions& options, const std::filesystem::path& statistics);

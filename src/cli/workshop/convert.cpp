@@ -161,7 +161,7 @@ void convert_model(ConvertCommand& command, Session& session) {
 
     model::use_threads(session.options().threads);
     convert::check_request(command.request);
-    calibrate::CalibrationTokens calibration;
+    data::TextWindows calibration;
     if (convert::needs_calibration(command.conversion, command.request)) {
         convert::check_calibration_size(plan, command.calibration.windows);
         if (convert::find_method(plan.options.method).needs_moments) {

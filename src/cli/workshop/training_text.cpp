@@ -116,8 +116,8 @@ void add_training_text_options(CLI::App& verb, TrainingTextOptions& text, finetu
         ->capture_default_str();
 }
 
-finetune::TrainingText training_text(const checkpoint::Checkpoint& teacher, const TrainingTextOptions& text,
-                                     const finetune::RecoveryRequest& request, Session& session) {
+data::TextWindows training_text(const checkpoint::Checkpoint& teacher, const TrainingTextOptions& text,
+                                const finetune::RecoveryRequest& request, Session& session) {
     const auto& options = request.options;
     if (options.window > teacher.config().max_position_embeddings) {
         throw core::Error({.what = "the window is longer than the model's context",
