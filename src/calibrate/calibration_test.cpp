@@ -183,14 +183,15 @@ TEST_F(CalibrationTest, MoreProcessesThanWindowsAreRefused) {
 }
 
 TEST_F(CalibrationTest, AnInterruptedOneKeepsItsText) {
-    EXPECT_FALSE(interrupted_text(""));
-    EXPECT_FALSE(interrupted_text(root_ / "statistics"));
+    EXPECT_FALSE(interrupted_text("", 128));
+    EXPECT_FALSE(interrupted_text(root_ / "statistics", 128));
     Calibration interrupted(source_, text, options("statistics"));
     interrupted.next({});
-    const auto kept = interrupted_text(root_ / "statistics");
+    const auto kept = interrupted_text(root_ / "statistics", 128);
     ASSERT_TRUE(kept);
     EXPECT_EQ(kept->windows, text.windows);
     EXPECT_EQ(kept->origin, text.origin);
+    EXPECT_THROW(interrupted_text(root_ / "statistics", 100), core::Error) << "it has the token 120";
 }
 
 TEST_F(CalibrationTest, RefusesToGoOnWithAnotherTextModelOrOptions) {

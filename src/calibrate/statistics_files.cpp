@@ -109,20 +109,16 @@ TokensRecord read_text(const fs::path& directory) {
             .fingerprint = text.string("fingerprint")};
 }
 
-data::TextWindows read_tokens(const fs::path& directory) {
+data::TextWindows read_tokens(const fs::path& directory, int vocab_size) {
     const auto file = directory / tokens_file;
     const auto json = parse(file, std::size_t{1} << 31);
-    using Windows = std::vector<std::vector<int>>;
+    const core::JsonObject fields(json, file.string());
     const auto record = read_text(directory);
-    try {
-        data::TextWindows tokens{.windows = json.at("windows").get<Windows>(),
-                                 .origin = record.origin,
-                                 .held_out = json.at("held_out").get<Windows>()};
-        if (record_of(tokens) == record) return tokens;
-        throw core::Error({.what = "the tokens are not those that the statistics name", .where = file.string()});
-    } catch (const core::Json::exception&) {
-        throw core::Error({.what = "not windows of tokens", .where = file.string()});
-    }
+    data::TextWindows tokens{.windows = data::read_windows(fields, "windows", vocab_size),
+                             .origin = record.origin,
+                             .held_out = data::read_windows(fields, "held_out", vocab_size)};
+    if (record_of(tokens) == record) return tokens;
+    throw core::Error({.what = "the tokens are not those that the statistics name", .where = file.string()});
 }
 
 fs::path layer_directory(const fs::path& directory, int layer) { return directory / fmt::format("layer-{:03}", layer); }

@@ -47,10 +47,10 @@ auto read_partial(const fs::path& partial, const Read& read) {
 
 }  // namespace
 
-std::optional<data::TextWindows> interrupted_text(const fs::path& target) {
+std::optional<data::TextWindows> interrupted_text(const fs::path& target, int vocab_size) {
     if (target.empty() || !fs::exists(core::partial_path(target))) return std::nullopt;
     const auto partial = core::partial_path(target);
-    return read_partial(partial, [&] { return files::read_tokens(partial); });
+    return read_partial(partial, [&] { return files::read_tokens(partial, vocab_size); });
 }
 
 StatisticsWriter::StatisticsWriter(const fs::path& target, const checkpoint::ModelConfig& config,

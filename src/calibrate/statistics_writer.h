@@ -10,8 +10,9 @@
 
 namespace mha2mla::calibrate {
 
-/// The text of a calibration into `target` that was interrupted, where there is one.
-std::optional<data::TextWindows> interrupted_text(const std::filesystem::path& target);
+/// The text of a calibration into `target` that was interrupted, where there is one. Throws Error where it is damaged
+/// or not of this vocabulary.
+std::optional<data::TextWindows> interrupted_text(const std::filesystem::path& target, int vocab_size);
 
 /// Saves a calibration layer by layer in core::partial_path, which becomes the target when it is complete. What an
 /// interrupted run left there, the finished layers and the hidden states after the last of them, is gone on with.

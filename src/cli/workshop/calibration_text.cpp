@@ -58,11 +58,11 @@ data::TextWindows from_files(const checkpoint::Checkpoint& model, const Calibrat
 }
 
 /// The text of an interrupted calibration, where every process finds it.
-std::optional<data::TextWindows> interrupted_everywhere(const std::filesystem::path& statistics,
+std::optional<data::TextWindows> interrupted_everywhere(const std::filesystem::path& statistics, int vocab_size,
                                                         const parallel::Communicator& processes) {
     auto before = statistics.empty()
                       ? std::nullopt
-                      : calibrate::interrupted_text(calibrate::statistics_of(statistics, processes.rank()));
+                      : calibrate::interrupted_text(calibrate::statistics_of(statistics, processes.rank()), vocab_size);
     double found = before ? 1 : 0;
     processes.sum({&found, 1});
     if (found == 0 || found == processes.size()) return before;
@@ -120,7 +120,7 @@ data::TextWindows calibration_text(const checkpoint::Checkpoint& model, Calibrat
         }
         return text;
     }
-    const auto before = interrupted_everywhere(statistics, processes);
+    const auto before = interrupted_everywhere(statistics, model.config().vocab_size, processes);
     if (!before) return sampled_text(model, options, session, processes);
     if (before->origin == sampled_origin(options, seed)) return *before;
     throw core::Error({.what = "an interrupted calibration on another text is here",
