@@ -224,6 +224,7 @@ void check_request(const Pair& models, const RecoveryRequest& request) {
                            .where = models.converted.path().string(),
                            .remedy = "convert it first: mha2mla convert MODEL OUT"});
     }
+    if (request.options.kv_format) cache::check_applies(*request.options.kv_format, true, "--kv-format");
     if (source.is_mla()) refuse_pair("the teacher is a converted model itself", models);
     const auto shape = [](const checkpoint::ModelConfig& config) {
         return std::array{config.vocab_size,          config.hidden_size,         config.num_hidden_layers,
