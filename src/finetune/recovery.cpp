@@ -114,7 +114,7 @@ public:
 
 private:
     void round_to_disk();
-    double perplexity(model::CausalLm& model) { return std::exp(mean_nll(model, text_.held_out, device_)); }
+    double perplexity(model::CausalLm& model, const char* task, core::Progress& progress, const std::stop_token& stop);
 
     const Checkpoint& converted_;
     const data::TextWindows& text_;
@@ -127,8 +127,8 @@ private:
 
 void Recovery::train(core::Progress& progress, const std::stop_token& stop) {
     const auto& options = request_.options;
-    report_.source_perplexity = perplexity(models_.teacher);
-    report_.perplexity_before = perplexity(models_.student);
+    report_.source_perplexity = perplexity(models_.teacher, "perplexity of the source", progress, stop);
+    report_.perplexity_before = perplexity(models_.student, "perplexity before", progress, stop);
     const LatentBalance balance(models_.student, models_.teacher, converted_.config());
     const auto description = describe(models_, text_, options);
     if (learns_from_text_alone(options)) models_.teacher = nullptr;
@@ -143,9 +143,24 @@ void Recovery::train(core::Progress& progress, const std::stop_token& stop) {
     trainer_->run(progress, stop);
     if (may_balance(options)) balance.undo();
     round_to_disk();
-    report_.perplexity_after = perplexity(models_.student);
+    report_.perplexity_after = perplexity(models_.student, "perplexity after", progress, stop);
     report_.steps = trainer_->position().step;
     report_.tokens = trainer_->position().tokens;
+}
+
+/// Of the held-out windows.
+double Recovery::perplexity(model::CausalLm& model, const char* task, core::Progress& progress,
+                            const std::stop_token& stop) {
+    const auto& windows = text_.held_out;
+    progress.begin(task, std::ssize(windows));
+    double sum = 0;
+    for (std::size_t i = 0; i < windows.size(); ++i) {
+        core::throw_if_stopped(stop);
+        sum += mean_nll(model, {windows[i]}, device_);
+        progress.update(static_cast<std::int64_t>(i) + 1, "");
+    }
+    progress.end();
+    return std::exp(sum / static_cast<double>(windows.size()));
 }
 
 /// What is measured afterwards is what is written.
