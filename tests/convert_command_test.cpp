@@ -255,6 +255,9 @@ TEST(ConvertCommand, CalibrationTextThatIsTooShortEmptyOrNoTextIsRefusedByName) 
     const auto short_windows = run({"convert", model, directory / "mla", "--calibration-window", "8"});
     EXPECT_EQ(short_windows.exit_code, 1);
     EXPECT_THAT(short_windows.err, HasSubstr("--calibration-window"));
+    const auto long_windows = run({"convert", model, directory / "mla", "--calibration-window", "129"});
+    EXPECT_EQ(long_windows.exit_code, 1);
+    EXPECT_THAT(long_windows.err, testing::AllOf(HasSubstr("--calibration-window"), HasSubstr("at most 128")));
     EXPECT_FALSE(fs::exists(directory / "mla"));
 }
 

@@ -57,6 +57,18 @@ data::TextWindows from_files(const checkpoint::Checkpoint& model, const Calibrat
             .origin = files_origin(options)};
 }
 
+/// Tokens of a window.
+int window_of(const CalibrationTextOptions& options, const checkpoint::ModelConfig& config) {
+    const int longest = config.max_position_embeddings;
+    if (options.asked_window.value_or(0) > longest) {
+        throw core::Error({.what = "a calibration window is longer than the model's context",
+                           .expected = fmt::format("at most {}", longest),
+                           .got = fmt::to_string(*options.asked_window),
+                           .where = "--calibration-window"});
+    }
+    return options.asked_window.value_or(std::min(options.window, longest));
+}
+
 /// The text of an interrupted calibration, where every process finds it.
 std::optional<data::TextWindows> interrupted_everywhere(const std::filesystem::path& statistics, int vocab_size,
                                                         const parallel::Communicator& processes) {
@@ -90,9 +102,10 @@ void add_calibration_options(CLI::App& verb, CalibrationTextOptions& options) {
     verb.add_option("--calibration-windows", options.windows, "Number of windows")
         ->check(CLI::Range(1, 1 << 16))
         ->capture_default_str();
-    verb.add_option("--calibration-window", options.window, "Tokens of a window")
+    verb.add_option("--calibration-window", options.asked_window,
+                    "Tokens of a window, as many as the model's context at most")
         ->check(CLI::Range(2, 1 << 16))
-        ->capture_default_str();
+        ->default_str(std::to_string(options.window));
 }
 
 void add_memory_option(CLI::App& verb, std::size_t& bytes) {
@@ -109,7 +122,7 @@ void add_memory_option(CLI::App& verb, std::size_t& bytes) {
 data::TextWindows calibration_text(const checkpoint::Checkpoint& model, CalibrationTextOptions options,
                                    const std::filesystem::path& statistics, Session& session,
                                    const parallel::Communicator& processes) {
-    options.window = std::min(options.window, model.config().max_position_embeddings);
+    options.window = window_of(options, model.config());
     calibrate::check_window(options.window, options.shortest_window);
     const auto seed = session.options().seed;
     if (!options.files.empty()) {

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <cstddef>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,8 +17,9 @@ namespace mha2mla::cli {
 
 /// What to calibrate on, as the user says it.
 struct CalibrationTextOptions : SampledTextOptions {
-    std::vector<std::string> files;  ///< none: text that the source model itself writes
-    int shortest_window = 1;         ///< that the method can use
+    std::vector<std::string> files;   ///< none: text that the source model itself writes
+    std::optional<int> asked_window;  ///< else the usual length, or the model's context where that is shorter
+    int shortest_window = 1;          ///< that the method can use
 };
 
 /// --calibration, --calibration-temperatures, --calibration-windows, --calibration-window.
