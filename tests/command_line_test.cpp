@@ -249,6 +249,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         BadInput{"NoVerb", {}, 2, {"subcommand"}}, BadInput{"UnknownVerb", {"transmogrify"}, 2, {"--help"}},
         BadInput{"UnknownOption", {"inspect", model, "--colour"}, 2, {"--colour"}},
+        BadInput{"NegativeSeed", {"generate", model, "-p", "a", "--seed", "-1"}, 2, {"--seed"}},
         BadInput{"NoModel", {"inspect"}, 2, {"MODEL"}},
         BadInput{"MissingModel", {"inspect", "no/such/model"}, 1, {"no/such/model"}},
         BadInput{"NotAModelFile", {"inspect", repository_file}, 1, {"config.json", "pass the directory"}},
