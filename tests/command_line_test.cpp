@@ -255,6 +255,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{"NotAModelFile", {"inspect", repository_file}, 1, {"config.json", "pass the directory"}},
         BadInput{"NotAModelDirectory", {"inspect", MHA2MLA_FIXTURES}, 1, {"config.json"}},
         BadInput{"MissingText", {"eval", model, "--text", "no-such.txt"}, 1, {"no-such.txt"}},
+        BadInput{"DirectoryAsText", {"eval", model, "--text", MHA2MLA_FIXTURES}, 1, {MHA2MLA_FIXTURES, "directory"}},
         BadInput{"EmulationByTheNativeEngine",
                  {"eval", model, "--text", repository_file, "--emulate-cache", "int4"},
                  1,

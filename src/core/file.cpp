@@ -71,6 +71,9 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
 
 std::string read_text(const fs::path& path, std::size_t max_bytes) {
     std::error_code error;
+    if (fs::is_directory(path, error)) {
+        throw Error({.what = "is a directory, not a file", .where = path.string(), .remedy = "name a file in it"});
+    }
     if (!fs::is_regular_file(path, error)) throw Error({.what = "no such file", .where = path.string()});
     const auto size = fs::file_size(path, error);
     if (error) throw Error({.what = "cannot read its size", .where = path.string()});

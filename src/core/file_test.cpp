@@ -51,7 +51,7 @@ TEST_F(FileTest, WritesAndReadsBack) {
     EXPECT_EQ(read_text(root_ / "a"), text);
     EXPECT_THAT(error_of([&] { read_text(root_ / "a", 3); }), HasSubstr("file is too large, expected at most 3 bytes"));
     EXPECT_THAT(error_of([&] { read_text(root_ / "b"); }), HasSubstr("b: no such file"));
-    EXPECT_THAT(error_of([&] { read_text(root_); }), HasSubstr("no such file"));
+    EXPECT_THAT(error_of([&] { read_text(root_); }), HasSubstr("is a directory"));
     EXPECT_THAT(error_of([&] { write_text(root_ / "no" / "a", ""); }), HasSubstr("cannot create (No such file"));
 }
 
