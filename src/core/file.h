@@ -63,6 +63,9 @@ private:
     int descriptor_ = -1;
 };
 
+/// Flushes what was written to a file, or the names in a directory, to the disk. Throws Error.
+void sync_to_disk(const std::filesystem::path& path);
+
 /// Writes the text to a new file and flushes it to the disk.
 void write_text(const std::filesystem::path& path, std::string_view text);
 

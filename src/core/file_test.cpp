@@ -142,6 +142,13 @@ TEST_F(FileTest, MovesADirectoryIntoPlaceAndReplacesNothing) {
     EXPECT_EQ(read_text(root_ / "out" / "a"), "1");
 }
 
+TEST_F(FileTest, FlushesFilesAndDirectories) {
+    write_text(root_ / "a", "1");
+    sync_to_disk(root_ / "a");
+    sync_to_disk(root_);
+    EXPECT_THAT(error_of([&] { sync_to_disk(root_ / "b"); }), HasSubstr("b: cannot open"));
+}
+
 TEST_F(FileTest, PartialLiesBesideItsTarget) {
     EXPECT_EQ(partial_path(root_ / "out/"), root_ / "out.partial");
     EXPECT_EQ(partial_path("out"), fs::current_path() / "out.partial");

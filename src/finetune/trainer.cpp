@@ -203,6 +203,7 @@ void Trainer::go_back(const Step& step) {
 }
 
 void Trainer::save() {
+    log_->sync();
     if (is_first()) snapshots_.save(position_, parameters_, *optimizer_);
     saved_ = Clock::now();
 }
