@@ -53,12 +53,7 @@ cache::CacheFormat cache_format(const EvalCommand& command) {
             {.what = "the native engine emulates no cache", .where = option, .remedy = "pass --engine workshop, too"});
     }
     if (command.emulated_cache.empty()) return cache::plain_format(module_dtype(command));
-    const auto format = cache::parse_cache_format(command.emulated_cache, option);
-    if (!format.content.by_channel && !format.keys.by_channel && !format.rotary.by_channel) return format;
-    throw core::Error({.what = "the workshop emulates groups within a token's row only",
-                       .got = command.emulated_cache,
-                       .where = option,
-                       .remedy = "pass --kv-cache to the native engine"});
+    return cache::parse_cache_format(command.emulated_cache, option);
 }
 
 eval::PerplexityResult score(const EvalCommand& command, const checkpoint::Checkpoint& model,
@@ -144,7 +139,8 @@ void add_eval(CLI::App& program, Session& session) {
     verb->add_option(
             "--emulate-cache", command->emulated_cache,
             "Workshop engine: attend to what such a cache gives back: bf16, int8, int4 or int2 in groups of 32 "
-            "(int4-g64: of 64); rotary keys of a converted model in int8, its sinks exact")
+            "(int4-g64: of 64; int4-c: by channel in full pages); rotary keys of a converted model in int8, its "
+            "sinks exact")
         ->type_name("FORMAT");
     verb->callback([command, verb, &session] {
         check_engine(*verb, *command);
