@@ -23,10 +23,10 @@ TEST(LatentRotation, IsOrthogonalAtEverySize) {
     EXPECT_LT(distance_from_orthogonal(latent_rotation(1536, 3)), 1e-12);
 }
 
-/// Sylvester, Paley's first (12, 20, 24, 44) and second (28, 36, 52) construction, and doubled ones (40, 56).
+/// Sylvester, Paley's first (12, 20, 24, 44) and second (28, 36, 76) construction, and doubled ones (40, 56).
 TEST(LatentRotation, SpreadsEvenlyWhereThereIsAHadamardMatrix) {
     for (const std::int64_t size :
-         {1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 64, 96, 112, 128, 512}) {
+         {1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 56, 76, 64, 96, 112, 128, 512}) {
         const auto magnitudes = latent_rotation(size, 3).abs() * std::sqrt(static_cast<double>(size));
         EXPECT_LT(largest(magnitudes - 1), 1e-12) << size;
     }
