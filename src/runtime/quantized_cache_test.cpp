@@ -100,6 +100,23 @@ TEST_P(QuantizedCache, ForksAndTruncationsContinueAsFreshSequences) {
     EXPECT_LT(relative_error(go_on(decoder, trunk, text.subspan(100)), of_trunk), GetParam().from_exact);
 }
 
+TEST_P(QuantizedCache, SeveralAtOncePageByPageEqualEachAlone) {
+    Engine engine(model_, as_decoded(options(GetParam().format)));
+    Decoder& decoder = engine.decoder;
+    Sequence first = decoder.new_sequence(), second = decoder.new_sequence(), third = decoder.new_sequence();
+    const Logits alone = go_on(decoder, third, tokens_);
+    const std::span<const int> text(tokens_);
+    std::span<const float> logits;
+    for (std::size_t at = 0, count = 0; at < text.size(); at += count) {
+        count = std::min(static_cast<std::size_t>(decoder.pass_tokens(first.tokens())), text.size() - at);
+        const auto part = text.subspan(at, count);
+        const std::vector<Feed> feeds{{.sequence = &first, .tokens = part}, {.sequence = &second, .tokens = part}};
+        logits = decoder.forward(feeds);
+    }
+    EXPECT_LT(relative_error({{logits.begin(), logits.begin() + 101}}, alone), 1e-6);
+    EXPECT_LT(relative_error({{logits.begin() + 101, logits.end()}}, alone), 1e-6);
+}
+
 TEST_P(QuantizedCache, BytesFollowTheFormula) {
     Engine engine(model_, options(GetParam().format));
     Sequence sequence = engine.decoder.new_sequence();
