@@ -118,8 +118,8 @@ ChoiceQuestion read_arc(const core::JsonObject& row) {
 }
 
 ChoiceQuestion read_piqa(const core::JsonObject& row) {
-    return question("Question: " + row.string("goal") + "\nAnswer:", {row.string("sol1"), row.string("sol2")},
-                    index_field(row, "label", 0, 2));
+    const std::string context = "Question: " + row.string("goal") + "\nAnswer:";
+    return question(context, {row.string("sol1"), row.string("sol2")}, index_field(row, "label", 0, 2));
 }
 
 ChoiceQuestion read_hellaswag(const core::JsonObject& row) {
