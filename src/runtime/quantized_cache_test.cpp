@@ -48,6 +48,8 @@ protected:
 };
 
 TEST_P(QuantizedCache, PagesAtOnceEqualTokenByToken) {
+    // AVX-512 rounds the queries of a step that meets no sealed page to bf16.
+    const double rounding = kernels::kernels().isa == kernels::Isa::avx512 ? 8e-3 : 2e-3;
     for (const auto form : {AttentionForm::absorbed, AttentionForm::expanded}) {
         const auto base = options(GetParam().format, form);
         Engine steps(model_, base);
@@ -55,7 +57,7 @@ TEST_P(QuantizedCache, PagesAtOnceEqualTokenByToken) {
         Engine chunk(model_, base);
         const Logits expected = steps.logits(tokens_, 1);
         const double error = relative_error(pages.logits(tokens_, 200), expected);
-        EXPECT_LT(error, 2e-3) << "form " << static_cast<int>(form);
+        EXPECT_LT(error, rounding) << "form " << static_cast<int>(form);
         EXPECT_GT(relative_error(chunk.logits(tokens_, 200), expected), 2 * error) << "chunks see each other exactly";
     }
 }
@@ -101,7 +103,9 @@ TEST_P(QuantizedCache, ForksAndTruncationsContinueAsFreshSequences) {
 }
 
 TEST_P(QuantizedCache, SeveralAtOncePageByPageEqualEachAlone) {
-    Engine engine(model_, as_decoded(options(GetParam().format)));
+    auto for_three = as_decoded(options(GetParam().format));
+    for_three.sequences = 3;
+    Engine engine(model_, for_three);
     Decoder& decoder = engine.decoder;
     Sequence first = decoder.new_sequence(), second = decoder.new_sequence(), third = decoder.new_sequence();
     const Logits alone = go_on(decoder, third, tokens_);
