@@ -249,11 +249,13 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         BadInput{"NoVerb", {}, 2, {"subcommand"}}, BadInput{"UnknownVerb", {"transmogrify"}, 2, {"--help"}},
         BadInput{"UnknownOption", {"inspect", model, "--colour"}, 2, {"--colour"}},
+        BadInput{"NegativeSeed", {"generate", model, "-p", "a", "--seed", "-1"}, 2, {"--seed"}},
         BadInput{"NoModel", {"inspect"}, 2, {"MODEL"}},
         BadInput{"MissingModel", {"inspect", "no/such/model"}, 1, {"no/such/model"}},
         BadInput{"NotAModelFile", {"inspect", repository_file}, 1, {"config.json", "pass the directory"}},
         BadInput{"NotAModelDirectory", {"inspect", MHA2MLA_FIXTURES}, 1, {"config.json"}},
         BadInput{"MissingText", {"eval", model, "--text", "no-such.txt"}, 1, {"no-such.txt"}},
+        BadInput{"DirectoryAsText", {"eval", model, "--text", MHA2MLA_FIXTURES}, 1, {MHA2MLA_FIXTURES, "directory"}},
         BadInput{"EmulationByTheNativeEngine",
                  {"eval", model, "--text", repository_file, "--emulate-cache", "int4"},
                  1,

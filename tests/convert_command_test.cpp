@@ -99,6 +99,11 @@ TEST(ConvertCommand, AConvertedModelIsScoredWithAnEmulatedCache) {
     // The latent: 12 codes of 2 bits, scale and zero; the rotary keys: 4 codes of 8 bits, scale and zero.
     EXPECT_EQ(int2["kv_cache"]["bytes_per_token_per_layer"], core::Json::array({15, 15}));
     EXPECT_EQ(int2["kv_cache"]["format"], "int2");
+    // By channel: 4 bytes of scale and zero for 64 tokens. A window is one page.
+    const auto channels = evaluate({"--emulate-cache", "int2-c"});
+    EXPECT_NE(channels["perplexity"], plain["perplexity"]);
+    EXPECT_NE(channels["perplexity"], int2["perplexity"]);
+    EXPECT_EQ(channels["kv_cache"]["format"], "int2-c");
 }
 
 TEST(ConvertCommand, SavedStatisticsNeedNoTextAndServeOtherSizes) {
@@ -255,6 +260,9 @@ TEST(ConvertCommand, CalibrationTextThatIsTooShortEmptyOrNoTextIsRefusedByName) 
     const auto short_windows = run({"convert", model, directory / "mla", "--calibration-window", "8"});
     EXPECT_EQ(short_windows.exit_code, 1);
     EXPECT_THAT(short_windows.err, HasSubstr("--calibration-window"));
+    const auto long_windows = run({"convert", model, directory / "mla", "--calibration-window", "129"});
+    EXPECT_EQ(long_windows.exit_code, 1);
+    EXPECT_THAT(long_windows.err, testing::AllOf(HasSubstr("--calibration-window"), HasSubstr("at most 128")));
     EXPECT_FALSE(fs::exists(directory / "mla"));
 }
 

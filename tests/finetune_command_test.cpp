@@ -102,6 +102,7 @@ TEST_F(FinetuneCommand, SaysWhatIsWrongAndWhatToDo) {
     EXPECT_THAT(refused({}), HasSubstr("--tokens"));
     EXPECT_THAT(refused({"--tokens", "100", "--objective", "layer"}), HasSubstr("--objective"));
     EXPECT_THAT(refused({"--tokens", "100", "--kv-format", "int3"}), HasSubstr("--kv-format"));
+    EXPECT_THAT(refused({"--tokens", "100", "--kv-format", "kivi4"}), HasSubstr("--kv-format"));
     EXPECT_THAT(refused({"--tokens", "100", "--text", directory / "nowhere.txt"}), HasSubstr("nowhere.txt"));
     EXPECT_THAT(refused({"--tokens", "100", "--window", "4096"}), HasSubstr("--window"));
     EXPECT_THAT(refused({"--tokens", "100"}, "5000"), HasSubstr("too short"));

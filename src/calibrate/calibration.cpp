@@ -10,7 +10,7 @@ namespace mha2mla::calibrate {
 namespace {
 
 /// The windows of this process. Each process needs one: it measures on it.
-std::vector<std::size_t> share_of(const CalibrationTokens& text, const parallel::Communicator& processes) {
+std::vector<std::size_t> share_of(const data::TextWindows& text, const parallel::Communicator& processes) {
     std::vector<std::size_t> share;
     parallel::for_each_share(processes, text.windows.size(), [&](std::size_t window) { share.push_back(window); });
     if (text.windows.size() >= static_cast<std::size_t>(processes.size())) return share;
@@ -27,7 +27,7 @@ std::filesystem::path statistics_of(const std::filesystem::path& target, int ran
                      : std::filesystem::path(core::absolute_target(target).string() + fmt::format(".process-{}", rank));
 }
 
-Calibration::Calibration(const checkpoint::Checkpoint& source, const CalibrationTokens& text,
+Calibration::Calibration(const checkpoint::Checkpoint& source, const data::TextWindows& text,
                          const CalibrationOptions& options)
     : options_(options), layers_(source.config().num_hidden_layers) {
     check_windows(text, shortest_window(options.moments));
@@ -44,7 +44,7 @@ Calibration::Calibration(const checkpoint::Checkpoint& source, const Calibration
     }
 }
 
-void Calibration::open_statistics(const checkpoint::Checkpoint& source, const CalibrationTokens& text,
+void Calibration::open_statistics(const checkpoint::Checkpoint& source, const data::TextWindows& text,
                                   const std::vector<std::size_t>& share) {
     const auto& processes = *options_.processes;
     const StatisticsOrigin origin{
@@ -55,7 +55,7 @@ void Calibration::open_statistics(const checkpoint::Checkpoint& source, const Ca
     processes.sum({&all, 1});
     if (all == layers_from_before_ * processes.size()) return;
     throw core::Error({.what = "the processes of an interrupted calibration stopped at different layers",
-                       .where = partial_path(options_.statistics).string(),
+                       .where = core::partial_path(options_.statistics).string(),
                        .remedy = fmt::format("remove {}*.partial to start again", options_.statistics.string())});
 }
 

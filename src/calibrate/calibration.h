@@ -34,7 +34,7 @@ public:
     /// Goes on where an interrupted run with the same statistics directory stopped. Each process keeps what it needs to
     /// go on beside that directory. Throws Error where the text is of no use or the directory is not writable or not of
     /// this calibration. `source` must outlive it.
-    Calibration(const checkpoint::Checkpoint& source, const CalibrationTokens& text, const CalibrationOptions& options);
+    Calibration(const checkpoint::Checkpoint& source, const data::TextWindows& text, const CalibrationOptions& options);
 
     /// The moments of the next layer, measured or from the interrupted run. Throws Cancelled.
     AttentionMoments next(const std::stop_token& stop);
@@ -47,7 +47,7 @@ public:
 private:
     /// The next layer, which is not there yet.
     AttentionMoments measure(const std::stop_token& stop);
-    void open_statistics(const checkpoint::Checkpoint& source, const CalibrationTokens& text,
+    void open_statistics(const checkpoint::Checkpoint& source, const data::TextWindows& text,
                          const std::vector<std::size_t>& share);
 
     CalibrationOptions options_;

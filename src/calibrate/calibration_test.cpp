@@ -20,7 +20,7 @@ using checkpoint::Checkpoint;
 using parallel::test::Threads;
 using testing::HasSubstr;
 
-const CalibrationTokens text{
+const data::TextWindows text{
     {{5, 17, 99, 3, 44, 81, 7, 12, 60, 33}, {64, 2, 2, 120, 31, 8, 90, 15, 77}, {9, 8, 7, 6, 5, 4, 3, 2}}, "a text"};
 
 Checkpoint fixture(const std::string& name) { return Checkpoint::open(fs::path(MHA2MLA_FIXTURES) / "models" / name); }
@@ -54,7 +54,7 @@ protected:
         for (int layer = 0; layer < source.config().num_hidden_layers; ++layer) calibration.next({});
         calibration.finish();
     }
-    std::string error_of(const Checkpoint& source, const CalibrationTokens& tokens,
+    std::string error_of(const Checkpoint& source, const data::TextWindows& tokens,
                          const CalibrationOptions& options) const {
         try {
             const Calibration calibration(source, tokens, options);
@@ -183,14 +183,15 @@ TEST_F(CalibrationTest, MoreProcessesThanWindowsAreRefused) {
 }
 
 TEST_F(CalibrationTest, AnInterruptedOneKeepsItsText) {
-    EXPECT_FALSE(interrupted_text(""));
-    EXPECT_FALSE(interrupted_text(root_ / "statistics"));
+    EXPECT_FALSE(interrupted_text("", 128));
+    EXPECT_FALSE(interrupted_text(root_ / "statistics", 128));
     Calibration interrupted(source_, text, options("statistics"));
     interrupted.next({});
-    const auto kept = interrupted_text(root_ / "statistics");
+    const auto kept = interrupted_text(root_ / "statistics", 128);
     ASSERT_TRUE(kept);
     EXPECT_EQ(kept->windows, text.windows);
     EXPECT_EQ(kept->origin, text.origin);
+    EXPECT_THROW(interrupted_text(root_ / "statistics", 100), core::Error) << "it has the token 120";
 }
 
 TEST_F(CalibrationTest, RefusesToGoOnWithAnotherTextModelOrOptions) {

@@ -48,7 +48,7 @@ Statistics::Statistics(const std::filesystem::path& path, const checkpoint::Chec
 
 TokensRecord text_of(const std::filesystem::path& statistics) { return files::read_text(statistics); }
 
-CalibrationTokens Statistics::tokens() const { return files::read_tokens(path_); }
+data::TextWindows Statistics::tokens() const { return files::read_tokens(path_, config_.vocab_size); }
 
 AttentionMoments Statistics::layer(int layer) const { return files::read_layer(path_, layer, config_); }
 

@@ -27,7 +27,7 @@ public:
     AttentionMoments layer(int layer) const;
     const TokensRecord& text() const { return text_; }
     /// The text itself.
-    CalibrationTokens tokens() const;
+    data::TextWindows tokens() const;
 
 private:
     std::filesystem::path path_;

@@ -2,7 +2,6 @@
 
 #include <climits>
 #include <fmt/format.h>
-#include <span>
 
 #include "checkpoint/safetensors.h"
 #include "checkpoint/tensor_check.h"
@@ -71,7 +70,7 @@ void check_field(const Value& found, const Value& expected, const char* field, c
 
 }  // namespace
 
-void write_origin(const fs::path& directory, const StatisticsOrigin& origin, const CalibrationTokens& tokens) {
+void write_origin(const fs::path& directory, const StatisticsOrigin& origin, const data::TextWindows& tokens) {
     const core::OrderedJson json{{"format", format_version},
                                  {"model", origin.model},
                                  {"text",
@@ -110,20 +109,16 @@ TokensRecord read_text(const fs::path& directory) {
             .fingerprint = text.string("fingerprint")};
 }
 
-CalibrationTokens read_tokens(const fs::path& directory) {
+data::TextWindows read_tokens(const fs::path& directory, int vocab_size) {
     const auto file = directory / tokens_file;
     const auto json = parse(file, std::size_t{1} << 31);
-    using Windows = std::vector<std::vector<int>>;
+    const core::JsonObject fields(json, file.string());
     const auto record = read_text(directory);
-    try {
-        CalibrationTokens tokens{.windows = json.at("windows").get<Windows>(),
-                                 .origin = record.origin,
-                                 .held_out = json.at("held_out").get<Windows>()};
-        if (record_of(tokens) == record) return tokens;
-        throw core::Error({.what = "the tokens are not those that the statistics name", .where = file.string()});
-    } catch (const core::Json::exception&) {
-        throw core::Error({.what = "not windows of tokens", .where = file.string()});
-    }
+    data::TextWindows tokens{.windows = data::read_windows(fields, "windows", vocab_size),
+                             .origin = record.origin,
+                             .held_out = data::read_windows(fields, "held_out", vocab_size)};
+    if (record_of(tokens) == record) return tokens;
+    throw core::Error({.what = "the tokens are not those that the statistics name", .where = file.string()});
 }
 
 fs::path layer_directory(const fs::path& directory, int layer) { return directory / fmt::format("layer-{:03}", layer); }
@@ -148,14 +143,11 @@ void check_layer(const fs::path& directory, int layer, const ModelConfig& config
 }
 
 AttentionMoments read_layer(const fs::path& directory, int layer, const ModelConfig& config) {
-    check_layer(directory, layer, config);
-    const checkpoint::SafetensorsSource tensors(layer_directory(directory, layer));
+    const auto path = layer_directory(directory, layer);
+    const checkpoint::SafetensorsSource tensors(path);
     AttentionMoments moments;
     for (const auto& part : parts_of(moments, config)) {
-        auto values = torch::empty(part.shape, torch::kFloat32);
-        tensors.read_rows(part.name, 0, part.shape.front(),
-                          {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())});
-        *part.tensor = values.to(torch::kFloat64);
+        *part.tensor = model::read_tensor(tensors, {part.name, part.shape}, path.string()).to(torch::kFloat64);
     }
     return moments;
 }

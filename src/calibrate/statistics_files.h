@@ -12,11 +12,12 @@
 namespace mha2mla::calibrate::files {
 
 void write_origin(const std::filesystem::path& directory, const StatisticsOrigin& origin,
-                  const CalibrationTokens& tokens);
+                  const data::TextWindows& tokens);
 /// Throws Error naming the field in which the directory's origin is not `expected`. Text is not compared.
 void check_origin(const std::filesystem::path& directory, const StatisticsOrigin& expected);
 TokensRecord read_text(const std::filesystem::path& directory);
-CalibrationTokens read_tokens(const std::filesystem::path& directory);
+/// Throws Error where they are damaged, or not of this vocabulary.
+data::TextWindows read_tokens(const std::filesystem::path& directory, int vocab_size);
 
 std::filesystem::path layer_directory(const std::filesystem::path& directory, int layer);
 /// The directory of the layer appears complete or not at all.

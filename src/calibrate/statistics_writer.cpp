@@ -6,10 +6,10 @@
 
 #include "calibrate/statistics_files.h"
 #include "checkpoint/safetensors.h"
-#include "checkpoint/tensor_check.h"
 #include "checkpoint/writer.h"
 #include "core/error.h"
 #include "core/file.h"
+#include "model/weights.h"
 
 namespace mha2mla::calibrate {
 namespace {
@@ -47,19 +47,17 @@ auto read_partial(const fs::path& partial, const Read& read) {
 
 }  // namespace
 
-fs::path partial_path(const fs::path& target) { return core::absolute_target(target).string() + ".partial"; }
-
-std::optional<CalibrationTokens> interrupted_text(const fs::path& target) {
-    if (target.empty() || !fs::exists(partial_path(target))) return std::nullopt;
-    const auto partial = partial_path(target);
-    return read_partial(partial, [&] { return files::read_tokens(partial); });
+std::optional<data::TextWindows> interrupted_text(const fs::path& target, int vocab_size) {
+    if (target.empty() || !fs::exists(core::partial_path(target))) return std::nullopt;
+    const auto partial = core::partial_path(target);
+    return read_partial(partial, [&] { return files::read_tokens(partial, vocab_size); });
 }
 
 StatisticsWriter::StatisticsWriter(const fs::path& target, const checkpoint::ModelConfig& config,
-                                   const StatisticsOrigin& origin, const CalibrationTokens& tokens,
+                                   const StatisticsOrigin& origin, const data::TextWindows& tokens,
                                    std::vector<std::size_t> share)
     : target_(target),
-      partial_(partial_path(target)),
+      partial_(core::partial_path(target)),
       config_(config),
       origin_(origin),
       tokens_(tokens),
@@ -102,10 +100,7 @@ HiddenStates StatisticsWriter::hidden(const RestOptions& rest) const {
         const checkpoint::SafetensorsSource tensors(path);
         HiddenStates hidden(rest);
         for (const auto& spec : hidden_specs(tokens_.windows, share_, config_.hidden_size)) {
-            checkpoint::check_tensor(spec, tensors, path.string());
-            const auto states = torch::empty(spec.shape, torch::kFloat32);
-            tensors.read_rows(spec.name, 0, spec.shape.front(), values_of(states));
-            hidden.append(states.unsqueeze(0));
+            hidden.append(model::read_tensor(tensors, spec, path.string()).unsqueeze(0));
         }
         return hidden;
     });

@@ -10,20 +10,18 @@
 
 namespace mha2mla::calibrate {
 
-/// TARGET.partial: where statistics lie until they are complete.
-std::filesystem::path partial_path(const std::filesystem::path& target);
+/// The text of a calibration into `target` that was interrupted, where there is one. Throws Error where it is damaged
+/// or not of this vocabulary.
+std::optional<data::TextWindows> interrupted_text(const std::filesystem::path& target, int vocab_size);
 
-/// The text of a calibration into `target` that was interrupted, where there is one.
-std::optional<CalibrationTokens> interrupted_text(const std::filesystem::path& target);
-
-/// Saves a calibration layer by layer in TARGET.partial, which becomes TARGET when it is complete. What an interrupted
-/// run left there, the finished layers and the hidden states after the last of them, is gone on with.
+/// Saves a calibration layer by layer in core::partial_path, which becomes the target when it is complete. What an
+/// interrupted run left there, the finished layers and the hidden states after the last of them, is gone on with.
 class StatisticsWriter {
 public:
     /// Saves the text at once: sampling it took long. Throws Error where TARGET.partial is damaged or belongs to
     /// another calibration. `share`: the windows that this process carries.
     StatisticsWriter(const std::filesystem::path& target, const checkpoint::ModelConfig& config,
-                     const StatisticsOrigin& origin, const CalibrationTokens& tokens, std::vector<std::size_t> share);
+                     const StatisticsOrigin& origin, const data::TextWindows& tokens, std::vector<std::size_t> share);
 
     /// How many layers are finished, from the first on.
     int layers() const { return layers_; }
@@ -45,7 +43,7 @@ private:
     std::filesystem::path partial_;
     checkpoint::ModelConfig config_;
     StatisticsOrigin origin_;
-    CalibrationTokens tokens_;
+    data::TextWindows tokens_;
     std::vector<std::size_t> share_;
     int layers_ = 0;
 };

@@ -8,7 +8,7 @@
 
 namespace mha2mla::calibrate {
 
-void hold_out(CalibrationTokens& tokens) {
+void hold_out(data::TextWindows& tokens) {
     auto& windows = tokens.windows;
     if (windows.size() < 2) return;
     const auto first = windows.end() - std::max<std::ptrdiff_t>(1, std::ssize(windows) / 8);
@@ -16,7 +16,7 @@ void hold_out(CalibrationTokens& tokens) {
     windows.erase(first, windows.end());
 }
 
-TokensRecord record_of(const CalibrationTokens& tokens) {
+TokensRecord record_of(const data::TextWindows& tokens) {
     TokensRecord record{.origin = tokens.origin,
                         .windows = std::ssize(tokens.windows) + std::ssize(tokens.held_out),
                         .tokens = 0,
@@ -41,7 +41,7 @@ void check_window(std::int64_t tokens, int shortest) {
                        .where = "--calibration-window"});
 }
 
-void check_windows(const CalibrationTokens& tokens, int shortest) {
+void check_windows(const data::TextWindows& tokens, int shortest) {
     if (tokens.windows.empty()) {
         throw core::Error({.what = "there is no text to calibrate on",
                            .where = "--calibration",

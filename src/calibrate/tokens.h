@@ -2,19 +2,13 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
+
+#include "data/text_windows.h"
 
 namespace mha2mla::calibrate {
 
-/// Token windows that calibration runs through the model, and a word on where they came from.
-struct CalibrationTokens {
-    std::vector<std::vector<int>> windows;
-    std::string origin;                           ///< "sampled from the source model, seed 0" or file names
-    std::vector<std::vector<int>> held_out = {};  ///< windows that choices are judged by; nothing is measured on them
-};
-
 /// Holds out the last eighth of the windows, of 2 or more at least one.
-void hold_out(CalibrationTokens& tokens);
+void hold_out(data::TextWindows& tokens);
 
 /// What records keep of a calibration's text, windows held out included.
 struct TokensRecord {
@@ -26,11 +20,11 @@ struct TokensRecord {
     bool operator==(const TokensRecord&) const = default;
 };
 
-TokensRecord record_of(const CalibrationTokens& tokens);
+TokensRecord record_of(const data::TextWindows& tokens);
 
 /// Throws Error where a window of so many tokens is shorter than what a method needs: to be asked before long work.
 void check_window(std::int64_t tokens, int shortest);
 /// Throws Error where there is no window, or one of less than `shortest` tokens.
-void check_windows(const CalibrationTokens& tokens, int shortest);
+void check_windows(const data::TextWindows& tokens, int shortest);
 
 }  // namespace mha2mla::calibrate

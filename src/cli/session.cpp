@@ -13,7 +13,9 @@ void Session::add_options(CLI::App& verb) {
     verb.add_option("--threads", options_.threads, "Threads; 0 = one per core")
         ->check(CLI::Range(0, 1024))
         ->capture_default_str();
-    verb.add_option("--seed", options_.seed, "Seed of everything random")->capture_default_str();
+    verb.add_option("--seed", options_.seed, "Seed of everything random")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
     verb.add_option("--log-level", options_.log_level, "quiet or info")
         ->check(CLI::IsMember({"quiet", "info"}))
         ->capture_default_str();

@@ -20,9 +20,9 @@ Measurements::Measurements(const checkpoint::Checkpoint& source, const Plan& pla
     path_ = scratch_->path() / "statistics";
 }
 
-void Measurements::measure(const CalibrationTokens& text, core::Progress& progress, const std::stop_token& stop) {
+void Measurements::measure(const data::TextWindows& text, core::Progress& progress, const std::stop_token& stop) {
     if (!std::filesystem::exists(path_)) {
-        CalibrationTokens divided = text;
+        data::TextWindows divided = text;
         if (divided.held_out.empty()) calibrate::hold_out(divided);
         calibrate::Calibration calibration(source_, divided,
                                            {.moments = options_,

@@ -23,7 +23,7 @@ public:
     Measurements(const checkpoint::Checkpoint& source, const Plan& plan, const ConvertRequest& request);
 
     /// Measures where there is nothing yet. Throws Error and Cancelled.
-    void measure(const CalibrationTokens& text, core::Progress& progress, const std::stop_token& stop);
+    void measure(const data::TextWindows& text, core::Progress& progress, const std::stop_token& stop);
     /// To be asked once measured.
     const calibrate::Statistics& statistics() const { return *statistics_; }
     /// What measuring took; empty where the statistics were there already.

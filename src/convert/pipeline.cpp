@@ -15,6 +15,7 @@
 #include "checkpoint/copy.h"
 #include "checkpoint/writer.h"
 #include "convert/documents.h"
+#include "convert/latent_rotation.h"
 #include "convert/measurements.h"
 #include "convert/refit.h"
 #include "convert/select.h"
@@ -52,7 +53,7 @@ public:
 
     void use(const calibrate::Statistics& statistics, const ConvertRequest& request);
     /// For 2-norm selection.
-    void walk(const CalibrationTokens& text, const ConvertRequest& request);
+    void walk(const data::TextWindows& text, const ConvertRequest& request);
     LayerFidelity convert_layer(int layer, const std::stop_token& stop);
     void copy_shared_tensors(const std::stop_token& stop);
     void write_documents(const ConvertRequest& request);
@@ -80,7 +81,7 @@ void Conversion::use(const calibrate::Statistics& statistics, const ConvertReque
     refit_.emplace(source_, statistics.tokens().windows, device_, rest);
 }
 
-void Conversion::walk(const CalibrationTokens& text, const ConvertRequest& request) {
+void Conversion::walk(const data::TextWindows& text, const ConvertRequest& request) {
     calibrate::check_windows(text, 1);
     report_.text = calibrate::record_of(text);
     model::ModelOptions options;
@@ -100,6 +101,10 @@ LayerFidelity Conversion::convert_layer(int layer, const std::stop_token& stop) 
     auto converted = method_.convert({source, plan, layer, moments ? &*moments : nullptr});
     if (!converted.rope_pairs.empty()) set_rope_pairs(plan, layer, converted.rope_pairs);
     if (refit_) refit_->apply(plan.target, layer, converted, stop);
+    if (const auto seed = plan.options.latent_rotation) {
+        const auto l = static_cast<std::size_t>(layer);
+        rotate_latent(converted, plan.target.mla().kv_lora_rank.at(l), *seed + l);
+    }
     std::size_t written = 0;
     for (const auto& spec : checkpoint::expected_layer_tensors(plan.target, layer)) {
         const auto found = converted.tensors.find(spec.name.substr(checkpoint::layer_tensor(layer, "").size()));
@@ -217,7 +222,7 @@ bool needs_calibration(const ConversionOptions& options, const ConvertRequest& r
     return request.statistics.empty() || !std::filesystem::exists(request.statistics);
 }
 
-ConversionReport convert(const Checkpoint& source, const Plan& plan, const CalibrationTokens& calibration,
+ConversionReport convert(const Checkpoint& source, const Plan& plan, const data::TextWindows& calibration,
                          const ConvertRequest& request, core::Progress& progress, const std::stop_token& stop) {
     const auto started = Clock::now();
     const torch::NoGradGuard no_gradients;

@@ -14,10 +14,9 @@
 #include "convert/plan.h"
 #include "core/dtype.h"
 #include "core/progress.h"
+#include "data/text_windows.h"
 
 namespace mha2mla::convert {
-
-using calibrate::CalibrationTokens;
 
 struct ConvertRequest {
     std::filesystem::path target;
@@ -58,7 +57,7 @@ bool needs_calibration(const ConversionOptions& options, const ConvertRequest& r
 
 /// Converts layer by layer; at most one layer of weights is in memory. An interrupted run leaves the target untouched.
 /// Throws Error (unusable device, target or calibration) and Cancelled.
-ConversionReport convert(const checkpoint::Checkpoint& source, const Plan& plan, const CalibrationTokens& calibration,
+ConversionReport convert(const checkpoint::Checkpoint& source, const Plan& plan, const data::TextWindows& calibration,
                          const ConvertRequest& request, core::Progress& progress, const std::stop_token& stop);
 
 }  // namespace mha2mla::convert

@@ -67,7 +67,7 @@ protected:
         return request;
     }
     ConversionReport run(const Checkpoint& source, const ConversionOptions& options,
-                         const CalibrationTokens& calibration = {}) const {
+                         const data::TextWindows& calibration = {}) const {
         core::Progress silent;
         return convert(source, make_plan(source.config(), options), calibration, request(), silent, {});
     }
@@ -198,7 +198,7 @@ TEST_F(Pipeline, AbsorbedAndExpandedAgreeOnAConvertedModel) {
 
 TEST_F(Pipeline, TwoNormKeepsThePairsOfItsStatistics) {
     const auto source = fixture("tiny-gqa");
-    const CalibrationTokens calibration{{{1, 2, 3, 4, 5, 6}, {70, 60, 50, 40}}, "two windows"};
+    const data::TextWindows calibration{{{1, 2, 3, 4, 5, 6}, {70, 60, 50, 40}}, "two windows"};
     ConversionOptions options;
     options.selection = Selection::two_norm;
     options.rope_pairs = 3;
@@ -222,7 +222,7 @@ TEST_F(Pipeline, TwoNormWithoutTokensIsRefused) {
     EXPECT_THAT(left_behind(), testing::IsEmpty());
 }
 
-const CalibrationTokens some_text{{{1, 2, 3, 4, 5, 6, 90, 71, 33, 8, 64, 12, 5, 77, 21, 40, 101, 9, 18, 27, 55, 3},
+const data::TextWindows some_text{{{1, 2, 3, 4, 5, 6, 90, 71, 33, 8, 64, 12, 5, 77, 21, 40, 101, 9, 18, 27, 55, 3},
                                    {70, 60, 50, 40, 30, 20, 10, 5, 99, 17, 41, 11, 2, 64, 88, 31, 14, 25, 6, 36, 48}},
                                   "two windows"};
 
@@ -280,6 +280,37 @@ TEST_F(Pipeline, LsqHoldsThePlannedSizesAndTwoRunsWriteTheSameBytes) {
     EXPECT_EQ(converted.config().mla().sink_tokens, 4);
     run(source, options, some_text);
     EXPECT_TRUE(core::read_text(target() / "model.safetensors") == first);
+}
+
+/// With biases, exact tokens, a positional part, several rotary key heads, a fitted output, or none of them.
+TEST_F(Pipeline, RotatedLatentsChangeNoLogit) {
+    auto lsq_refit = lsq();
+    lsq_refit.lsq.refit_output = true;
+    auto deepseek = lsq();
+    deepseek.lsq.deepseek_shape = true;
+    ConversionOptions transmla;
+    transmla.method = "transmla";
+    transmla.transmla.rope_components = 2;
+    for (auto options : {ConversionOptions{}, lsq(), lsq_refit, deepseek, transmla}) {
+        for (const auto* name : {"tiny-gqa", "tiny-bias"}) {
+            if (options.lsq.deepseek_shape && name == std::string("tiny-bias")) continue;
+            SCOPED_TRACE(options.method + " " + name);
+            options.cache_ratio = 0.5;
+            options.latent_rotation.reset();
+            run(fixture(name), options, some_text);
+            const auto expected = logits(Checkpoint::open(target()));
+            const auto before = core::read_text(target() / "model.safetensors");
+            options.latent_rotation = 3;
+            run(fixture(name), options, some_text);
+            EXPECT_LT(relative_difference(logits(Checkpoint::open(target())), expected), 1e-4);
+            const auto rotated = core::read_text(target() / "model.safetensors");
+            EXPECT_FALSE(rotated == before);
+            run(fixture(name), options, some_text);
+            EXPECT_TRUE(core::read_text(target() / "model.safetensors") == rotated);
+        }
+    }
+    const auto record = core::parse_json(core::read_text(target() / "conversion.json"), "conversion.json");
+    EXPECT_EQ(record["plan"]["latent_rotation"]["seed"], 3);
 }
 
 double perplexity(const Checkpoint& model, const std::vector<int>& window) {

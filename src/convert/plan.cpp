@@ -84,6 +84,8 @@ core::OrderedJson plan_to_json(const Plan& plan) {
     const auto& options = plan.options;
     core::OrderedJson json{{"method", options.method}};
     json.update(find_method(options.method).options(options));
+    json["latent_rotation"] = nullptr;
+    if (options.latent_rotation) json["latent_rotation"] = {{"seed", *options.latent_rotation}};
     json["cache_ratio"] = plan.cache_ratio();
     json["cached_elements_per_token"] = {{"source", cached_elements(plan.source)},
                                          {"target", cached_elements(plan.target)}};

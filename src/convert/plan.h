@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -52,7 +53,8 @@ struct ConversionOptions {
     std::optional<double>
         cache_ratio;               ///< share of the source cache to keep; sets kv_rank. Default: the paper's -68.75 %
     bool split_full_rank = false;  ///< the reference's split SVD: the whole R for keys and for values
-    std::filesystem::path rank_table;  ///< for Selection::table
+    std::filesystem::path rank_table;              ///< for Selection::table
+    std::optional<std::uint64_t> latent_rotation;  ///< seed; latents are rotated so that their channels are alike
 };
 
 /// What a conversion will do, layer by layer: readable JSON, the same before (--dry-run) and after (conversion.json).

@@ -51,7 +51,7 @@ protected:
     }
     void TearDown() override { fs::remove_all(target_); }
 
-    ConversionReport convert_source(const ConversionOptions& options, const CalibrationTokens& calibration = {}) const {
+    ConversionReport convert_source(const ConversionOptions& options, const data::TextWindows& calibration = {}) const {
         ConvertRequest request;
         request.target = target_;
         request.replace = true;

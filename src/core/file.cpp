@@ -22,14 +22,6 @@ namespace {
                  .remedy = std::move(remedy)});
 }
 
-void sync_path(const fs::path& path) {
-    const int descriptor = ::open(path.c_str(), O_RDONLY);
-    if (descriptor < 0) fail(path, "cannot open");
-    const int result = ::fsync(descriptor);
-    ::close(descriptor);
-    if (result != 0) fail(path, "cannot flush to disk");
-}
-
 void write_all(int descriptor, std::size_t offset, std::span<const std::byte> bytes, const fs::path& where) {
     while (!bytes.empty()) {
         const ssize_t written = ::pwrite(descriptor, bytes.data(), bytes.size(), static_cast<off_t>(offset));
@@ -71,6 +63,9 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
 
 std::string read_text(const fs::path& path, std::size_t max_bytes) {
     std::error_code error;
+    if (fs::is_directory(path, error)) {
+        throw Error({.what = "is a directory, not a file", .where = path.string(), .remedy = "name a file in it"});
+    }
     if (!fs::is_regular_file(path, error)) throw Error({.what = "no such file", .where = path.string()});
     const auto size = fs::file_size(path, error);
     if (error) throw Error({.what = "cannot read its size", .where = path.string()});
@@ -148,6 +143,14 @@ void ScratchFile::read_at(std::size_t offset, std::span<std::byte> out) const {
     }
 }
 
+void sync_to_disk(const fs::path& path) {
+    const int descriptor = ::open(path.c_str(), O_RDONLY);
+    if (descriptor < 0) fail(path, "cannot open");
+    const int result = ::fsync(descriptor);
+    ::close(descriptor);
+    if (result != 0) fail(path, "cannot flush to disk");
+}
+
 void write_text(const fs::path& path, std::string_view text) {
     OutputFile file(path);
     file.write_at(0, std::as_bytes(std::span(text)));
@@ -160,14 +163,16 @@ fs::path absolute_target(fs::path target) {
     return target.has_filename() ? target : target.parent_path();
 }
 
+fs::path partial_path(const fs::path& target) { return absolute_target(target).string() + ".partial"; }
+
 void move_into_place(const fs::path& directory, const fs::path& target) {
     const auto place = absolute_target(target);
-    sync_path(directory);
+    sync_to_disk(directory);
     if (fs::exists(place)) throw Error({.what = "already exists", .where = place.string()});
     if (::rename(directory.c_str(), place.c_str()) != 0) {
         fail(place, "cannot move the finished directory into place");
     }
-    sync_path(place.parent_path());
+    sync_to_disk(place.parent_path());
 }
 
 StagedDirectory::StagedDirectory(fs::path target, bool replace) : target_(absolute_target(std::move(target))) {
@@ -194,7 +199,7 @@ StagedDirectory::~StagedDirectory() {
 }
 
 void StagedDirectory::commit() {
-    sync_path(staging_);
+    sync_to_disk(staging_);
     const fs::path retired = staging_.string() + ".old";
     std::error_code error;
     const bool replaces = fs::exists(target_, error);
@@ -204,7 +209,7 @@ void StagedDirectory::commit() {
         fail(target_, "cannot move the finished directory into place");
     }
     committed_ = true;
-    sync_path(target_.parent_path());
+    sync_to_disk(target_.parent_path());
     fs::remove_all(retired, error);
 }
 

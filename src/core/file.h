@@ -63,11 +63,17 @@ private:
     int descriptor_ = -1;
 };
 
+/// Flushes what was written to a file, or the names in a directory, to the disk. Throws Error.
+void sync_to_disk(const std::filesystem::path& path);
+
 /// Writes the text to a new file and flushes it to the disk.
 void write_text(const std::filesystem::path& path, std::string_view text);
 
 /// The absolute path of something to be written; a slash at its end does not count.
 std::filesystem::path absolute_target(std::filesystem::path target);
+
+/// TARGET.partial: where something lies that is made over several runs, until it is complete.
+std::filesystem::path partial_path(const std::filesystem::path& target);
 
 /// Renames a directory to `target`, which does not exist yet, and flushes both names to the disk. Throws Error.
 void move_into_place(const std::filesystem::path& directory, const std::filesystem::path& target);

@@ -51,7 +51,7 @@ TEST_F(FileTest, WritesAndReadsBack) {
     EXPECT_EQ(read_text(root_ / "a"), text);
     EXPECT_THAT(error_of([&] { read_text(root_ / "a", 3); }), HasSubstr("file is too large, expected at most 3 bytes"));
     EXPECT_THAT(error_of([&] { read_text(root_ / "b"); }), HasSubstr("b: no such file"));
-    EXPECT_THAT(error_of([&] { read_text(root_); }), HasSubstr("no such file"));
+    EXPECT_THAT(error_of([&] { read_text(root_); }), HasSubstr("is a directory"));
     EXPECT_THAT(error_of([&] { write_text(root_ / "no" / "a", ""); }), HasSubstr("cannot create (No such file"));
 }
 
@@ -140,6 +140,18 @@ TEST_F(FileTest, MovesADirectoryIntoPlaceAndReplacesNothing) {
     fs::create_directory(root_ / "work");
     EXPECT_THAT(error_of([&] { move_into_place(root_ / "work", root_ / "out"); }), HasSubstr("already exists"));
     EXPECT_EQ(read_text(root_ / "out" / "a"), "1");
+}
+
+TEST_F(FileTest, FlushesFilesAndDirectories) {
+    write_text(root_ / "a", "1");
+    sync_to_disk(root_ / "a");
+    sync_to_disk(root_);
+    EXPECT_THAT(error_of([&] { sync_to_disk(root_ / "b"); }), HasSubstr("b: cannot open"));
+}
+
+TEST_F(FileTest, PartialLiesBesideItsTarget) {
+    EXPECT_EQ(partial_path(root_ / "out/"), root_ / "out.partial");
+    EXPECT_EQ(partial_path("out"), fs::current_path() / "out.partial");
 }
 
 TEST_F(FileTest, StagedDirectoryNeedsItsParent) {

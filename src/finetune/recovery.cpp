@@ -32,7 +32,7 @@ void add_windows(core::Fingerprint& fingerprint, const std::vector<std::vector<i
 }
 
 /// The weights of both models that a run begins with, its text and its options: what its result depends on.
-std::string describe(Models& models, const TrainingText& text, const Options& options) {
+std::string describe(Models& models, const data::TextWindows& text, const Options& options) {
     core::Fingerprint fingerprint;
     add_windows(fingerprint, text.windows);
     add_windows(fingerprint, text.held_out);
@@ -80,7 +80,7 @@ std::map<std::string, std::string> kept_documents(const Checkpoint& converted) {
     return files;
 }
 
-std::string card_section(const RecoveryReport& report, const TrainingText& text) {
+std::string card_section(const RecoveryReport& report, const data::TextWindows& text) {
     return fmt::format(
         "\n## Recovered\n\n"
         "Fine-tuned with `mha2mla finetune` on {} tokens ({}): perplexity of held-out windows {:.2f} before, {:.2f}\n"
@@ -89,7 +89,7 @@ std::string card_section(const RecoveryReport& report, const TrainingText& text)
         report.tokens, text.origin, report.perplexity_before, report.perplexity_after, report.source_perplexity);
 }
 
-core::OrderedJson record(const RecoveryReport& report, const TrainingText& text, const RecoveryRequest& request) {
+core::OrderedJson record(const RecoveryReport& report, const data::TextWindows& text, const RecoveryRequest& request) {
     core::OrderedJson json = report.to_json();
     json["text"] = text.origin;
     json["options"] = to_json(request.options);
@@ -101,7 +101,7 @@ core::OrderedJson record(const RecoveryReport& report, const TrainingText& text,
 /// One run, from the models in memory to the model on disk.
 class Recovery {
 public:
-    Recovery(const Pair& models, const TrainingText& text, const RecoveryRequest& request)
+    Recovery(const Pair& models, const data::TextWindows& text, const RecoveryRequest& request)
         : converted_(models.converted),
           text_(text),
           request_(request),
@@ -114,10 +114,10 @@ public:
 
 private:
     void round_to_disk();
-    double perplexity(model::CausalLm& model) { return std::exp(mean_nll(model, text_.held_out, device_)); }
+    double perplexity(model::CausalLm& model, const char* task, core::Progress& progress, const std::stop_token& stop);
 
     const Checkpoint& converted_;
-    const TrainingText& text_;
+    const data::TextWindows& text_;
     const RecoveryRequest& request_;
     torch::Device device_;
     Models models_;
@@ -127,14 +127,14 @@ private:
 
 void Recovery::train(core::Progress& progress, const std::stop_token& stop) {
     const auto& options = request_.options;
-    report_.source_perplexity = perplexity(models_.teacher);
-    report_.perplexity_before = perplexity(models_.student);
+    report_.source_perplexity = perplexity(models_.teacher, "perplexity of the source", progress, stop);
+    report_.perplexity_before = perplexity(models_.student, "perplexity before", progress, stop);
     const LatentBalance balance(models_.student, models_.teacher, converted_.config());
     const auto description = describe(models_, text_, options);
     if (learns_from_text_alone(options)) models_.teacher = nullptr;
     if (may_balance(options)) balance.apply();
     trainer_.emplace(models_, text_.windows, options,
-                     TrainerSetup{.directory = partial_path(request_.target),
+                     TrainerSetup{.directory = core::partial_path(request_.target),
                                   .request = description,
                                   .save_every = request_.save_every,
                                   .resume = request_.resume,
@@ -143,9 +143,24 @@ void Recovery::train(core::Progress& progress, const std::stop_token& stop) {
     trainer_->run(progress, stop);
     if (may_balance(options)) balance.undo();
     round_to_disk();
-    report_.perplexity_after = perplexity(models_.student);
+    report_.perplexity_after = perplexity(models_.student, "perplexity after", progress, stop);
     report_.steps = trainer_->position().step;
     report_.tokens = trainer_->position().tokens;
+}
+
+/// Of the held-out windows.
+double Recovery::perplexity(model::CausalLm& model, const char* task, core::Progress& progress,
+                            const std::stop_token& stop) {
+    const auto& windows = text_.held_out;
+    progress.begin(task, std::ssize(windows));
+    double sum = 0;
+    for (std::size_t i = 0; i < windows.size(); ++i) {
+        core::throw_if_stopped(stop);
+        sum += mean_nll(model, {windows[i]}, device_);
+        progress.update(static_cast<std::int64_t>(i) + 1, "");
+    }
+    progress.end();
+    return std::exp(sum / static_cast<double>(windows.size()));
 }
 
 /// What is measured afterwards is what is written.
@@ -171,11 +186,11 @@ void Recovery::write() {
     auto files = kept_documents(converted_);
     files["README.md"] += card_section(report_, text_);
     files["finetune.json"] = record(report_, text_, request_).dump(2) + "\n";
-    files["log.jsonl"] = core::read_text(partial_path(request_.target) / "log.jsonl");
+    files["log.jsonl"] = core::read_text(core::partial_path(request_.target) / "log.jsonl");
     files["loss.svg"] = loss_plot(trainer_->log());
     for (const auto& [name, contents] : files) writer.add_file(name, contents);
     writer.finish();
-    fs::remove_all(partial_path(request_.target));
+    fs::remove_all(core::partial_path(request_.target));
 }
 
 [[noreturn]] void refuse_pair(const std::string& what, const Pair& models) {
@@ -197,7 +212,7 @@ core::OrderedJson RecoveryReport::to_json() const {
             {"peak_memory_bytes", peak_memory_bytes}};
 }
 
-TrainingText hold_out(std::vector<std::vector<int>> windows, int count, std::string origin) {
+data::TextWindows hold_out(std::vector<std::vector<int>> windows, int count, std::string origin) {
     const auto wanted = static_cast<std::size_t>(count);
     if (windows.size() < 2 * wanted || windows.empty()) {
         throw core::Error({.what = "the text is too short to train on",
@@ -206,15 +221,13 @@ TrainingText hold_out(std::vector<std::vector<int>> windows, int count, std::str
                            .where = origin,
                            .remedy = "pass more --text, or a smaller --window or --held-out"});
     }
-    TrainingText text{.windows = {}, .held_out = {}, .origin = std::move(origin)};
+    data::TextWindows text{.windows = {}, .origin = std::move(origin)};
     for (std::size_t i = 0; i < windows.size(); ++i) {
         const bool held = (i + 1) * wanted / windows.size() > i * wanted / windows.size();
         (held ? text.held_out : text.windows).push_back(std::move(windows[i]));
     }
     return text;
 }
-
-fs::path partial_path(const fs::path& target) { return core::absolute_target(target).string() + ".partial"; }
 
 void check_request(const Pair& models, const RecoveryRequest& request) {
     const auto& converted = models.converted.config();
@@ -226,6 +239,7 @@ void check_request(const Pair& models, const RecoveryRequest& request) {
                            .where = models.converted.path().string(),
                            .remedy = "convert it first: mha2mla convert MODEL OUT"});
     }
+    if (request.options.kv_format) cache::check_applies(*request.options.kv_format, true, "--kv-format");
     if (source.is_mla()) refuse_pair("the teacher is a converted model itself", models);
     const auto shape = [](const checkpoint::ModelConfig& config) {
         return std::array{config.vocab_size,          config.hidden_size,         config.num_hidden_layers,
@@ -234,14 +248,14 @@ void check_request(const Pair& models, const RecoveryRequest& request) {
     if (shape(converted) != shape(source)) {
         refuse_pair("the converted model and the teacher have other sizes", models);
     }
-    const auto partial = partial_path(request.target);
+    const auto partial = core::partial_path(request.target);
     if (request.resume || !fs::exists(partial)) return;
     throw core::Error({.what = "an unfinished run is here",
                        .where = partial.string(),
                        .remedy = "pass --resume to go on with it, or remove it to start again"});
 }
 
-RecoveryReport recover(const Pair& models, const TrainingText& text, const RecoveryRequest& request,
+RecoveryReport recover(const Pair& models, const data::TextWindows& text, const RecoveryRequest& request,
                        core::Progress& progress, const std::stop_token& stop) {
     const auto started = Clock::now();
     Recovery recovery(models, text, request);

@@ -11,6 +11,7 @@
 #include "core/dtype.h"
 #include "core/json.h"
 #include "core/progress.h"
+#include "data/text_windows.h"
 #include "finetune/options.h"
 #include "parallel/communicator.h"
 
@@ -22,15 +23,8 @@ struct Pair {
     const checkpoint::Checkpoint& source;
 };
 
-/// What a run learns from, and the windows that it is judged by.
-struct TrainingText {
-    std::vector<std::vector<int>> windows;
-    std::vector<std::vector<int>> held_out;  ///< never trained on
-    std::string origin;
-};
-
 /// Takes `count` windows out, evenly spread. Throws Error where fewer than twice as many are there.
-TrainingText hold_out(std::vector<std::vector<int>> windows, int count, std::string origin);
+data::TextWindows hold_out(std::vector<std::vector<int>> windows, int count, std::string origin);
 
 struct RecoveryRequest {
     Options options;
@@ -59,15 +53,13 @@ struct RecoveryReport {
     core::OrderedJson to_json() const;
 };
 
-/// Where an unfinished run keeps its snapshots and its log: the target's name and ".partial".
-std::filesystem::path partial_path(const std::filesystem::path& target);
-
 /// Throws Error where the run cannot begin: models that do not belong together, a target that is there, an unfinished
 /// run where `resume` is not set. To be asked before anything long.
 void check_request(const Pair& models, const RecoveryRequest& request);
 
-/// Fine-tunes a converted model towards its source and writes it to the target, complete or not at all.
-RecoveryReport recover(const Pair& models, const TrainingText& text, const RecoveryRequest& request,
+/// Fine-tunes a converted model towards its source and writes it to the target, complete or not at all. An unfinished
+/// run keeps its snapshots and its log in core::partial_path.
+RecoveryReport recover(const Pair& models, const data::TextWindows& text, const RecoveryRequest& request,
                        core::Progress& progress, const std::stop_token& stop);
 
 }  // namespace mha2mla::finetune

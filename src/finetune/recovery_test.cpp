@@ -15,6 +15,30 @@ using checkpoint::Checkpoint;
 using checkpoint::test::error_of;
 using testing::HasSubstr;
 
+/// Notes tasks and how far they came, and stops at the end of one.
+class Watcher : public core::Progress {
+public:
+    explicit Watcher(std::string stop_at = {}) : stop_at_(std::move(stop_at)) {}
+    void begin(const std::string& task, std::int64_t total) override { tasks_.push_back({task, total, 0}); }
+    void update(std::int64_t done, const std::string&) override {
+        tasks_.back().done = done;
+        if (tasks_.back().name == stop_at_) stop_.request_stop();
+    }
+
+    struct Task {
+        std::string name;
+        std::int64_t total = 0;
+        std::int64_t done = 0;
+    };
+    const std::vector<Task>& tasks() const { return tasks_; }
+    std::stop_token token() const { return stop_.get_token(); }
+
+private:
+    std::string stop_at_;
+    std::vector<Task> tasks_;
+    std::stop_source stop_;
+};
+
 class RecoveryTest : public testing::Test {
 protected:
     RecoveryTest() : pair_(directory_.path()) {
@@ -25,9 +49,12 @@ protected:
     }
     RecoveryReport recover() {
         core::Progress silent;
+        return recover(silent, {});
+    }
+    RecoveryReport recover(core::Progress& progress, const std::stop_token& stop) {
         return finetune::recover({pair_.converted(), pair_.source()},
                                  hold_out(test::tiny_windows(), request_.options.held_out, "some text"), request_,
-                                 silent, {});
+                                 progress, stop);
     }
     std::string refusal(const Checkpoint& converted, const Checkpoint& source) {
         return error_of([&] { check_request({converted, source}, request_); });
@@ -55,7 +82,7 @@ TEST_F(RecoveryTest, WritesAModelWithWhatItLearned) {
     EXPECT_THAT(core::read_text(request_.target / "README.md"), HasSubstr("## Recovered"));
     EXPECT_THAT(core::read_text(request_.target / "loss.svg"), HasSubstr("</svg>"));
     EXPECT_TRUE(fs::exists(request_.target / "log.jsonl"));
-    EXPECT_FALSE(fs::exists(partial_path(request_.target)));
+    EXPECT_FALSE(fs::exists(core::partial_path(request_.target)));
 }
 
 /// The perplexity that the report names is the written model's.
@@ -70,6 +97,25 @@ TEST_F(RecoveryTest, ReportsTheModelThatItWrote) {
         // Frozen weights of the random model are rounded on disk, too.
         EXPECT_NEAR(found, report.perplexity_after, dtype == core::DType::f32 ? 1e-9 : 1e-2 * found);
     }
+}
+
+TEST_F(RecoveryTest, ShowsHowFarItsMeasurementsAreAndStopsWithinThem) {
+    Watcher watcher;
+    recover(watcher, watcher.token());
+    std::vector<std::string> names;
+    for (const auto& task : watcher.tasks()) {
+        names.push_back(task.name);
+        EXPECT_EQ(task.done, task.total) << task.name;
+    }
+    EXPECT_THAT(names, testing::ElementsAre("perplexity of the source", "perplexity before", "fine-tuning",
+                                            "perplexity after"));
+    fs::remove_all(request_.target);
+    Watcher impatient("perplexity after");
+    EXPECT_THROW(recover(impatient, impatient.token()), core::Cancelled);
+    EXPECT_FALSE(fs::exists(request_.target));
+    request_.resume = true;
+    recover();  // from the end of the training
+    EXPECT_TRUE(fs::exists(request_.target));
 }
 
 TEST_F(RecoveryTest, LearnsForTheCacheThatItIsToRunWith) {
@@ -93,7 +139,7 @@ TEST_F(RecoveryTest, RefusesWhatDoesNotBelongTogether) {
 }
 
 TEST_F(RecoveryTest, RefusesToBeginAgainOverAnUnfinishedRun) {
-    fs::create_directories(partial_path(request_.target));
+    fs::create_directories(core::partial_path(request_.target));
     EXPECT_THAT(refusal(pair_.converted(), pair_.source()), HasSubstr("--resume"));
     request_.resume = true;
     EXPECT_EQ(refusal(pair_.converted(), pair_.source()), "");

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "checkpoint/safetensors.h"
-#include "checkpoint/tensor_check.h"
 #include "checkpoint/writer.h"
 #include "core/error.h"
 #include "core/file.h"
@@ -49,6 +48,17 @@ void remove_snapshot(const fs::path& snapshot) {
     fs::remove_all(old);
 }
 
+std::set<std::pair<std::size_t, std::int64_t>> left_out_of(const core::JsonObject& fields) {
+    std::set<std::pair<std::size_t, std::int64_t>> batches;
+    for (const auto& batch : fields.raw("left_out")) {
+        const core::Json named{{"batch", batch}};
+        const auto numbers = core::JsonObject(named, fields.where()).integers("batch", 0, INT64_MAX);
+        if (numbers.size() != 2) fields.fail("left_out", "pairs of a stage and its step");
+        batches.emplace(numbers[0], numbers[1]);
+    }
+    return batches;
+}
+
 /// Its name has no further ending, as that of one that is being written or removed.
 bool is_complete(const fs::path& path) { return !path.has_extension(); }
 
@@ -89,9 +99,13 @@ void Snapshots::save(const Position& position, const std::vector<NamedParameter>
     for (const auto& part : parts) specs.push_back(part.spec);
     checkpoint::CheckpointWriter writer(target, specs, {.dtype = core::DType::f32});
     for (const auto& part : parts) model::write_tensor(part.values, writer, part.spec);
-    const core::OrderedJson json{
-        {"request", request_},   {"stage", position.stage},   {"stage_step", position.stage_step},
-        {"step", position.step}, {"tokens", position.tokens}, {"optimizer_steps", optimizer.steps()}};
+    const core::OrderedJson json{{"request", request_},
+                                 {"stage", position.stage},
+                                 {"stage_step", position.stage_step},
+                                 {"step", position.step},
+                                 {"tokens", position.tokens},
+                                 {"left_out", position.left_out},
+                                 {"optimizer_steps", optimizer.steps()}};
     writer.add_file(position_file, json.dump(2) + "\n");
     writer.finish();
     const auto all = entries(true);
@@ -113,7 +127,8 @@ Snapshots::Record Snapshots::read_record(const fs::path& snapshot) const {
     return {.position = {.stage = static_cast<std::size_t>(fields.integer("stage", 0, INT_MAX)),
                          .stage_step = fields.integer("stage_step", 0, INT64_MAX),
                          .step = fields.integer("step", 0, INT64_MAX),
-                         .tokens = fields.integer("tokens", 0, INT64_MAX)},
+                         .tokens = fields.integer("tokens", 0, INT64_MAX),
+                         .left_out = left_out_of(fields)},
             .optimizer_steps = fields.integer("optimizer_steps", 0, INT64_MAX)};
 }
 
@@ -129,11 +144,7 @@ void Snapshots::load(const Position& position, const std::vector<NamedParameter>
     optimizer.set_steps(read_record(path).optimizer_steps);
     const checkpoint::SafetensorsSource tensors(path);
     for (const auto& part : parts_of(parameters, optimizer)) {
-        checkpoint::check_tensor(part.spec, tensors, path.string());
-        auto values = torch::empty(part.spec.shape, torch::kFloat32);
-        tensors.read_rows(part.spec.name, 0, part.spec.shape.front(),
-                          {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())});
-        part.values.copy_(values);
+        part.values.copy_(model::read_tensor(tensors, part.spec, path.string()));
     }
 }
 

@@ -3,7 +3,9 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "finetune/adamw.h"
@@ -17,6 +19,8 @@ struct Position {
     std::int64_t stage_step = 0;  ///< next step of the stage
     std::int64_t step = 0;        ///< steps made, over all stages
     std::int64_t tokens = 0;      ///< learned from
+    /// Batches that nothing is learned from, because they made the training diverge: stage, and step of it.
+    std::set<std::pair<std::size_t, std::int64_t>> left_out = {};
 
     bool operator==(const Position&) const = default;
 };

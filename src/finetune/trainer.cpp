@@ -123,7 +123,7 @@ void Trainer::report(core::Progress& progress, std::int64_t tokens_before) const
 
 void Trainer::train_batch() {
     const auto& batch = plan_[position_.stage][static_cast<std::size_t>(position_.stage_step)];
-    if (!left_out_.contains({position_.stage, position_.stage_step})) {
+    if (!position_.left_out.contains({position_.stage, position_.stage_step})) {
         const auto started = Clock::now();
         const Step step = compute_gradients(batch);
         if (diverged(step)) return go_back(step);
@@ -190,17 +190,20 @@ bool Trainer::diverged(const Step& step) const {
 void Trainer::go_back(const Step& step) {
     const auto what = fmt::format("step {} of {} has loss {:.4g} and a gradient of norm {:.4g}", position_.stage_step,
                                   name_of(options_.stages[position_.stage].objective), step.loss, step.gradient_norm);
-    if (left_out_.size() + 1 >= most_divergences) {
+    if (position_.left_out.size() + 1 >= most_divergences) {
         throw core::Error({.what = "training diverges: " + what + ", the third such step",
                            .where = snapshots_.directory().string(),
                            .remedy = "begin again with a smaller --learning-rate"});
     }
-    left_out_.insert({position_.stage, position_.stage_step});
+    auto left_out = position_.left_out;
+    left_out.insert({position_.stage, position_.stage_step});
     if (setup_.note && is_first()) setup_.note(what + ": back to the last snapshot, its batch is left out");
     begin(snapshots_.newest());
+    position_.left_out = std::move(left_out);
 }
 
 void Trainer::save() {
+    log_->sync();
     if (is_first()) snapshots_.save(position_, parameters_, *optimizer_);
     saved_ = Clock::now();
 }

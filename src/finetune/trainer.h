@@ -5,9 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <set>
 #include <stop_token>
-#include <utility>
 #include <vector>
 
 #include "core/progress.h"
@@ -79,7 +77,6 @@ private:
     std::unique_ptr<AdamW> optimizer_;
     std::unique_ptr<Loss> loss_;
     std::unique_ptr<TrainingLog> log_;
-    std::set<std::pair<std::size_t, std::int64_t>> left_out_;  // batches by stage and step
     std::chrono::steady_clock::time_point saved_;
 };
 

@@ -54,6 +54,22 @@ protected:
         for (const auto& parameter : trainer.parameters()) weights[parameter.name] = parameter.value.detach();
         return weights;
     }
+    /// Trains on every window once, one of which has a token whose embedding is broken.
+    Weights train_with_a_bad_batch(const TrainerSetup& setup, const std::stop_token& stop) {
+        auto windows = windows_;
+        windows[3] = std::vector<int>(9, 15);
+        auto models = pair_.load();
+        models.student->decoder()->embed_tokens->weight.detach()[15].fill_(std::numeric_limits<float>::quiet_NaN());
+        auto options = test::tiny_options();
+        options.stages = {{Objective::cross_entropy, 1}};
+        options.tokens = 110;
+        Trainer trainer(models, windows, options, setup);
+        core::Progress silent;
+        trainer.run(silent, stop);
+        Weights weights;
+        for (const auto& parameter : trainer.parameters()) weights[parameter.name] = parameter.value.detach();
+        return weights;
+    }
     /// Stops after some steps, with a snapshot.
     void train_and_stop(const TrainerSetup& setup, int steps) {
         auto models = pair_.load();
@@ -150,24 +166,29 @@ TEST_F(TrainerTest, RefusesASnapshotOfAnotherRunAndADamagedOne) {
 }
 
 TEST_F(TrainerTest, GoesBackFromLossesThatAreNotFinite) {
-    auto windows = windows_;
-    windows[3] = std::vector<int>(9, 15);  // the token whose embedding is broken
-    auto models = pair_.load();
-    models.student->decoder()->embed_tokens->weight.detach()[15].fill_(std::numeric_limits<float>::quiet_NaN());
-    auto options = test::tiny_options();
-    options.stages = {{Objective::cross_entropy, 1}};
-    options.tokens = 110;  // all windows once: one step has the bad one
     auto noted = setup("noted");
     std::vector<std::string> notes;
     noted.note = [&](const std::string& text) { notes.push_back(text); };
-    Trainer trainer(models, windows, options, noted);
-    core::Progress silent;
-    trainer.run(silent, {});
+    for (const auto& [name, value] : train_with_a_bad_batch(noted, {})) {
+        EXPECT_TRUE(torch::isfinite(value).all().item<bool>()) << name;
+    }
     ASSERT_EQ(notes.size(), 1u);
     EXPECT_THAT(notes[0], HasSubstr("left out"));
-    for (const auto& parameter : trainer.parameters()) {
-        EXPECT_TRUE(torch::isfinite(parameter.value).all().item<bool>()) << parameter.name;
-    }
+}
+
+TEST_F(TrainerTest, LeavesOutAfterAStopWhatItLeftOutBefore) {
+    auto noted = setup("noted");
+    int notes = 0;
+    std::stop_source stop;
+    noted.note = [&](const std::string&) {
+        ++notes;
+        stop.request_stop();
+    };
+    EXPECT_THROW(train_with_a_bad_batch(noted, stop.get_token()), core::Cancelled);
+    noted.resume = true;
+    const auto resumed = train_with_a_bad_batch(noted, {});
+    EXPECT_EQ(notes, 1);
+    expect_same_bits(resumed, train_with_a_bad_batch(setup("whole"), {}));
 }
 
 TEST_F(TrainerTest, GivesUpTheThirdTime) {

@@ -66,4 +66,8 @@ void TrainingLog::add(const LogEntry& entry) {
     if (!stream_) throw core::Error({.what = "the log cannot be written", .where = path_.string()});
 }
 
+void TrainingLog::sync() const {
+    if (stream_.is_open()) core::sync_to_disk(path_);
+}
+
 }  // namespace mha2mla::finetune

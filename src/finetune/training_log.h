@@ -29,6 +29,8 @@ public:
     TrainingLog(std::filesystem::path path, std::int64_t steps, bool writes);
 
     void add(const LogEntry& entry);
+    /// Flushes it to the disk. A snapshot that outlives a power cut is of no use without the steps before it.
+    void sync() const;
     const std::vector<LogEntry>& entries() const { return entries_; }
 
 private:

@@ -46,6 +46,15 @@ TEST_F(TrainingLogTest, DropsWhatCameAfterTheSnapshot) {
     EXPECT_EQ(TrainingLog(path(), 3, false).entries()[2].loss, 0.125);
 }
 
+TEST_F(TrainingLogTest, SaysThatItCannotBeFlushedWhereItIsGone) {
+    TrainingLog log(path(), 0, true);
+    log.add(entry(0, 1));
+    log.sync();
+    std::filesystem::remove(path());
+    EXPECT_THAT(error_of([&] { log.sync(); }), HasSubstr("log.jsonl"));
+    EXPECT_EQ(error_of([&] { TrainingLog(path(), 0, false).sync(); }), "") << "another process writes it";
+}
+
 TEST_F(TrainingLogTest, BeginsAnew) {
     TrainingLog(path(), 0, true).add(entry(0, 1));
     EXPECT_TRUE(TrainingLog(path(), 0, true).entries().empty());

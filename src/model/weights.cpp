@@ -1,17 +1,24 @@
 #include "model/weights.h"
 
-#include <span>
 #include <utility>
 
+#include "checkpoint/tensor_check.h"
 #include "core/error.h"
 
 namespace mha2mla::model {
 
+torch::Tensor read_tensor(const checkpoint::TensorSource& source, const checkpoint::TensorSpec& spec,
+                          const std::string& where) {
+    checkpoint::check_tensor(spec, source, where);
+    auto tensor = torch::empty(spec.shape, torch::kFloat32);
+    source.read_rows(spec.name, 0, spec.shape.empty() ? 1 : spec.shape.front(),
+                     {tensor.data_ptr<float>(), static_cast<std::size_t>(tensor.numel())});
+    return tensor;
+}
+
 torch::Tensor read_tensor(const checkpoint::Checkpoint& source, const std::string& name,
                           const checkpoint::Shape& shape) {
-    auto tensor = torch::empty(shape, torch::kFloat32);
-    source.read(name, shape, std::span<float>(tensor.data_ptr<float>(), static_cast<std::size_t>(tensor.numel())));
-    return tensor;
+    return read_tensor(source.tensors(), {name, shape}, source.path().string());
 }
 
 void write_tensor(const torch::Tensor& tensor, checkpoint::CheckpointWriter& writer,

@@ -33,7 +33,9 @@ private:
     ModelOptions options_;
 };
 
-/// The tensor as read from a checkpoint: fp32, on the CPU.
+/// A tensor as read: fp32, on the CPU. Throws Error, which names `where`, if it is absent or of another shape.
+torch::Tensor read_tensor(const checkpoint::TensorSource& source, const checkpoint::TensorSpec& spec,
+                          const std::string& where);
 torch::Tensor read_tensor(const checkpoint::Checkpoint& source, const std::string& name,
                           const checkpoint::Shape& shape);
 

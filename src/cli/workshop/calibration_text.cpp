@@ -9,14 +9,13 @@
 #include "calibrate/statistics_writer.h"
 #include "cli/model_options.h"
 #include "core/error.h"
+#include "core/file.h"
 #include "core/memory.h"
 #include "data/mixture.h"
 #include "data/windows.h"
 
 namespace mha2mla::cli {
 namespace {
-
-using calibrate::CalibrationTokens;
 
 /// The documents of all files, read before any is tokenized: a bad line in the last one shows at once.
 std::vector<std::vector<std::string>> read_files(const std::vector<std::string>& files) {
@@ -46,7 +45,7 @@ std::string files_origin(const CalibrationTextOptions& options) {
     return fmt::format("{}", fmt::join(options.files, ", "));
 }
 
-CalibrationTokens from_files(const checkpoint::Checkpoint& model, const CalibrationTextOptions& options,
+data::TextWindows from_files(const checkpoint::Checkpoint& model, const CalibrationTextOptions& options,
                              std::uint64_t seed) {
     const auto documents = read_files(options.files);
     const auto words = load_tokenizer(model);
@@ -58,19 +57,31 @@ CalibrationTokens from_files(const checkpoint::Checkpoint& model, const Calibrat
             .origin = files_origin(options)};
 }
 
+/// Tokens of a window.
+int window_of(const CalibrationTextOptions& options, const checkpoint::ModelConfig& config) {
+    const int longest = config.max_position_embeddings;
+    if (options.asked_window.value_or(0) > longest) {
+        throw core::Error({.what = "a calibration window is longer than the model's context",
+                           .expected = fmt::format("at most {}", longest),
+                           .got = fmt::to_string(*options.asked_window),
+                           .where = "--calibration-window"});
+    }
+    return options.asked_window.value_or(std::min(options.window, longest));
+}
+
 /// The text of an interrupted calibration, where every process finds it.
-std::optional<CalibrationTokens> interrupted_everywhere(const std::filesystem::path& statistics,
+std::optional<data::TextWindows> interrupted_everywhere(const std::filesystem::path& statistics, int vocab_size,
                                                         const parallel::Communicator& processes) {
     auto before = statistics.empty()
                       ? std::nullopt
-                      : calibrate::interrupted_text(calibrate::statistics_of(statistics, processes.rank()));
+                      : calibrate::interrupted_text(calibrate::statistics_of(statistics, processes.rank()), vocab_size);
     double found = before ? 1 : 0;
     processes.sum({&found, 1});
     if (found == 0 || found == processes.size()) return before;
     throw core::Error({.what = "some processes of an interrupted calibration lost what they kept of it",
                        .expected = fmt::format("{} directories", processes.size()),
                        .got = fmt::format("{}", found),
-                       .where = calibrate::partial_path(statistics).string(),
+                       .where = core::partial_path(statistics).string(),
                        .remedy = fmt::format("remove {}*.partial to start again", statistics.string())});
 }
 
@@ -91,9 +102,10 @@ void add_calibration_options(CLI::App& verb, CalibrationTextOptions& options) {
     verb.add_option("--calibration-windows", options.windows, "Number of windows")
         ->check(CLI::Range(1, 1 << 16))
         ->capture_default_str();
-    verb.add_option("--calibration-window", options.window, "Tokens of a window")
+    verb.add_option("--calibration-window", options.asked_window,
+                    "Tokens of a window, as many as the model's context at most")
         ->check(CLI::Range(2, 1 << 16))
-        ->capture_default_str();
+        ->default_str(std::to_string(options.window));
 }
 
 void add_memory_option(CLI::App& verb, std::size_t& bytes) {
@@ -107,10 +119,10 @@ void add_memory_option(CLI::App& verb, std::size_t& bytes) {
         ->type_name("SIZE");
 }
 
-CalibrationTokens calibration_text(const checkpoint::Checkpoint& model, CalibrationTextOptions options,
+data::TextWindows calibration_text(const checkpoint::Checkpoint& model, CalibrationTextOptions options,
                                    const std::filesystem::path& statistics, Session& session,
                                    const parallel::Communicator& processes) {
-    options.window = std::min(options.window, model.config().max_position_embeddings);
+    options.window = window_of(options, model.config());
     calibrate::check_window(options.window, options.shortest_window);
     const auto seed = session.options().seed;
     if (!options.files.empty()) {
@@ -121,13 +133,13 @@ CalibrationTokens calibration_text(const checkpoint::Checkpoint& model, Calibrat
         }
         return text;
     }
-    const auto before = interrupted_everywhere(statistics, processes);
+    const auto before = interrupted_everywhere(statistics, model.config().vocab_size, processes);
     if (!before) return sampled_text(model, options, session, processes);
     if (before->origin == sampled_origin(options, seed)) return *before;
     throw core::Error({.what = "an interrupted calibration on another text is here",
                        .expected = sampled_origin(options, seed),
                        .got = before->origin,
-                       .where = calibrate::partial_path(statistics).string(),
+                       .where = core::partial_path(statistics).string(),
                        .remedy = "remove it, name another --statistics, or ask for the text it began with"});
 }
 
@@ -144,7 +156,7 @@ void check_same_text(const CalibrationTextOptions& options, const std::filesyste
 
 void note_interruption(const std::filesystem::path& statistics, const Session& session) {
     if (statistics.empty()) return;
-    const auto partial = calibrate::partial_path(statistics).string();
+    const auto partial = core::partial_path(statistics).string();
     if (!std::filesystem::exists(partial)) return;
     session.note(fmt::format("\nfinished layers are kept in {}: the same command goes on from there", partial));
 }

@@ -26,6 +26,7 @@ struct ConvertCommand {
     convert::ConversionOptions conversion;
     convert::ConvertRequest request;
     CalibrationTextOptions calibration;
+    bool rotate_latent = false;
     bool dry_run = false;
 };
 
@@ -154,12 +155,13 @@ std::string report_text(const convert::ConversionReport& report, const std::file
 
 void convert_model(ConvertCommand& command, Session& session) {
     const auto source = checkpoint::Checkpoint::open(command.source);
+    if (command.rotate_latent) command.conversion.latent_rotation = session.options().seed;
     const auto plan = convert::make_plan(source.config(), command.conversion);
     if (command.dry_run) return session.print(convert::plan_to_json(plan), plan_text(plan));
 
     model::use_threads(session.options().threads);
     convert::check_request(command.request);
-    calibrate::CalibrationTokens calibration;
+    data::TextWindows calibration;
     if (convert::needs_calibration(command.conversion, command.request)) {
         convert::check_calibration_size(plan, command.calibration.windows);
         if (convert::find_method(plan.options.method).needs_moments) {
@@ -198,6 +200,10 @@ void add_method_options(CLI::App& verb, ConvertCommand& command) {
                     "Share of the source's cache to keep; default 0.5 (lsq, transmla) or 0.3125 (mha2mla)")
         ->check(CLI::Number)
         ->excludes(rank);
+    verb.add_flag(
+        "--rotate-latent", command.rotate_latent,
+        "Spread latents evenly over their channels (--seed), for caches with a scale for a group of a token's "
+        "row, such as int4; changes nothing else");
     verb.add_flag("--split-full-rank", options.split_full_rank, "split-svd as in the reference code: twice the latent");
 }
 

@@ -11,6 +11,7 @@
 #include "cli/workshop/training_text.h"
 #include "cli/world.h"
 #include "core/error.h"
+#include "core/file.h"
 #include "core/memory.h"
 #include "finetune/recovery.h"
 #include "model/options.h"
@@ -125,7 +126,7 @@ void add_machine_options(CLI::App& verb, FinetuneCommand& command) {
 }
 
 void note_snapshot(const FinetuneCommand& command, const Session& session) {
-    const auto partial = finetune::partial_path(command.request.target);
+    const auto partial = core::partial_path(command.request.target);
     if (!std::filesystem::exists(partial)) return;
     session.note(fmt::format("\nthe run is kept in {}: the same command with --resume goes on", partial.string()));
 }

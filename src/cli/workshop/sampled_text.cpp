@@ -88,15 +88,15 @@ std::string sampled_origin(const SampledTextOptions& options, std::uint64_t seed
                        openings.size(), fmt::join(options.temperatures, ","), seed, options.windows, options.window);
 }
 
-calibrate::CalibrationTokens sampled_text(const checkpoint::Checkpoint& model, const SampledTextOptions& options,
-                                          Session& session, const parallel::Communicator& processes) {
+data::TextWindows sampled_text(const checkpoint::Checkpoint& model, const SampledTextOptions& options, Session& session,
+                               const parallel::Communicator& processes) {
     check_fits_in_memory(model);
     const int at_once = windows_at_once(model.config(), options, options.memory_bytes);
     const auto decoder = load_decoder(model, {.context_tokens = options.window, .sequences = at_once}, session);
     const auto words = load_tokenizer(model);
     const auto windows = static_cast<std::size_t>(options.windows);
-    calibrate::CalibrationTokens result{.windows = std::vector<std::vector<int>>(windows),
-                                        .origin = sampled_origin(options, session.options().seed)};
+    data::TextWindows result{.windows = std::vector<std::vector<int>>(windows),
+                             .origin = sampled_origin(options, session.options().seed)};
     session.progress().begin("sampling text", static_cast<std::int64_t>(options.windows) * options.window);
     runtime::Engine engine(*decoder, session.pool(), at_once);
     std::vector<std::size_t> indices;  // by request

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "calibrate/tokens.h"
 #include "checkpoint/checkpoint.h"
 #include "cli/session.h"
+#include "data/text_windows.h"
 #include "parallel/communicator.h"
 
 namespace mha2mla::cli {
@@ -22,8 +22,8 @@ struct SampledTextOptions {
 
 /// Windows that the model itself writes, natively, behind openings of many kinds of text, with the session's seed; each
 /// process writes its share, and gets all. Throws Error where the model does not fit in memory.
-calibrate::CalibrationTokens sampled_text(const checkpoint::Checkpoint& model, const SampledTextOptions& options,
-                                          Session& session, const parallel::Communicator& processes);
+data::TextWindows sampled_text(const checkpoint::Checkpoint& model, const SampledTextOptions& options, Session& session,
+                               const parallel::Communicator& processes);
 
 /// What its origin is called.
 std::string sampled_origin(const SampledTextOptions& options, std::uint64_t seed);

@@ -11,6 +11,7 @@
 #include "core/json.h"
 #include "core/memory.h"
 #include "data/document_windows.h"
+#include "data/text_windows.h"
 #include "data/windows.h"
 
 namespace mha2mla::cli {
@@ -59,25 +60,23 @@ SampledTextOptions sample_options(const finetune::Options& options, std::int64_t
                        .remedy = "repeat the command that began the run, or remove its directory to start again"});
 }
 
-bool is_window(const std::vector<int>& tokens, const finetune::Options& options, int vocab_size) {
-    return tokens.size() >= 2 && tokens.size() <= static_cast<std::size_t>(options.window) &&
-           std::all_of(tokens.begin(), tokens.end(), [&](int id) { return id >= 0 && id < vocab_size; });
-}
-
 /// The windows that an interrupted run sampled.
 Windows read_windows(const std::filesystem::path& file, const std::string& origin, const finetune::Options& options,
                      int vocab_size) {
     const auto json = core::parse_json(core::read_text(file), file.string());
-    if (core::JsonObject(json, file.string()).string("origin") != origin) refuse(file, "the text of another run");
+    const core::JsonObject fields(json, file.string());
+    if (fields.string("origin") != origin) refuse(file, "the text of another run");
+    Windows windows;
     try {
-        auto windows = json.at("windows").get<Windows>();
-        const bool good = std::all_of(windows.begin(), windows.end(),
-                                      [&](const auto& window) { return is_window(window, options, vocab_size); });
-        if (good) return windows;
-    } catch (const core::Json::exception&) {
-        // Refused below, as windows of wrong tokens are.
+        windows = data::read_windows(fields, "windows", vocab_size);
+    } catch (const core::Error& error) {
+        refuse(file, error.info().what);
     }
-    refuse(file, "not windows of tokens");
+    const auto longest = static_cast<std::size_t>(options.window);
+    const bool fit = std::all_of(windows.begin(), windows.end(),
+                                 [&](const auto& window) { return window.size() >= 2 && window.size() <= longest; });
+    if (!fit) refuse(file, "windows of other lengths");
+    return windows;
 }
 
 void write_windows(const std::filesystem::path& file, const std::string& origin, const Windows& windows) {
@@ -90,7 +89,7 @@ void write_windows(const std::filesystem::path& file, const std::string& origin,
 /// Of the teacher's own text, kept beside the snapshots. The first process says whether it is there.
 Windows sampled_windows(const checkpoint::Checkpoint& teacher, const SampledTextOptions& sampling,
                         const finetune::RecoveryRequest& request, Session& session) {
-    const auto file = finetune::partial_path(request.target) / "text.json";
+    const auto file = core::partial_path(request.target) / "text.json";
     const auto origin = sampled_origin(sampling, request.options.seed);
     const bool is_first = request.processes->rank() == 0;
     double there = is_first && request.resume && std::filesystem::exists(file) ? 1 : 0;
@@ -116,8 +115,8 @@ void add_training_text_options(CLI::App& verb, TrainingTextOptions& text, finetu
         ->capture_default_str();
 }
 
-finetune::TrainingText training_text(const checkpoint::Checkpoint& teacher, const TrainingTextOptions& text,
-                                     const finetune::RecoveryRequest& request, Session& session) {
+data::TextWindows training_text(const checkpoint::Checkpoint& teacher, const TrainingTextOptions& text,
+                                const finetune::RecoveryRequest& request, Session& session) {
     const auto& options = request.options;
     if (options.window > teacher.config().max_position_embeddings) {
         throw core::Error({.what = "the window is longer than the model's context",

@@ -20,7 +20,7 @@ void add_training_text_options(CLI::App& verb, TrainingTextOptions& text, finetu
 
 /// Windows of the files' documents and of text sampled from the teacher, which an unfinished run keeps, evenly mixed:
 /// as many as --tokens asks for, or all there are. Throws Error naming file and line.
-finetune::TrainingText training_text(const checkpoint::Checkpoint& teacher, const TrainingTextOptions& text,
-                                     const finetune::RecoveryRequest& request, Session& session);
+data::TextWindows training_text(const checkpoint::Checkpoint& teacher, const TrainingTextOptions& text,
+                                const finetune::RecoveryRequest& request, Session& session);
 
 }  // namespace mha2mla::cli
