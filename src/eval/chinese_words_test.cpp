@@ -23,10 +23,9 @@ protected:
         write(folder_ / "finalseg/prob_start.py", "P={'B': -0.1, 'E': -3.14e+100,\n 'M': -3.14e+100, 'S': -2}");
         write(folder_ / "finalseg/prob_trans.py",
               "P={'B': {'E': -0.1, 'M': -2}, 'E': {'B': -1, 'S': -1}, 'M': {'E': -1, 'M': -1}, 'S': {}}");
-        core::write_text(
-            folder_ / "finalseg/prob_emit.py",
-            "from __future__ import unicode_literals\n\nP={'B': {'\\u6797': -1}, 'E': {'家': -1}, 'M': {}, "
-            "'S': {'\\u597d': -1}}\n");
+        write(folder_ / "finalseg/prob_emit.py",
+              "from __future__ import unicode_literals\n\nP={'B': {'\\u6797': -1}, 'E': {'家': -1}, 'M': {}, "
+              "'S': {'\\u597d': -1}}\n");
     }
     void TearDown() override { fs::remove_all(folder_); }
     void expect_error(const char* name, const std::string& content) {
