@@ -1,28 +1,15 @@
 #include <fmt/format.h>
 #include <memory>
 
+#include "cli/eval_command.h"
 #include "cli/kv_cache_report.h"
-#include "cli/model_options.h"
-#include "cli/session.h"
 #include "cli/workshop.h"
 #include "core/error.h"
 #include "data/windows.h"
 #include "eval/native_scorer.h"
-#include "eval/perplexity.h"
 
 namespace mha2mla::cli {
 namespace {
-
-struct EvalCommand {
-    ModelOptions model;
-    std::string task = "perplexity";
-    std::string text;
-    int window = 1024;
-    eval::PerplexityOptions perplexity;
-    std::string engine = "native";
-    std::string device = "cpu";
-    std::string emulated_cache;
-};
 
 void check_window(const EvalCommand& command, const checkpoint::ModelConfig& config) {
     if (command.window <= config.max_position_embeddings) return;
@@ -123,10 +110,11 @@ void add_eval(CLI::App& program, Session& session) {
                  "  mha2mla eval MODEL --task perplexity --text wiki.txt --window 1024 --first 8 --windows 8\n"
                  "  mha2mla eval MODEL --text wiki.txt --engine workshop --emulate-cache int4 --json");
     add_model_options(*verb, command->model);
-    verb->add_option("--task", command->task, "perplexity")
-        ->check(CLI::IsMember({"perplexity"}))
+    verb->add_option("--task", command->task, "perplexity, longbench, kv-retrieval or needle")
+        ->check(CLI::IsMember({"perplexity", "longbench", "kv-retrieval", "needle"}))
         ->capture_default_str();
-    verb->add_option("--text", command->text, "Text file")->required();
+    verb->add_option("--text", command->text, "Text file: of perplexity, or needle's haystack");
+    add_answer_options(*verb, *command);
     verb->add_option("--window", command->window, "Tokens of a window")
         ->check(CLI::Range(2, 1 << 20))
         ->capture_default_str();
@@ -148,6 +136,9 @@ void add_eval(CLI::App& program, Session& session) {
         ->type_name("FORMAT");
     verb->callback([command, verb, &session] {
         check_engine(*verb, *command);
+        if (command->task == "longbench") return eval_longbench(*command, session);
+        if (command->task != "perplexity") return eval_retrieval(*command, session);
+        if (command->text.empty()) throw core::Error({.what = "perplexity needs a text", .where = "--text"});
         evaluate(*command, session);
     });
 }

@@ -40,13 +40,15 @@ std::string default_system_prompt(std::string_view jinja) {
 ChatTemplate chatml(std::string_view jinja) {
     return {.name = "chatml",
             .before = default_system_prompt(jinja) + "<|im_start|>user\n",
-            .after = "<|im_end|>\n<|im_start|>assistant\n"};
+            .after = "<|im_end|>\n<|im_start|>assistant\n",
+            .end = "<|im_end|>"};
 }
 
 ChatTemplate llama3() {
     return {.name = "llama3",
             .before = "<|start_header_id|>user<|end_header_id|>\n\n",
             .after = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+            .end = "<|eot_id|>",
             .strips = true};
 }
 

@@ -13,7 +13,8 @@ struct ChatTemplate {
     std::string name = "none";  ///< none, chatml, llama2, llama3 or mistral
     std::string before = {};    ///< with the default system prompt where the template has one (ChatML)
     std::string after = {};
-    bool strips = false;  ///< white space around the message is dropped
+    std::string end = {};  ///< the token that ends an answer, as the vocabulary spells it; empty: EOS alone
+    bool strips = false;   ///< white space around the message is dropped
 
     std::string wrap(std::string_view message) const;
 };

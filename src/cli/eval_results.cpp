@@ -1,0 +1,23 @@
+#include <fmt/format.h>
+
+#include "cli/eval_command.h"
+#include "cli/version.h"
+#include "core/file.h"
+
+namespace mha2mla::cli {
+
+eval::ResultsFile results_file(const EvalCommand& command, core::Json task) {
+    if (command.results.empty()) return {};
+    const auto formats = weight_formats(command.model.decoder);
+    const core::Json run{{"task", command.task},
+                         {"settings", std::move(task)},
+                         {"model", core::absolute_target(command.model.path).string()},
+                         {"weights", kernels::name_of(formats.layers)},
+                         {"output_weights", kernels::name_of(formats.output)},
+                         {"kv_cache", cache::name_of(command.model.decoder.kv_cache)},
+                         {"limit", command.limit},
+                         {"mha2mla", version()}};
+    return {command.results, run};
+}
+
+}  // namespace mha2mla::cli
