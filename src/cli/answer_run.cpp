@@ -30,7 +30,13 @@ AnswerRun::AnswerRun(const EvalCommand& command, Session& session)
       context_(model_.config().max_position_embeddings),
       answer_stops_(answer_stops(model_.config(), chat_, *words_)) {
     const int asked = command.model.decoder.context_tokens;
-    if (asked > 0) context_ = std::min(context_, asked);
+    if (asked > context_) {
+        throw core::Error({.what = "the model was not made for so long a context",
+                           .expected = fmt::format("at most {}", context_),
+                           .got = fmt::to_string(asked),
+                           .where = "--context"});
+    }
+    if (asked > 0) context_ = asked;
 }
 
 eval::Question AnswerRun::question(const std::string& id, const std::string& prompt, bool is_message,

@@ -1,3 +1,4 @@
+#include <filesystem>
 #include <fmt/format.h>
 
 #include "cli/answer_run.h"
@@ -110,6 +111,14 @@ void check_lengths(const AnswerOptions& options, const AnswerRun& model) {
     }
 }
 
+/// Before hours are spent, not behind them.
+void check_plot(const std::string& plot) {
+    if (plot.empty()) return;
+    const auto folder = std::filesystem::absolute(plot).parent_path();
+    if (std::filesystem::is_directory(folder)) return;
+    throw core::Error({.what = "the folder of the plot does not exist", .got = folder.string(), .where = "--plot"});
+}
+
 std::string needle_table(const AnswerOptions& options, const std::vector<eval::NeedleResult>& results) {
     std::string text = "| depth |", rule = "| ---: |";
     for (const int length : options.lengths) {
@@ -146,6 +155,7 @@ core::Json needle_settings(const EvalCommand& command, const AnswerRun& model, S
 
 void needles(const EvalCommand& command, Session& session) {
     require(command.text, "--text", "pass a text file to hide the needle in");
+    check_plot(command.answers.plot);
     AnswerRun model(command, session);
     check_lengths(command.answers, model);
     const auto cells = grid(command.answers);
