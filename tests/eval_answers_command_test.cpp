@@ -1,6 +1,8 @@
 // The tasks of `eval` whose answers are generated, as a user runs them, on a tiny model.
 
+#include <algorithm>
 #include <csignal>
+#include <filesystem>
 #include <fstream>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -34,6 +36,16 @@ void write_longbench(const TemporaryDirectory& folder) {
     write(folder, "longbench-trec.jsonl",
           core::Json{{"context", "the cat"}, {"answers", {"x"}}, {"all_classes", {"x", "y"}}, {"dataset", "trec"}}
               .dump());
+}
+
+/// The tiny model with a longer context.
+std::string roomy_model(const TemporaryDirectory& folder, int context) {
+    const std::string copy = folder / "model";
+    std::filesystem::copy(model, copy);
+    auto config = core::parse_json(core::read_text(copy + "/config.json"), "config.json");
+    config["max_position_embeddings"] = context;
+    std::ofstream(copy + "/config.json") << config.dump();
+    return copy;
 }
 
 std::vector<std::string> longbench(const TemporaryDirectory& folder, std::initializer_list<std::string> more) {
@@ -149,11 +161,45 @@ TEST(EvalLongBench, MisuseIsNamed) {
     EXPECT_THAT(message(longbench(folder, {"--dataset", "lcc"})), HasSubstr("lcc"));
     EXPECT_THAT(message(longbench(folder, {"--chat", "alpaca"})), AllOf(HasSubstr("--chat"), HasSubstr("chatml")));
     EXPECT_THAT(message(longbench(folder, {"--context", "999"})), HasSubstr("--context"));
+    EXPECT_THAT(message(longbench(folder, {"--depths", "50"})), AllOf(HasSubstr("--depths"), HasSubstr("longbench")));
+    EXPECT_THAT(message(longbench(folder, {"--engine", "workshop"})), HasSubstr("--engine"));
     write(folder, "vcsum.jsonl", R"({"context": "a", "input": "b", "answers": ["c"]})");
     EXPECT_THAT(message(longbench(folder, {})), AllOf(HasSubstr("--jieba"), HasSubstr("pip install")));
     EXPECT_THAT(message(longbench(folder, {"--jieba", folder.path().string()})), HasSubstr("dict.txt"));
     write(folder, "qasper.jsonl", R"({"context": "a", "input": "b", "answers": ["c"], "dataset": "qmsum"})");
-    EXPECT_THAT(message(longbench(folder, {})), AllOf(HasSubstr("another dataset"), HasSubstr("qmsum")));
+    EXPECT_THAT(message(longbench(folder, {"--dataset", "qasper"})),
+                AllOf(HasSubstr("another dataset"), HasSubstr("qmsum")));
+}
+
+/// Stands in for the package jieba.
+std::string tiny_jieba(const TemporaryDirectory& folder) {
+    std::filesystem::create_directories(folder / "jieba/finalseg");
+    write(folder, "jieba/dict.txt", "会议 10 n\n");
+    write(folder, "jieba/finalseg/prob_start.py", "P={'B': -0.3, 'E': -3.14e+100, 'M': -3.14e+100, 'S': -1.5}");
+    write(folder, "jieba/finalseg/prob_trans.py", "P={'B': {'E': -1}, 'E': {'B': -1}, 'M': {'E': -1}, 'S': {'S': -1}}");
+    write(folder, "jieba/finalseg/prob_emit.py", "P={'B': {}, 'E': {}, 'M': {}, 'S': {}}");
+    return folder / "jieba";
+}
+
+TEST(EvalLongBench, RunsEveryTaskWithItsPublishedPrompts) {
+    const auto prompts = shared_file("eval/longbench-config/dataset2prompt.json");
+    if (!prompts) GTEST_SKIP() << "the published prompts of LongBench are not there";
+    const TemporaryDirectory folder;
+    const auto names = core::parse_json(core::read_text(*prompts), *prompts);
+    std::filesystem::copy(std::filesystem::path(*prompts).parent_path(), folder / "longbench-config");
+    for (const auto& item : names.items()) {
+        core::Json row{{"context", "the cat"}, {"input", "会议?"}, {"answers", {"Paragraph 7", "段落7"}}};
+        if (item.key().ends_with("_zh")) row["answers"] = {"段落7"};
+        if (item.key().ends_with("_en")) row["answers"] = {"Paragraph 7"};
+        row["all_classes"] = {"Paragraph 7", "7"};
+        row["dataset"] = item.key();
+        write(folder, item.key() + ".jsonl", row.dump() + "\n");
+    }
+    const auto report = run({"eval", roomy_model(folder, 4096), "--task", "longbench", "--data", folder.path().string(),
+                             "--jieba", tiny_jieba(folder), "--json"})
+                            .json();
+    EXPECT_EQ(report["datasets"].size(), 21u);
+    for (const auto& row : report["datasets"]) EXPECT_EQ(row["rows"], 1) << row.dump();
 }
 
 TEST(EvalLongBench, CtrlCKeepsFinishedRequests) {
@@ -207,21 +253,15 @@ TEST(EvalRetrieval, AnAnswerThatTheModelGivesCounts) {
     EXPECT_EQ(report["exact"], 100);
 }
 
-/// The tiny model with a context that holds the question about a needle.
-std::string roomy_model(const TemporaryDirectory& folder) {
-    const std::string copy = folder / "model";
-    std::filesystem::copy(model, copy);
-    auto config = core::parse_json(core::read_text(copy + "/config.json"), "config.json");
-    config["max_position_embeddings"] = 1024;
-    std::ofstream(copy + "/config.json") << config.dump();
-    return copy;
-}
-
 TEST(EvalRetrieval, NeedlesFillAGridAndAPlot) {
     const TemporaryDirectory folder;
     const auto text = write(folder, "text", "the cat sat on the mat. the hen ran to the den. ");
-    const std::vector<std::string> arguments{"eval",      roomy_model(folder), "--task",   "needle", "--text",    text,
-                                             "--lengths", "400,800",           "--depths", "0,100",  "--needles", "2",
+    const std::vector<std::string> arguments{"eval",      roomy_model(folder, 1024),
+                                             "--task",    "needle",
+                                             "--text",    text,
+                                             "--lengths", "400,800",
+                                             "--depths",  "0,100",
+                                             "--needles", "2",
                                              "--results", folder / "results"};
     auto with_plot = arguments;
     with_plot.insert(with_plot.end(), {"--plot", folder / "needle.svg", "--json"});

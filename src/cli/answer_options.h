@@ -23,4 +23,8 @@ struct AnswerOptions {
 /// --data, --results, --limit, --parallel and those above.
 void add_answer_options(CLI::App& verb, EvalCommand& command);
 
+/// Throws Error for one of these that was given and that the task does not read, and for another engine than the
+/// native one where answers are generated.
+void check_answer_options(const CLI::App& verb, const EvalCommand& command);
+
 }  // namespace mha2mla::cli

@@ -55,6 +55,7 @@ std::optional<std::string> AnswerRun::admit(const eval::Question& question) {
                            question.prompt.size(), question.max_tokens, context_);
     }
     longest_ = std::max(longest_, static_cast<int>(tokens));
+    ++admitted_;
     return std::nullopt;
 }
 
@@ -63,7 +64,7 @@ runtime::Decoder& AnswerRun::decoder() {
     auto options = command_.model.decoder;
     options.context_tokens = longest_;
     options.as_decoded = true;
-    options.sequences = options.kv_cache.has_codes() ? 1 : command_.parallel;
+    options.sequences = options.kv_cache.has_codes() ? 1 : std::min(command_.parallel, admitted_);
     decoder_ = load_decoder(model_, options, session_);
     return *decoder_;
 }

@@ -45,6 +45,7 @@ private:
     data::ChatTemplate chat_;
     int context_;
     int longest_ = 1;  // tokens of an admitted question and its answer
+    int admitted_ = 0;
     std::vector<int> answer_stops_;
     std::unique_ptr<runtime::Decoder> decoder_;
     double seconds_ = 0;

@@ -136,6 +136,7 @@ void add_eval(CLI::App& program, Session& session) {
         ->type_name("FORMAT");
     verb->callback([command, verb, &session] {
         check_engine(*verb, *command);
+        check_answer_options(*verb, *command);
         if (command->task == "longbench") return eval_longbench(*command, session);
         if (command->task != "perplexity") return eval_retrieval(*command, session);
         if (command->text.empty()) throw core::Error({.what = "perplexity needs a text", .where = "--text"});

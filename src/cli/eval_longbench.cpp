@@ -55,8 +55,8 @@ DatasetRun prepare(const EvalCommand& command, const eval::LongBenchTask& task, 
     run.data = eval::read_longbench(command.data, task, command.limit);
     run.left_out = run.data.left_out;
     run.max_length = longest_prompt(command, run.data, model);
-    for (const auto& row : run.data.rows) {
-        const auto prompt = eval::truncate_middle(row.prompt, run.max_length, model.words());
+    for (auto& row : run.data.rows) {
+        const auto prompt = eval::truncate_middle(std::move(row.prompt), run.max_length, model.words());
         auto question = model.question(row.id, prompt, task.chats, run.data.max_tokens);
         if (task.ends_at_newline) stop_at_newline(question, model.words());
         if (auto reason = model.admit(question)) {
@@ -71,13 +71,17 @@ DatasetRun prepare(const EvalCommand& command, const eval::LongBenchTask& task, 
 
 std::vector<DatasetRun> prepare_all(const EvalCommand& command, eval::LongBenchScorer& scorer, AnswerRun& model,
                                     Session& session) {
+    const auto tasks = chosen_tasks(command);
+    for (const auto* task : tasks) scorer.check(*task);
     std::vector<DatasetRun> runs;
-    for (const auto* task : chosen_tasks(command)) {
+    session.progress().begin("reading prompts", std::ssize(tasks));
+    for (const auto* task : tasks) {
         core::throw_if_stopped(session.stop());
-        scorer.check(*task);
         runs.push_back(prepare(command, *task, model));
-        note_left_out(runs.back().left_out, runs.back().all_rows(), session);
+        session.progress().update(std::ssize(runs), std::string(task->dataset));
     }
+    session.progress().end();
+    for (const auto& run : runs) note_left_out(run.left_out, run.all_rows(), session);
     return runs;
 }
 
@@ -172,6 +176,26 @@ void eval_longbench(const EvalCommand& command, Session& session) {
         session.note(fmt::format("{}: {}", run.data.task->dataset, score_text(datasets.back()["score"])));
     }
     print(runs, std::move(datasets), model, session);
+}
+
+void check_answer_options(const CLI::App& verb, const EvalCommand& command) {
+    struct Option {
+        const char* name;
+        std::vector<std::string> tasks;
+    };
+    const std::vector<std::string> all{"longbench", "kv-retrieval", "needle"};
+    const std::vector<Option> options{{"--dataset", {"longbench"}},    {"--jieba", {"longbench"}},
+                                      {"--max-length", {"longbench"}}, {"--lengths", {"needle"}},
+                                      {"--depths", {"needle"}},        {"--needles", {"needle"}},
+                                      {"--plot", {"needle"}},          {"--chat", all}};
+    for (const auto& option : options) {
+        const bool is_read = std::find(option.tasks.begin(), option.tasks.end(), command.task) != option.tasks.end();
+        if (is_read || verb.get_option(option.name)->count() == 0) continue;
+        throw core::Error({.what = fmt::format("the task {} has no such option", command.task), .where = option.name});
+    }
+    const bool is_answered = std::find(all.begin(), all.end(), command.task) != all.end();
+    if (!is_answered || command.engine == "native") return;
+    throw core::Error({.what = "only the native engine generates answers", .got = command.engine, .where = "--engine"});
 }
 
 void add_answer_options(CLI::App& verb, EvalCommand& command) {

@@ -125,10 +125,6 @@ std::size_t state_of(char32_t name, const PythonTable& table) {
     return state;
 }
 
-PythonTable open_table(const fs::path& folder, const char* name) {
-    return {read(folder / name), (folder / name).string()};
-}
-
 struct CountedWord {
     std::string_view word;
     std::int64_t occurrences;
@@ -156,19 +152,18 @@ void add_beginnings(std::string_view word, std::unordered_map<std::string, std::
 
 }  // namespace
 
-WordCounts read_word_counts(const fs::path& path) {
-    const std::string text = read(path);
+WordCounts parse_word_counts(std::string_view text, const std::string& where) {
     WordCounts counts;
     std::size_t number = 0;
     for (std::size_t begin = 0; begin < text.size();) {
         const std::size_t end = std::min(text.find('\n', begin), text.size());
-        const auto word = parse_line(std::string_view(text).substr(begin, end - begin));
+        const auto word = parse_line(text.substr(begin, end - begin));
         begin = end + 1;
         ++number;
         if (!word || counts.total > std::numeric_limits<std::int64_t>::max() - most_occurrences) {
             throw core::Error({.what = "not a line of jieba's dictionary",
                                .expected = "a word, a blank, its occurrences",
-                               .where = fmt::format("{}, line {}", path.string(), number),
+                               .where = fmt::format("{}, line {}", where, number),
                                .remedy = remedy});
         }
         counts.occurrences[std::string(word->word)] = word->occurrences;
@@ -176,26 +171,35 @@ WordCounts read_word_counts(const fs::path& path) {
         add_beginnings(word->word, counts.occurrences);
     }
     if (counts.total > 0) return counts;
-    throw core::Error({.what = "the dictionary is empty", .where = path.string(), .remedy = remedy});
+    throw core::Error({.what = "the dictionary is empty", .where = where, .remedy = remedy});
 }
 
-WordShapes read_word_shapes(const fs::path& folder) {
+WordShapes parse_word_shapes(const ShapeTables& tables, const fs::path& folder) {
     WordShapes shapes;
     shapes.first.fill(WordShapes::impossible);
     for (auto& row : shapes.next) row.fill(WordShapes::impossible);
-    auto first = open_table(folder, "prob_start.py");
+    PythonTable first(tables.start, (folder / "prob_start.py").string());
     first.for_each([&](char32_t state) { shapes.first[state_of(state, first)] = first.number(); });
-    auto next = open_table(folder, "prob_trans.py");
+    PythonTable next(tables.trans, (folder / "prob_trans.py").string());
     next.for_each([&](char32_t from) {
         auto& row = shapes.next[state_of(from, next)];
         next.for_each([&](char32_t to) { row[state_of(to, next)] = next.number(); });
     });
-    auto characters = open_table(folder, "prob_emit.py");
+    PythonTable characters(tables.emit, (folder / "prob_emit.py").string());
     characters.for_each([&](char32_t state) {
         auto& known = shapes.characters[state_of(state, characters)];
         characters.for_each([&](char32_t character) { known[character] = characters.number(); });
     });
     return shapes;
+}
+
+WordCounts read_word_counts(const fs::path& path) { return parse_word_counts(read(path), path.string()); }
+
+WordShapes read_word_shapes(const fs::path& folder) {
+    return parse_word_shapes({.start = read(folder / "prob_start.py"),
+                              .trans = read(folder / "prob_trans.py"),
+                              .emit = read(folder / "prob_emit.py")},
+                             folder);
 }
 
 }  // namespace mha2mla::eval
