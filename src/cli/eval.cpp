@@ -10,6 +10,7 @@ namespace mha2mla::cli {
 namespace {
 
 using Evaluate = void (*)(const EvalCommand&, Session&);
+using Names = std::vector<std::string>;
 
 /// Perplexity aside, every task with what measures it.
 std::vector<std::pair<std::string, Evaluate>> tasks() {
@@ -17,28 +18,64 @@ std::vector<std::pair<std::string, Evaluate>> tasks() {
     for (const auto& task : eval::choice_tasks()) tasks.emplace_back(task.name, eval_choices);
     tasks.emplace_back("commonsense", eval_choices);
     tasks.emplace_back("requests", eval_choices);
+    tasks.emplace_back("longbench", eval_longbench);
+    tasks.emplace_back("kv-retrieval", eval_retrieval);
+    tasks.emplace_back("needle", eval_retrieval);
     return tasks;
 }
 
-void evaluate(const CLI::App& verb, const EvalCommand& command, Session& session) {
-    if (command.task == "perplexity") return eval_perplexity(verb, command, session);
-    for (const char* option : {"--engine", "--device", "--emulate-cache", "--stride", "--convention"}) {
-        if (verb.get_option(option)->count() == 0) continue;
-        throw core::Error({.what = fmt::format("the task {} has no such option", command.task), .where = option});
+Names task_names() {
+    Names names{"perplexity"};
+    for (const auto& [name, measure] : tasks()) names.push_back(name);
+    return names;
+}
+
+/// An option that only some tasks read.
+struct TaskOption {
+    const char* name;
+    Names tasks;
+};
+
+std::vector<TaskOption> task_options() {
+    const Names perplexity{"perplexity"}, windows{"perplexity", "fidelity"}, needle{"needle"}, longbench{"longbench"};
+    return {{"--engine", perplexity},
+            {"--device", perplexity},
+            {"--emulate-cache", perplexity},
+            {"--stride", perplexity},
+            {"--convention", perplexity},
+            {"--window", windows},
+            {"--first", windows},
+            {"--windows", windows},
+            {"--text", {"perplexity", "fidelity", "needle"}},
+            {"--against", {"fidelity"}},
+            {"--dataset", longbench},
+            {"--jieba", longbench},
+            {"--max-length", longbench},
+            {"--chat", {"longbench", "kv-retrieval", "needle"}},
+            {"--lengths", needle},
+            {"--depths", needle},
+            {"--needles", needle},
+            {"--plot", needle}};
+}
+
+/// An option that the task does not read is an error: it would measure something else than was asked for.
+void check_options(const CLI::App& verb, const EvalCommand& command) {
+    for (const auto& [name, readers] : task_options()) {
+        if (verb.get_option(name)->count() == 0 || std::ranges::count(readers, command.task) > 0) continue;
+        throw core::Error({.what = fmt::format("the task {} has no such option", command.task), .where = name});
     }
+}
+
+void evaluate(const CLI::App& verb, const EvalCommand& command, Session& session) {
+    check_options(verb, command);
+    if (command.task == "perplexity") return eval_perplexity(verb, command, session);
     for (const auto& [name, measure] : tasks()) {
         if (name == command.task) return measure(command, session);
     }
 }
 
-std::vector<std::string> task_names() {
-    std::vector<std::string> names{"perplexity"};
-    for (const auto& [name, measure] : tasks()) names.push_back(name);
-    return names;
-}
-
 void add_text_options(CLI::App& verb, EvalCommand& command) {
-    verb.add_option("--text", command.text, "perplexity, fidelity: text file");
+    verb.add_option("--text", command.text, "perplexity, fidelity: text file; needle: the haystack");
     verb.add_option("--window", command.window, "Tokens of a window")
         ->check(CLI::Range(2, 1 << 20))
         ->capture_default_str();
@@ -64,9 +101,11 @@ void add_engine_options(CLI::App& verb, EvalCommand& command) {
         ->capture_default_str();
     verb.add_option("--device", command.device, "Device of the workshop engine, as LibTorch spells it")
         ->capture_default_str();
-    verb.add_option("--emulate-cache", command.emulated_cache,
-                    "Workshop engine: attend to what such a cache gives back: bf16, int8, int4 or int2 in groups of 32 "
-                    "(int4-g64: of 64); rotary keys of a converted model in int8, its sinks exact")
+    verb.add_option(
+            "--emulate-cache", command.emulated_cache,
+            "Workshop engine: attend to what such a cache gives back: bf16, int8, int4 or int2 in groups of 32 "
+            "(int4-g64: of 64; int4-c: by channel in full pages); rotary keys of a converted model in int8, its "
+            "sinks exact")
         ->type_name("FORMAT");
 }
 
@@ -74,11 +113,11 @@ void add_benchmark_options(CLI::App& verb, EvalCommand& command) {
     verb.add_option("--against", command.against, "fidelity: the model that MODEL was converted from");
     verb.add_option("--data", command.data,
                     "Benchmarks: their file, or the folder that holds it under its published name");
-    verb.add_option("--limit", command.limit, "Benchmarks: so many questions of each, its first ones; 0 = all")
+    verb.add_option("--limit", command.limit, "Benchmarks: so many questions of each file, its first ones; 0 = all")
         ->check(CLI::Range(0, 1 << 30))
         ->capture_default_str();
     verb.add_option("--parallel", command.parallel, "Benchmarks: questions at a time")
-        ->check(CLI::Range(1, 256))
+        ->check(CLI::Range(1, runtime::Decoder::max_batch_tokens))
         ->capture_default_str();
     verb.add_option("--results", command.results,
                     "Benchmarks: keep each question's result in this file (JSON lines); started again with it, the run "
@@ -112,6 +151,7 @@ void add_eval(CLI::App& program, Session& session) {
     add_text_options(*verb, *command);
     add_engine_options(*verb, *command);
     add_benchmark_options(*verb, *command);
+    add_answer_options(*verb, *command);
     verb->callback([command, verb, &session] { evaluate(*verb, *command, session); });
 }
 

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "cli/answer_options.h"
 #include "cli/model_options.h"
 #include "cli/session.h"
 #include "data/windows.h"
@@ -19,6 +20,7 @@ struct EvalCommand {
     std::string results;  ///< where finished requests are kept; empty: nowhere
     int limit = 0;        ///< requests of a task; 0: all
     int parallel = 8;     ///< requests that run at a time
+    AnswerOptions answers;
 
     std::string text;
     int window = 1024;

@@ -1,5 +1,6 @@
 #include "cli/eval_command.h"
 #include "cli/version.h"
+#include "core/file.h"
 #include "kernels/kernels.h"
 
 namespace mha2mla::cli {
@@ -7,17 +8,14 @@ namespace mha2mla::cli {
 eval::ResultsFile results_file(const EvalCommand& command, core::Json task) {
     if (command.results.empty()) return {};
     const auto formats = weight_formats(command.model.decoder);
-    const auto absolute = [](const std::string& path) {
-        return std::filesystem::absolute(path).lexically_normal().string();
-    };
-    core::Json run{{"version", version()},
-                   {"model", absolute(command.model.path)},
-                   {"weights", kernels::name_of(formats.layers)},
-                   {"output_weights", kernels::name_of(formats.output)},
-                   {"kv_cache", cache::name_of(command.model.decoder.kv_cache)},
-                   {"task", command.task},
-                   {"data", absolute(command.data)}};
-    run.update(task);
+    const core::Json run{{"task", command.task},
+                         {"settings", std::move(task)},
+                         {"model", core::absolute_target(command.model.path).string()},
+                         {"data", core::absolute_target(command.data).string()},
+                         {"weights", kernels::name_of(formats.layers)},
+                         {"output_weights", kernels::name_of(formats.output)},
+                         {"kv_cache", cache::name_of(command.model.decoder.kv_cache)},
+                         {"mha2mla", version()}};
     return {command.results, run};
 }
 
