@@ -46,7 +46,7 @@ def load_lm(model, tokenizer, batch_size, dtype=torch.float32):
     """lm-eval's transformers backend around the default model. Its tokenizer adds no token of its own."""
     words = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer), bos_token="<|im_start|>", eos_token="<|im_end|>",
                                     pad_token="<|im_end|>")
-    return HFLM(pretrained=load_model(model, dtype), tokenizer=words, batch_size=batch_size)
+    return HFLM(pretrained=load_model(model, dtype, weights=dtype), tokenizer=words, batch_size=batch_size)
 
 
 def read_lines(path):

@@ -7,7 +7,7 @@ Needs torch, transformers 5, gguf and lm-eval 0.4.13 (half an hour and more on o
 Each task holds lists with one item a question: `rows` are indices of lines in `file` (of questions where it holds one line
 a choice), `log_likelihood` the sum over a choice's tokens in fp32, `tokens` how many they are, `acc` and `acc_norm` whether
 lm-eval counts the answer as right (acc_norm where its task has that metric), and `prompt` the first question as lm-eval asks
-it: context and continuation, choice by choice. Weights are rounded to bf16, as in the other fixtures.
+it: context and continuation, choice by choice. Weights are what the file says, in fp32.
 """
 
 import sys
@@ -48,7 +48,7 @@ def main():
     out = sys.argv[4] if len(sys.argv) > 4 else root / "tests/fixtures/eval/choices_smollm2.json"
     torch.set_num_threads(1)
     lm = load_lm(model, tokenizer, 1)
-    content = {"model": Path(model).name, "weights": "bfloat16", "lm_eval": version("lm-eval")}
+    content = {"model": Path(model).name, "weights": "float32", "lm_eval": version("lm-eval")}
     for name, picked in QUESTIONS.items():
         content[name] = columns(lm, name, score(lm, load_tasks(name, data, picked)))
         print(summary(name, content[name]), flush=True)

@@ -140,6 +140,7 @@ void evaluate(const EvalCommand& command, Session& session) {
 
 data::TokenWindows text_windows(const EvalCommand& command, const checkpoint::Checkpoint& model) {
     require_option(command.text, "--text", command);
+    const std::string text = data::read_text_file(command.text);
     const int longest = model.config().max_position_embeddings;
     if (command.window > longest) {
         throw core::Error({.what = "the window is longer than the model's context",
@@ -147,7 +148,7 @@ data::TokenWindows text_windows(const EvalCommand& command, const checkpoint::Ch
                            .got = fmt::to_string(command.window),
                            .where = "--window"});
     }
-    auto tokens = load_tokenizer(model)->encode(data::read_text_file(command.text), as_llama_cpp(command));
+    auto tokens = load_tokenizer(model)->encode(text, as_llama_cpp(command));
     return {std::move(tokens), command.window, command.stride == 0 ? command.window : command.stride};
 }
 

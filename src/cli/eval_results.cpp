@@ -8,10 +8,13 @@ namespace mha2mla::cli {
 eval::ResultsFile results_file(const EvalCommand& command, core::Json task) {
     if (command.results.empty()) return {};
     const auto formats = weight_formats(command.model.decoder);
+    const auto absolute = [](const std::string& path) {
+        return path.empty() ? path : core::absolute_target(path).string();
+    };
     const core::Json run{{"task", command.task},
                          {"settings", std::move(task)},
-                         {"model", core::absolute_target(command.model.path).string()},
-                         {"data", core::absolute_target(command.data).string()},
+                         {"model", absolute(command.model.path)},
+                         {"data", absolute(command.data)},
                          {"weights", kernels::name_of(formats.layers)},
                          {"output_weights", kernels::name_of(formats.output)},
                          {"kv_cache", cache::name_of(command.model.decoder.kv_cache)},

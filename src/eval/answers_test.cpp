@@ -23,11 +23,11 @@ protected:
         return list;
     }
 
-    std::vector<std::string> answers(const runtime::DecoderOptions& options, bool one_by_one) {
+    std::vector<std::string> answers(const runtime::DecoderOptions& options, int parallel) {
         runtime::Decoder decoder(model_, options, pool_, progress_);
         ResultsFile results;
         const auto asked = questions();
-        answer({decoder, pool_, *words_, 2, one_by_one}, asked, results, progress_, {});
+        answer({decoder, pool_, *words_, parallel}, asked, results, progress_, {});
         std::vector<std::string> texts;
         for (const auto& question : asked) texts.push_back(answer_of(question, results).text);
         return texts;
@@ -46,8 +46,8 @@ protected:
 };
 
 TEST_F(AnswersTest, TogetherAndOneByOneAreTheSame) {
-    const auto together = answers(plain_, false);
-    EXPECT_EQ(together, answers(plain_, true));
+    const auto together = answers(plain_, 2);
+    EXPECT_EQ(together, answers(plain_, 1));
     EXPECT_NE(together[0], together[3]);
     EXPECT_FALSE(together[0].empty());
 }
@@ -57,7 +57,7 @@ TEST_F(AnswersTest, WhatIsAnsweredIsNotAskedAgain) {
     const auto asked = questions();
     ResultsFile results;
     results.add(asked[1].id, {{"text", "kept"}, {"prompt_tokens", 1}, {"generated_tokens", 2}});
-    answer({decoder, pool_, *words_, 2, false}, asked, results, progress_, {});
+    answer({decoder, pool_, *words_, 2}, asked, results, progress_, {});
     EXPECT_EQ(results.size(), asked.size());
     EXPECT_EQ(answer_of(asked[1], results).text, "kept");
     EXPECT_EQ(answer_of(asked[0], results).prompt_tokens, std::ssize(asked[0].prompt));
@@ -67,10 +67,10 @@ TEST_F(AnswersTest, WhatIsAnsweredIsNotAskedAgain) {
 TEST_F(AnswersTest, AStopTokenEndsAnAnswerAndIsNoPartOfIt) {
     auto asked = questions();
     for (int token = 0; token < words_->vocab_size(); ++token) asked[0].stop_tokens.push_back(token);
-    for (const bool one_by_one : {false, true}) {
+    for (const int parallel : {1, 2}) {
         runtime::Decoder decoder(model_, plain_, pool_, progress_);
         ResultsFile results;
-        answer({decoder, pool_, *words_, 2, one_by_one}, asked, results, progress_, {});
+        answer({decoder, pool_, *words_, parallel}, asked, results, progress_, {});
         EXPECT_EQ(answer_of(asked[0], results).text, "");
         EXPECT_EQ(answer_of(asked[1], results).generated_tokens, 9);
     }
@@ -88,11 +88,11 @@ public:
 TEST_F(AnswersTest, AStopKeepsWhatIsAnswered) {
     auto asked = questions();
     for (std::size_t i = 1; i < asked.size(); ++i) asked[i].max_tokens = 40;
-    for (const bool one_by_one : {false, true}) {
+    for (const int parallel : {1, 2}) {
         runtime::Decoder decoder(model_, plain_, pool_, progress_);
         ResultsFile results;
         StoppingProgress progress;
-        const Answerer answerer{decoder, pool_, *words_, 2, one_by_one};
+        const Answerer answerer{decoder, pool_, *words_, parallel};
         EXPECT_THROW(answer(answerer, asked, results, progress, progress.source.get_token()), core::Cancelled);
         EXPECT_EQ(results.size(), 1u);
         EXPECT_EQ(answer_of(asked[0], results).generated_tokens, 9);
