@@ -23,6 +23,7 @@ LIBRARY_HEADERS = {
     "c10/": "TORCH",
     "pcre2": "PCRE2::PCRE2",
     "sentencepiece": "Sentencepiece::Sentencepiece",
+    "zlib": "ZLIB::ZLIB",
     "CLI/": "CLI11::CLI11",
 }
 

@@ -1,6 +1,8 @@
-"""The table (Markdown) and the plot (SVG) of what tools/results.py measured."""
+"""The table (Markdown) and the plot (SVG, and PNG of it) of what tools/results.py measured."""
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import svg_plot
@@ -11,47 +13,57 @@ FORMAT_DASHES = ["6 4", "", "2 3", "10 3 2 3"]  # the first format, usually bf16
 
 
 def number(value):
-    return f"{value:,.2f}" if value < 1000 else f"{value:,.0f}"
-
-
-def name_of(method):
-    return method.name if method else "source"
+    return f"{value:.3f}" if value < 1 else f"{value:,.2f}" if value < 1000 else f"{value:,.0f}"
 
 
 def lines_of(table):
     """The rows of one line of the table: those of one model and format. In order; a list of (point, row) each."""
     lines = {}
     for point, row in table:
-        lines.setdefault((point.method, point.elements, point.format), []).append((point, row))
+        lines.setdefault((point.method, point.recovered, point.elements, point.format), []).append((point, row))
     return list(lines.values())
 
 
 def bytes_cell(line):
     measured = [row for _, row in line if "error" not in row]
-    return f"{measured[0]['bytes_per_token_and_layer']:,.4g}" if measured else ""
+    return f"{measured[0]['bytes_per_token']:,}" if measured else ""
 
 
-def perplexity_cell(line, text):
+def quality_cell(line, measure):
     for point, row in line:
-        if point.text == text:
-            return "failed" if "error" in row else number(row["perplexity"])
+        if point.measure == measure:
+            return "failed" if "error" in row else number(row[measure.quality])
     return ""
 
 
 def markdown_table(recipe, table):
-    head = ["method", "elements", "cache", "bytes", *(text.name for text in recipe.texts)]
+    head = ["method", "elements", "cache", "bytes", *(measure.name for measure in recipe.measures)]
     lines = ["| " + " | ".join(head) + " |", "| --- | ---: | --- |" + " ---: |" * (len(head) - 3)]
     for line in lines_of(table):
         point = line[0][0]
-        cells = [name_of(point.method), str(point.elements), point.format, bytes_cell(line)]
-        cells += [perplexity_cell(line, text) for text in recipe.texts]
+        cells = [point.series, str(point.elements), point.format, bytes_cell(line)]
+        cells += [quality_cell(line, measure) for measure in recipe.measures]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def method_list(recipe):
-    commands = [(m.name, " ".join(["convert --cache-ratio RATIO", *m.options])) for m in recipe.methods]
-    return "Methods:\n\n" + "\n".join(f"- {name}: `{command}`" for name, command in commands)
+    commands = [(method.name, ["convert", "--cache-ratio RATIO", *method.options]) for method in recipe.methods]
+    recoveries = [(method.name, method.finetune) for method in recipe.methods if method.finetune]
+    commands += [(f"{name}, recovered", ["finetune", f"--tokens {finetune.tokens}", *finetune.options])
+                 for name, finetune in recoveries]
+    lines = [f"- {name}: `{' '.join(words)}`" for name, words in commands]
+    lines += [f"- {model.name}: `{model.path}`" for model in recipe.models]
+    return "Methods:\n\n" + "\n".join(lines) if lines else ""
+
+
+def task_list(recipe):
+    lines = [f"- {task.name}: `eval {' '.join(task_words(task))}`, `{task.number}`" for task in recipe.tasks]
+    return "Tasks, the more the better, and the number of the program's JSON:\n\n" + "\n".join(lines) if lines else ""
+
+
+def task_words(task):
+    return ["--task", task.task, "--data", task.path, *(["--limit", str(task.limit)] if task.limit else []), *task.options]
 
 
 def failures(table):
@@ -59,7 +71,7 @@ def failures(table):
     counts = {}
     for point, row in table:
         if "error" in row:
-            failure = (name_of(point.method), point.elements, row["error"])
+            failure = (point.series, point.elements, row["error"])
             counts[failure] = counts.get(failure, 0) + 1
     lines = [f"- {name}, {elements} elements ({count}): {error}" for (name, elements, error), count in counts.items()]
     return "Rows that failed:\n\n" + "\n".join(lines) if lines else ""
@@ -75,7 +87,7 @@ def machine():
     return f"{os.cpu_count()} cores"
 
 
-def origin(recipe, table, command):
+def origin(table, command):
     versions = sorted({row["version"] for _, row in table})
     days = sorted({row["time"][:10] for _, row in table})
     period = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
@@ -84,45 +96,61 @@ def origin(recipe, table, command):
 
 
 def explanation(recipe):
-    others = (", the other formats in the LibTorch module (`eval --engine workshop --weights f32 --emulate-cache FORMAT`)"
-              if {*recipe.formats, *recipe.source_formats} != {"bf16"} else "")
-    return (f"Perplexity in windows of {recipe.window:,} tokens: `bf16` in the native runtime (`eval --engine native "
-            f"--weights {recipe.weights}`){others}. Bytes are those of a token and layer, by formula, "
-            "scales included; the sinks of a converted model come on top, once a sequence.")
+    judged = f"Perplexity in windows of {recipe.window:,} tokens. " if recipe.texts else ""
+    return (f"{judged}All rows in the native runtime (`eval --weights {recipe.weights} --kv-cache FORMAT`). Bytes are those "
+            "of a token, all layers, by formula, scales included; the sinks of a converted model come on top, once a sequence.")
 
 
-def curve_points(table, recipe, method, form):
-    """(bytes, perplexity, point), ascending in bytes; of all formats where `form` is None."""
-    found = [(row["bytes_per_token_and_layer"], row["perplexity"], point) for point, row in table
-             if "error" not in row and point.method == method and point.text.name == recipe.plot_text
-             and form in (None, point.format)]
+def curve_points(recipe, rows):
+    """(bytes, quality, point), ascending in bytes, of what is plotted."""
+    found = [(row["bytes_per_token"], row[recipe.plotted.quality], point) for point, row in rows
+             if "error" not in row and point.measure == recipe.plotted]
     return sorted(found, key=lambda item: item[:2])
 
 
+def converted_curves(recipe, rows, color, labelled):
+    """A series' curves, one per format; labels on the last one where asked for."""
+    for f, form in enumerate(recipe.formats):
+        found = curve_points(recipe, [(point, row) for point, row in rows if point.format == form])
+        labels = [str(point.elements) for _, _, point in found] if labelled and form == recipe.formats[-1] else []
+        yield svg_plot.Curve(f"{rows[0][0].series}, {form} cache", [item[:2] for item in found], color,
+                             FORMAT_DASHES[f % len(FORMAT_DASHES)], f == 0, labels)
+
+
 def curves(recipe, table):
-    """Methods first, so that the source's curve lies on top of them."""
-    result = []
-    for m, method in enumerate(recipe.methods):
-        for f, form in enumerate(recipe.formats):
-            found = curve_points(table, recipe, method, form)
-            labels = [str(point.elements) for _, _, point in found] if m == 0 and form == recipe.formats[-1] else []
-            result.append(svg_plot.Curve(f"{method.name}, {form} cache", [item[:2] for item in found],
-                                         METHOD_COLORS[m % len(METHOD_COLORS)], FORMAT_DASHES[f % len(FORMAT_DASHES)],
-                                         f == 0, labels))
-    found = curve_points(table, recipe, None, None)
-    result.append(svg_plot.Curve("source, quantized cache", [item[:2] for item in found], SOURCE_COLOR,
-                                 labels=[point.format for _, _, point in found]))
+    """The source last, so that its curve lies on top."""
+    by_series, result = {}, []
+    for point, row in table:
+        by_series.setdefault(point.series, []).append((point, row))
+    source = curve_points(recipe, by_series.pop("source", []))
+    for s, rows in enumerate(by_series.values()):
+        result += converted_curves(recipe, rows, METHOD_COLORS[s % len(METHOD_COLORS)], s == 0)
+    result.append(svg_plot.Curve("source, quantized cache", [item[:2] for item in source], SOURCE_COLOR,
+                                 labels=[point.format for _, _, point in source]))
     return [curve for curve in result if curve.points]
 
 
 def draw(recipe, table):
     """The plot, or None where nothing is to be drawn."""
-    drawn = curves(recipe, table)
-    if not recipe.plot_text or not drawn:
+    drawn = curves(recipe, table) if recipe.plotted else []
+    if not drawn:
         return None
-    subtitle = "Down and left is better. Numbers on a curve: cached elements a token and layer, or the source's format."
-    y_title = f"perplexity, {recipe.plot_text}"
-    return svg_plot.plot(recipe.title, subtitle, "cache, bytes a token and layer", y_title, drawn)
+    better = "Up and left" if recipe.plotted.higher_is_better else "Down and left"
+    subtitle = f"{better} is better. Numbers on a curve: cached elements a token and layer, or the source's format."
+    words = svg_plot.Words(
+        recipe.title, subtitle, "cache, bytes a token", f"{recipe.plotted.quality.replace('_', ' ')}, {recipe.plot}")
+    return svg_plot.plot(words, drawn, svg_plot.LinearAxis if recipe.plotted.higher_is_better else svg_plot.Axis)
+
+
+def write_png(folder):
+    """plot.png of the plot.svg in `folder`. Returns why there is none, or nothing."""
+    if not (folder / "plot.svg").exists():
+        return ""
+    if not shutil.which("rsvg-convert"):
+        return "rsvg-convert is not installed (Debian package librsvg2-bin)"
+    done = subprocess.run(["rsvg-convert", "--zoom", "2", "--output", folder / "plot.png", folder / "plot.svg"],
+                          capture_output=True, text=True, check=False)
+    return done.stderr.strip() or f"exit code {done.returncode}" if done.returncode else ""
 
 
 def write_report(folder, recipe, table, command):
@@ -130,7 +158,8 @@ def write_report(folder, recipe, table, command):
     picture = draw(recipe, table)
     if picture:
         (folder / "plot.svg").write_text(picture, encoding="utf-8")
-    shown = "![perplexity against bytes](plot.svg)" if picture else ""
+    shown = f"![{recipe.plot} against bytes](plot.svg)" if picture else ""
     parts = [f"# {recipe.title}", recipe.description.strip(), shown, explanation(recipe),
-             markdown_table(recipe, table), failures(table), method_list(recipe), origin(recipe, table, command)]
+             markdown_table(recipe, table), failures(table), task_list(recipe), method_list(recipe),
+             origin(table, command)]
     (folder / "README.md").write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")

@@ -5,6 +5,7 @@
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,42 @@ for old, new in [("sizes = [32, 16]", "sizes = [16]"), ('formats = ["bf16", "int
                  ('source_formats = ["bf16", "int4", "int2"]', 'source_formats = ["int4"]')]:
     assert old in SHORT
     SHORT = SHORT.replace(old, new)
+# A recovery, a model that is there converted and two tasks, with SHORT's conversion.
+TEXT = ROOT / "tests/fixtures/models/tiny-text/config.json"
+FINETUNE = ["--text", str(TEXT), "--window", "32", "--held-out", "1", "--batch-tokens", "64"]
+RECOVERED = SHORT.replace('plot = "a configuration"', 'plot = "made up"') + f"""
+finetune = {{ tokens = 256, options = {FINETUNE} }}
+
+[[models]]
+name = "ready"
+path = "READY"
+
+[[tasks]]
+name = "made up"
+task = "quiz"
+data = "models"
+limit = 3
+options = ["--subject", "none"]
+quality = "tasks.accuracy"
+
+[[tasks]]
+name = "no such number"
+task = "quiz"
+data = "models"
+limit = 0
+quality = "colour"
+formats = ["int4"]
+"""
+# Answers a task that only this program has; all else is for the real one.
+STAND_IN = """#!{python}
+import json, subprocess, sys
+if "quiz" not in sys.argv:
+    sys.exit(subprocess.run(["{program}", *sys.argv[1:]]).returncode)
+with open("{folder}/asked", "a") as file:
+    file.write(" ".join(sys.argv[1:]) + "\\n")
+tasks = [{{"task": "a", "accuracy": 0.25}}, {{"task": "b", "accuracy": 0.5}}]
+print(json.dumps({{"task": "quiz", "tasks": tasks, "questions": 6, "seconds": 0.5}}))
+"""
 SVG = "{http://www.w3.org/2000/svg}"
 PROGRAM = sys.argv.pop(1) if len(sys.argv) > 1 else sys.exit(__doc__)
 
@@ -37,11 +74,11 @@ class Sandbox(unittest.TestCase):
         self.folder = Path(directory.name)
         self.out = self.folder / "out"
 
-    def results(self, recipe, *options):
+    def results(self, recipe, *options, program=PROGRAM):
         (self.folder / "recipe.toml").write_text(recipe, encoding="utf-8")
         fixtures = ROOT / "tests/fixtures"
         return subprocess.run(
-            [sys.executable, ROOT / "tools/results.py", self.folder / "recipe.toml", self.out, "--program", PROGRAM,
+            [sys.executable, ROOT / "tools/results.py", self.folder / "recipe.toml", self.out, "--program", program,
              "--model", fixtures / "models/tiny-text", "--data", fixtures, "--work", self.folder / "work", *options],
             capture_output=True, text=True, check=False)
 
@@ -56,7 +93,9 @@ class SmokeTest(Sandbox):
         rows = self.rows()
         self.assertEqual(len(rows), ROWS)
         sizes = {(row["point"]["method"], row["point"]["elements"], row["point"]["format"]):
-                 row["bytes_per_token_and_layer"] for row in rows}
+                 row["bytes_per_token"] for row in rows}
+        layers = 2
+        sizes = {where: size / layers for where, size in sizes.items()}
         self.assertEqual(sizes["source", 64, "bf16"], 128)
         self.assertEqual(sizes["source", 64, "int4"], 4 * (8 + 4))  # 2 heads' keys and values: 16 codes, scale, zero
         self.assertEqual(sizes["source", 64, "int2"], 4 * (4 + 4))
@@ -102,6 +141,63 @@ class SmokeTest(Sandbox):
         self.assertIn("rows.jsonl:1", done.stderr)
 
 
+class RecoveryTest(Sandbox):
+    """Recovery, ready models and tasks."""
+
+    def setUp(self):
+        super().setUp()
+        self.stand_in = self.folder / "program"
+        self.stand_in.write_text(STAND_IN.format(python=sys.executable, program=Path(PROGRAM).resolve(), folder=self.folder),
+                                 encoding="utf-8")
+        self.stand_in.chmod(0o755)
+        self.recipe = RECOVERED.replace("READY", str(self.folder / "ready"))
+        subprocess.run([PROGRAM, "convert", ROOT / "tests/fixtures/models/tiny-text", self.folder / "ready", "--method",
+                        "mha2mla", "--rope-pairs", "1", "--cache-ratio", "0.5", "--log-level", "quiet"], check=True,
+                       capture_output=True)
+
+    def test_rows_table_and_plot(self):
+        done = self.results(self.recipe, program=self.stand_in)
+        self.assertIn("error: 4 rows failed", done.stderr)
+        self.assertIn("12 rows, 0 of them there already; 1 conversions and 1 recoveries to do", done.stderr)
+        rows = {(row["point"]["method"], row["point"].get("task", "text")): row for row in self.rows() if "error" not in row}
+        self.assertEqual([method for method, task in rows if task == "text"],
+                         ["source", "ready", "mha2mla", "mha2mla, recovered"])
+        self.assertEqual(rows["ready", "text"]["point"]["elements"], 32)
+        self.assertNotEqual(rows["mha2mla", "text"]["perplexity"], rows["mha2mla, recovered", "text"]["perplexity"])
+        self.assertEqual(rows["mha2mla, recovered", "text"]["bytes_per_token"], rows["mha2mla", "text"]["bytes_per_token"])
+        self.assertEqual(rows["ready", "quiz"]["accuracy"], 0.375, "the mean over the tasks")
+        self.assertEqual(rows["ready", "quiz"]["tasks"][1]["accuracy"], 0.5)
+        self.check_report(done)
+        self.check_questions()
+
+    def check_report(self, done):
+        table = (self.out / "README.md").read_text(encoding="utf-8")
+        self.assertRegex(table, r"\n\| mha2mla, recovered \| 16 \| int4 \| 36 \| [0-9.,]+ \| 0.375 \| failed \|")
+        self.assertIn("has no number 'colour'", table)
+        self.assertIn("`eval --task quiz --data models --limit 3 --subject none`", table)
+        words = {text.text for text in xml.parse(self.out / "plot.svg").findall(f"{SVG}text")}
+        self.assertTrue({"mha2mla, recovered, int4 cache", "ready, int4 cache", "accuracy, made up"} <= words, words)
+        if shutil.which("rsvg-convert"):
+            self.assertEqual((self.out / "plot.png").read_bytes()[:4], b"\x89PNG")
+        else:
+            self.assertIn("no plot.png: rsvg-convert is not installed", done.stderr)
+
+    def check_questions(self):
+        asked = (self.folder / "asked").read_text(encoding="utf-8").splitlines()
+        for line in asked:
+            self.assertIn("--weights f32 --kv-cache int4", line)
+        limited = [line for line in asked if "--limit 3 --subject none" in line]
+        self.assertEqual(len(limited), 4, "--limit 0 is left out")
+
+    def test_what_a_failed_row_needs_again_is_kept(self):
+        self.results(self.recipe, program=self.stand_in)
+        again = self.results(self.recipe, program=self.stand_in)
+        self.assertIn("12 rows, 8 of them there already", again.stderr)
+        self.assertNotIn("training", again.stderr, "the recovered model is kept as long as one of its rows failed")
+        self.results(self.recipe.replace('quality = "colour"', 'quality = "questions"'), program=self.stand_in)
+        self.assertEqual(list((self.folder / "work").glob("recovered-*")), [])
+
+
 class RecipeTest(Sandbox):
     def refusal(self, recipe):
         (self.folder / "recipe.toml").write_text(recipe, encoding="utf-8")
@@ -112,6 +208,19 @@ class RecipeTest(Sandbox):
     def test_every_recipe_of_ours_is_read(self):
         for path in sorted((ROOT / "recipes").glob("*.toml")):
             self.assertTrue(read_recipe(path).methods, path)
+
+    def test_mistakes_in_tasks_models_and_recoveries_are_named(self):
+        for old, new, words in [
+                ('quality = "colour"', "", "tasks: the field 'quality' is missing"),
+                ('quality = "colour"', 'quality = "colour"\nfirst = 1', "tasks: unknown field 'first'"),
+                ("limit = 0", "limit = -1", "'limit' must be at least 0"),
+                ('name = "made up"', 'name = "a configuration"', "'a configuration' is there twice"),
+                ('name = "ready"', 'name = "mha2mla"', "'mha2mla' is there twice"),
+                ('name = "ready"', 'name = "source"', "'source' is there twice"),
+                ("tokens = 256", "tokens = 0", "methods, finetune: 'tokens' must be at least 1"),
+                ("tokens = 256", "token = 256", "methods, finetune: the field 'tokens' is missing")]:
+            self.assertIn(old, RECOVERED)
+            self.assertIn(words, self.refusal(RECOVERED.replace(old, new, 1)))
 
     def test_mistakes_are_named(self):
         for old, new, words in [
@@ -125,7 +234,7 @@ class RecipeTest(Sandbox):
                 ('formats = ["bf16", "int4"]', "formats = []", "'formats' is empty"),
                 ('name = "mha2mla"', 'name = "lsq"', "'lsq' is there twice"),
                 ('statistics = "lsq"', 'statistic = "lsq"', "methods: unknown field 'statistic'"),
-                ('plot_text = "a conf', 'plot_text = "another conf', "names none of the texts"),
+                ('plot = "a conf', 'plot = "another conf', "names none of the texts and tasks"),
                 ("windows = 2", "windows = 0", "'windows' must be at least 1"),
                 ("windows = 2", 'windows = 2\nformats = ["int3"]', "no format 'int3' for 'a configuration'"),
                 ("title =", "title", "recipe.toml")]:
@@ -156,8 +265,15 @@ class PlotTest(unittest.TestCase):
         self.assertEqual(axis.ticks(), [10.0, 100.0, 1000.0])
         self.assertTrue(0 < axis.pixel(10.0) < axis.pixel(1000.0) < 100)
 
+    def test_ticks_of_a_linear_axis_are_round(self):
+        axis = svg_plot.LinearAxis([0.31, 0.52], 100, 0, (1, 2, 5))
+        self.assertEqual([round(tick, 6) for tick in axis.ticks()], [0.3, 0.35, 0.4, 0.45, 0.5])
+        self.assertAlmostEqual(axis.pixel((axis.low + axis.high) / 2), 50)
+        flat = svg_plot.LinearAxis([0.4], 100, 0, (1, 2, 5))
+        self.assertTrue(flat.low < 0.4 < flat.high and flat.ticks())
+
     def test_it_is_well_formed_and_inside(self):
-        root = xml.fromstring(svg_plot.plot("A < B", "", "bytes", "perplexity", self.curves()))
+        root = xml.fromstring(svg_plot.plot(svg_plot.Words("A < B", "", "bytes", "perplexity"), self.curves()))
         for circle in root.findall(f"{SVG}circle"):
             self.assertTrue(svg_plot.AXES.left < float(circle.get("cx")) < svg_plot.AXES.right)
             self.assertTrue(svg_plot.AXES.top < float(circle.get("cy")) < svg_plot.AXES.bottom)

@@ -1,4 +1,4 @@
-"""A plot with two logarithmic axes as SVG, in plain Python: curves with markers, a legend, labels that keep apart."""
+"""A plot as SVG, in plain Python: curves with markers over a logarithmic axis, a legend, labels that keep apart."""
 
 import math
 from dataclasses import dataclass, field
@@ -16,11 +16,19 @@ LABEL_GAP = 7
 @dataclass(frozen=True)
 class Curve:
     name: str
-    points: list           # (x, y), ascending in x; all positive
+    points: list           # (x, y), ascending in x; positive where the axis is logarithmic
     color: str
     dash: str = ""         # stroke-dasharray
     hollow: bool = False   # markers
     labels: list = field(default_factory=list)  # one a point, or none at all
+
+
+@dataclass(frozen=True)
+class Words:
+    title: str
+    subtitle: str
+    x: str
+    y: str
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,7 @@ class Axis:
     """Maps positive numbers to pixels, by their logarithm."""
 
     MARGIN = 0.07  # of the axis, free at both ends
+    Y_STEPS = (1, 2, 3, 5)
 
     def __init__(self, values, first_pixel, last_pixel, steps):
         self.steps = steps
@@ -64,8 +73,32 @@ class Axis:
         return [tick for tick in ticks if self.low <= tick <= self.high]
 
 
+class LinearAxis:
+    """Maps numbers to pixels."""
+
+    MARGIN = 0.07
+    TICKS = 8  # at most
+    Y_STEPS = (1, 2, 5)
+
+    def __init__(self, values, first_pixel, last_pixel, steps):
+        self.steps = steps
+        margin = self.MARGIN * (max(values) - min(values)) or abs(max(values)) * self.MARGIN or 1.0
+        self.low, self.high = min(values) - margin, max(values) + margin
+        self.first, self.last = first_pixel, last_pixel
+
+    def pixel(self, value):
+        return self.first + (value - self.low) / (self.high - self.low) * (self.last - self.first)
+
+    def ticks(self):
+        """Multiples of the smallest step, times a power of ten, that leaves few enough of them."""
+        wide = (self.high - self.low) / self.TICKS
+        decade = 10.0 ** math.floor(math.log10(wide))
+        step = next(scale * decade for scale in (*self.steps, 10) if scale * decade >= wide)
+        return [index * step for index in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
+
+
 def number(value):
-    return f"{value:,.0f}" if value >= 10 else f"{value:g}"
+    return f"{value:,.0f}" if value >= 10 else f"{value:.6g}"
 
 
 def text(x, y, words, anchor="middle", size=12, color=INK, more=""):
@@ -82,7 +115,7 @@ def rectangle(box, fill, stroke):
     return f"<rect x='{box.left:.1f}' y='{box.top:.1f}' {size} fill='{fill}' stroke='{stroke}'/>"
 
 
-def draw_grid(x_axis, y_axis, x_title, y_title):
+def draw_grid(x_axis, y_axis, words):
     parts = []
     for tick in x_axis.ticks():
         x = x_axis.pixel(tick)
@@ -92,8 +125,8 @@ def draw_grid(x_axis, y_axis, x_title, y_title):
         parts += [line(AXES.left, y, AXES.right, y, GRID), text(AXES.left - 8, y + 4, number(tick), "end")]
     parts.append(rectangle(AXES, "none", INK))
     middle = (AXES.top + AXES.bottom) / 2
-    parts.append(text((AXES.left + AXES.right) / 2, HEIGHT - 20, x_title, size=13))
-    parts.append(text(20, middle, y_title, size=13, more=f"transform='rotate(-90 20 {middle:.1f})'"))
+    parts.append(text((AXES.left + AXES.right) / 2, HEIGHT - 20, words.x, size=13))
+    parts.append(text(20, middle, words.y, size=13, more=f"transform='rotate(-90 20 {middle:.1f})'"))
     return parts
 
 
@@ -163,12 +196,12 @@ def draw_labels(curve, pixels, taken):
     return parts
 
 
-def plot(title, subtitle, x_title, y_title, curves):
+def plot(words, curves, y_kind=Axis):
     """The SVG file's text. Curves are drawn in order, the last one on top."""
     x_axis = Axis([x for curve in curves for x, _ in curve.points], AXES.left, AXES.right, (1, 1.5, 2, 3, 4, 6, 8))
-    y_axis = Axis([y for curve in curves for _, y in curve.points], AXES.bottom, AXES.top, (1, 2, 3, 5))
+    y_axis = y_kind([y for curve in curves for _, y in curve.points], AXES.bottom, AXES.top, y_kind.Y_STEPS)
     pixels = [[(x_axis.pixel(x), y_axis.pixel(y)) for x, y in curve.points] for curve in curves]
-    parts = draw_grid(x_axis, y_axis, x_title, y_title)
+    parts = draw_grid(x_axis, y_axis, words)
     for curve, points in zip(curves, pixels):
         parts += draw_curve(curve, points)
     taken = [box for points in pixels for box in crossed_boxes(points)]
@@ -176,8 +209,8 @@ def plot(title, subtitle, x_title, y_title, curves):
     parts += draw_legend(curves, taken[-1])
     for curve, points in zip(curves, pixels):
         parts += draw_labels(curve, points, taken)
-    parts.append(text(LEFT, 26, title, "start", 16, more="font-weight='bold'"))
-    parts.append(text(LEFT, 48, subtitle, "start", 12, "#555555"))
+    parts.append(text(LEFT, 26, words.title, "start", 16, more="font-weight='bold'"))
+    parts.append(text(LEFT, 48, words.subtitle, "start", 12, "#555555"))
     size = f"viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' height='{HEIGHT}'"
     head = f"<svg xmlns='http://www.w3.org/2000/svg' {size} {FONT}>"
     return "\n".join([head, rectangle(Box(0, 0, WIDTH, HEIGHT), "white", "none"), *parts, "</svg>"]) + "\n"

@@ -1,151 +1,158 @@
+#include <algorithm>
 #include <fmt/format.h>
 #include <memory>
 
-#include "cli/kv_cache_report.h"
-#include "cli/model_options.h"
-#include "cli/session.h"
-#include "cli/workshop.h"
+#include "cli/eval_command.h"
 #include "core/error.h"
-#include "data/windows.h"
-#include "eval/native_scorer.h"
-#include "eval/perplexity.h"
+#include "eval/choice_tasks.h"
 
 namespace mha2mla::cli {
 namespace {
 
-struct EvalCommand {
-    ModelOptions model;
-    std::string task = "perplexity";
-    std::string text;
-    int window = 1024;
-    eval::PerplexityOptions perplexity;
-    std::string engine = "native";
-    std::string device = "cpu";
-    std::string emulated_cache;
+using Evaluate = void (*)(const EvalCommand&, Session&);
+using Names = std::vector<std::string>;
+
+/// Perplexity aside, every task with what measures it.
+std::vector<std::pair<std::string, Evaluate>> tasks() {
+    std::vector<std::pair<std::string, Evaluate>> tasks{{"fidelity", eval_fidelity}};
+    for (const auto& task : eval::choice_tasks()) tasks.emplace_back(task.name, eval_choices);
+    tasks.emplace_back("commonsense", eval_choices);
+    tasks.emplace_back("requests", eval_choices);
+    tasks.emplace_back("longbench", eval_longbench);
+    tasks.emplace_back("kv-retrieval", eval_retrieval);
+    tasks.emplace_back("needle", eval_retrieval);
+    return tasks;
+}
+
+Names task_names() {
+    Names names{"perplexity"};
+    for (const auto& [name, measure] : tasks()) names.push_back(name);
+    return names;
+}
+
+/// An option that only some tasks read.
+struct TaskOption {
+    const char* name;
+    Names tasks;
 };
 
-void check_window(const EvalCommand& command, const checkpoint::ModelConfig& config) {
-    if (command.window <= config.max_position_embeddings) return;
-    throw core::Error({.what = "the window is longer than the model's context",
-                       .expected = fmt::format("at most {}", config.max_position_embeddings),
-                       .got = fmt::to_string(command.window),
-                       .where = "--window"});
+std::vector<TaskOption> task_options() {
+    const Names perplexity{"perplexity"}, windows{"perplexity", "fidelity"}, needle{"needle"}, longbench{"longbench"};
+    return {{"--engine", perplexity},
+            {"--device", perplexity},
+            {"--emulate-cache", perplexity},
+            {"--stride", perplexity},
+            {"--convention", perplexity},
+            {"--window", windows},
+            {"--first", windows},
+            {"--windows", windows},
+            {"--text", {"perplexity", "fidelity", "needle"}},
+            {"--against", {"fidelity"}},
+            {"--dataset", longbench},
+            {"--jieba", longbench},
+            {"--max-length", longbench},
+            {"--chat", {"longbench", "kv-retrieval", "needle"}},
+            {"--lengths", needle},
+            {"--depths", needle},
+            {"--needles", needle},
+            {"--plot", needle}};
 }
 
-/// The workshop's module computes in floats.
-core::DType module_dtype(const EvalCommand& command) {
-    const auto format = command.model.decoder.weights;
-    if (!kernels::is_grouped(format))
-        return format == kernels::WeightFormat::f32 ? core::DType::f32 : core::DType::bf16;
-    throw core::Error({.what = "the workshop engine has no quantized weights",
-                       .expected = "bf16 or f32",
-                       .got = std::string(kernels::name_of(format)),
-                       .where = "--weights",
-                       .remedy = "pass --engine native"});
-}
-
-/// What the engine keeps of a token: the native one's cache, the emulated one, or the module's own type.
-cache::CacheFormat cache_format(const EvalCommand& command) {
-    constexpr const char* option = "--emulate-cache";
-    if (command.engine == "native") {
-        if (command.emulated_cache.empty()) return command.model.decoder.kv_cache;
-        throw core::Error(
-            {.what = "the native engine emulates no cache", .where = option, .remedy = "pass --engine workshop, too"});
-    }
-    if (command.emulated_cache.empty()) return cache::plain_format(module_dtype(command));
-    return cache::parse_cache_format(command.emulated_cache, option);
-}
-
-eval::PerplexityResult score(const EvalCommand& command, const checkpoint::Checkpoint& model,
-                             const data::TokenWindows& windows, Session& session) {
-    if (command.engine == "workshop") {
-        const auto scorer = module_scorer(model, {.dtype = module_dtype(command),
-                                                  .device = command.device,
-                                                  .threads = session.options().threads,
-                                                  .cache = cache_format(command)});
-        return eval::perplexity(windows, command.perplexity, scorer, session.progress(), session.stop());
-    }
-    auto options = command.model.decoder;
-    if (options.context_tokens == 0) options.context_tokens = command.window;
-    options.as_decoded = true;
-    const auto decoder = load_decoder(model, options, session);
-    return eval::perplexity(windows, command.perplexity, eval::native_scorer(*decoder), session.progress(),
-                            session.stop());
-}
-
-/// What one engine reads is an error with the other: it would measure something else than was asked for.
-void check_engine(const CLI::App& verb, const EvalCommand& command) {
-    const bool native = command.engine == "native";
-    const std::vector<const char*> others =
-        native ? std::vector{"--device"}
-               : std::vector{"--kv-cache", "--attention", "--context", "--packed", "--output-weights"};
-    for (const char* option : others) {
-        if (verb.get_option(option)->count() == 0) continue;
-        throw core::Error({.what = fmt::format("the {} engine has no such option", command.engine),
-                           .where = option,
-                           .remedy = native ? "pass --engine workshop, too" : "pass --engine native"});
+/// An option that the task does not read is an error: it would measure something else than was asked for.
+void check_options(const CLI::App& verb, const EvalCommand& command) {
+    for (const auto& [name, readers] : task_options()) {
+        if (verb.get_option(name)->count() == 0 || std::ranges::count(readers, command.task) > 0) continue;
+        throw core::Error({.what = fmt::format("the task {} has no such option", command.task), .where = name});
     }
 }
 
-void evaluate(const EvalCommand& command, Session& session) {
-    const auto format = cache_format(command);
-    const auto model = checkpoint::Checkpoint::open(command.model.path);
-    if (!command.emulated_cache.empty()) cache::check_applies(format, model.config().is_mla(), "--emulate-cache");
-    const auto text = data::read_text_file(command.text);
-    check_window(command, model.config());
-    const data::TokenWindows windows(load_tokenizer(model)->encode(text, false), command.window);
-    const auto result = score(command, model, windows, session);
-    const auto kv_cache = kv_cache_report(model.config(), format);
-    session.print({{"task", command.task},
-                   {"perplexity", result.perplexity},
-                   {"tokens", result.tokens},
-                   {"seconds", result.seconds},
-                   {"window", command.window},
-                   {"window_nll", result.window_nll},
-                   {"kv_cache", kv_cache}},
-                  fmt::format("perplexity {:.4g} over {} tokens in {} windows of {} ({}); {} cache, {} bytes a token\n",
-                              result.perplexity, result.tokens, result.window_nll.size(), command.window,
-                              core::format_duration(result.seconds), cache::name_of(format),
-                              kv_cache["bytes_per_token"].get<std::size_t>()));
+void evaluate(const CLI::App& verb, const EvalCommand& command, Session& session) {
+    check_options(verb, command);
+    if (command.task == "perplexity") return eval_perplexity(verb, command, session);
+    for (const auto& [name, measure] : tasks()) {
+        if (name == command.task) return measure(command, session);
+    }
 }
 
-}  // namespace
-
-void add_eval(CLI::App& program, Session& session) {
-    auto command = std::make_shared<EvalCommand>();
-    CLI::App* verb =
-        add_verb(program, session, "eval", "Measure how well a model predicts a text",
-                 "  mha2mla eval MODEL --task perplexity --text wiki.txt --window 1024 --first 8 --windows 8\n"
-                 "  mha2mla eval MODEL --text wiki.txt --engine workshop --emulate-cache int4 --json");
-    add_model_options(*verb, command->model);
-    verb->add_option("--task", command->task, "perplexity")
-        ->check(CLI::IsMember({"perplexity"}))
-        ->capture_default_str();
-    verb->add_option("--text", command->text, "Text file")->required();
-    verb->add_option("--window", command->window, "Tokens of a window")
+void add_text_options(CLI::App& verb, EvalCommand& command) {
+    verb.add_option("--text", command.text, "perplexity, fidelity: text file; needle: the haystack");
+    verb.add_option("--window", command.window, "Tokens of a window")
         ->check(CLI::Range(2, 1 << 20))
         ->capture_default_str();
-    verb->add_option("--first", command->perplexity.first, "Index of the first window")
+    verb.add_option("--first", command.perplexity.first, "Index of the first window")
         ->check(CLI::Range(0, 1 << 30))
         ->capture_default_str();
-    verb->add_option("--windows", command->perplexity.windows, "Number of windows; 0 = all that follow")
+    verb.add_option("--windows", command.perplexity.windows, "Number of windows; 0 = all that follow")
         ->check(CLI::Range(0, 1 << 30))
         ->capture_default_str();
-    verb->add_option("--engine", command->engine, "native, or workshop (the LibTorch module)")
+    verb.add_option("--stride", command.stride,
+                    "perplexity: a window every so many tokens, of which its last so many count; 0 = no overlap")
+        ->check(CLI::Range(0, 1 << 20))
+        ->capture_default_str();
+    verb.add_option("--convention", command.convention,
+                    "perplexity: windows, or llama.cpp (its llama-perplexity: windows of 512 whose second half counts)")
+        ->check(CLI::IsMember({"windows", "llama.cpp"}))
+        ->capture_default_str();
+}
+
+void add_engine_options(CLI::App& verb, EvalCommand& command) {
+    verb.add_option("--engine", command.engine, "perplexity: native, or workshop (the LibTorch module)")
         ->check(CLI::IsMember({"native", "workshop"}))
         ->capture_default_str();
-    verb->add_option("--device", command->device, "Device of the workshop engine, as LibTorch spells it")
+    verb.add_option("--device", command.device, "Device of the workshop engine, as LibTorch spells it")
         ->capture_default_str();
-    verb->add_option(
-            "--emulate-cache", command->emulated_cache,
+    verb.add_option(
+            "--emulate-cache", command.emulated_cache,
             "Workshop engine: attend to what such a cache gives back: bf16, int8, int4 or int2 in groups of 32 "
             "(int4-g64: of 64; int4-c: by channel in full pages); rotary keys of a converted model in int8, its "
             "sinks exact")
         ->type_name("FORMAT");
-    verb->callback([command, verb, &session] {
-        check_engine(*verb, *command);
-        evaluate(*command, session);
-    });
+}
+
+void add_benchmark_options(CLI::App& verb, EvalCommand& command) {
+    verb.add_option("--against", command.against, "fidelity: the model that MODEL was converted from");
+    verb.add_option("--data", command.data,
+                    "Benchmarks: their file, or the folder that holds it under its published name");
+    verb.add_option("--limit", command.limit, "Benchmarks: so many questions of each file, its first ones; 0 = all")
+        ->check(CLI::Range(0, 1 << 30))
+        ->capture_default_str();
+    verb.add_option("--parallel", command.parallel, "Benchmarks: questions at a time")
+        ->check(CLI::Range(1, runtime::Decoder::max_batch_tokens))
+        ->capture_default_str();
+    verb.add_option("--results", command.results,
+                    "Benchmarks: keep each question's result in this file (JSON lines); started again with it, the run "
+                    "goes on where it was stopped")
+        ->type_name("FILE");
+}
+
+}  // namespace
+
+void require_option(const std::string& value, const char* option, const EvalCommand& command) {
+    if (!value.empty()) return;
+    throw core::Error({.what = fmt::format("the task {} needs {}", command.task, option),
+                       .where = option,
+                       .remedy = "see mha2mla eval --help"});
+}
+
+void add_eval(CLI::App& program, Session& session) {
+    auto command = std::make_shared<EvalCommand>();
+    CLI::App* verb = add_verb(
+        program, session, "eval", "Measure what a model is worth: perplexity, fidelity to its source, benchmarks",
+        "  mha2mla eval MODEL --task perplexity --text wiki.txt --window 1024 --first 8 --windows 8\n"
+        "  mha2mla eval MODEL --text wiki.txt --convention llama.cpp\n"
+        "  mha2mla eval CONVERTED --task fidelity --against MODEL --text wiki.txt --windows 8 --kv-cache int4\n"
+        "  mha2mla eval MODEL --task commonsense --data benchmarks/ --limit 200 --results run.jsonl\n"
+        "  mha2mla eval MODEL --task requests --data requests.jsonl.gz --json");
+    add_model_options(*verb, command->model);
+    verb->add_option("--task", command->task, fmt::format("{}", fmt::join(task_names(), ", ")))
+        ->check(CLI::IsMember(task_names()))
+        ->type_name("TASK")
+        ->capture_default_str();
+    add_text_options(*verb, *command);
+    add_engine_options(*verb, *command);
+    add_benchmark_options(*verb, *command);
+    add_answer_options(*verb, *command);
+    verb->callback([command, verb, &session] { evaluate(*verb, *command, session); });
 }
 
 }  // namespace mha2mla::cli

@@ -2,8 +2,10 @@
 
 #include <string>
 
+#include "cli/answer_options.h"
 #include "cli/model_options.h"
 #include "cli/session.h"
+#include "data/windows.h"
 #include "eval/perplexity.h"
 #include "eval/results_file.h"
 
@@ -13,14 +15,17 @@ namespace mha2mla::cli {
 struct EvalCommand {
     ModelOptions model;
     std::string task = "perplexity";
-    std::string against;  ///< the source model: --against
-    std::string data;     ///< a benchmark's file or folder: --data
-    std::string results;  ///< where finished requests are kept: --results; empty: nowhere
+    std::string against;  ///< the source model
+    std::string data;     ///< a benchmark's file or folder
+    std::string results;  ///< where finished requests are kept; empty: nowhere
     int limit = 0;        ///< requests of a task; 0: all
     int parallel = 8;     ///< requests that run at a time
+    AnswerOptions answers;
 
     std::string text;
     int window = 1024;
+    int stride = 0;  ///< from a window to the next; 0: a window
+    std::string convention = "windows";
     eval::PerplexityOptions perplexity;
     std::string engine = "native";
     std::string device = "cpu";
@@ -28,8 +33,17 @@ struct EvalCommand {
 };
 
 /// One task each: measures and prints.
+void eval_perplexity(const CLI::App& verb, const EvalCommand& command, Session& session);
+void eval_fidelity(const EvalCommand& command, Session& session);
+void eval_choices(const EvalCommand& command, Session& session);
 void eval_longbench(const EvalCommand& command, Session& session);
 void eval_retrieval(const EvalCommand& command, Session& session);
+
+/// The text of --text in windows. Throws Error where the text lacks, or a window is longer than the model's context.
+data::TokenWindows text_windows(const EvalCommand& command, const checkpoint::Checkpoint& model);
+
+/// What a task needs and the user did not pass is an Error.
+void require_option(const std::string& value, const char* option, const EvalCommand& command);
 
 /// The file of --results, or none. `task` adds what the task's results depend on beside model, formats and limit.
 eval::ResultsFile results_file(const EvalCommand& command, core::Json task);

@@ -1,5 +1,6 @@
 #include "core/json.h"
 
+#include <algorithm>
 #include <cmath>
 #include <fmt/format.h>
 #include <set>
@@ -101,6 +102,14 @@ std::vector<std::int64_t> JsonObject::integers(const char* key, std::int64_t min
         numbers.push_back(item.get<std::int64_t>());
     }
     return numbers;
+}
+
+std::vector<std::string> JsonObject::strings(const char* key) const {
+    const auto& value = raw(key);
+    const bool usable =
+        value.is_array() && std::all_of(value.begin(), value.end(), [](const Json& item) { return item.is_string(); });
+    if (!usable) fail(key, "an array of strings");
+    return value.get<std::vector<std::string>>();
 }
 
 std::int64_t JsonObject::integer_or(const char* key, std::int64_t fallback, std::int64_t min, std::int64_t max) const {

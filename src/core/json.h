@@ -30,6 +30,7 @@ public:
     bool boolean(const char* key) const;
     std::string string(const char* key) const;
     std::vector<std::int64_t> integers(const char* key, std::int64_t min, std::int64_t max) const;
+    std::vector<std::string> strings(const char* key) const;
 
     std::int64_t integer_or(const char* key, std::int64_t fallback, std::int64_t min, std::int64_t max) const;
     double number_or(const char* key, double fallback) const;

@@ -1,6 +1,5 @@
 #include "data/prompts.h"
 
-#include <fmt/format.h>
 #include <iostream>
 #include <iterator>
 #include <string_view>
@@ -8,24 +7,11 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/utf8.h"
+#include "data/lines.h"
 #include "data/windows.h"
 
 namespace mha2mla::data {
 namespace {
-
-/// Calls visit(line, its number) for every line that is not empty.
-template <typename Visit>
-void for_each_line(std::string_view text, const Visit& visit) {
-    int number = 0;
-    for (std::size_t begin = 0; begin < text.size();) {
-        const std::size_t end = std::min(text.find('\n', begin), text.size());
-        auto line = text.substr(begin, end - begin);
-        if (line.ends_with('\r')) line.remove_suffix(1);
-        begin = end + 1;
-        ++number;
-        if (line.find_first_not_of(" \t") != std::string_view::npos) visit(line, number);
-    }
-}
 
 std::string prompt_of_json(std::string_view line, const std::string& where) {
     const auto json = core::parse_json(line, where);
@@ -39,8 +25,7 @@ std::string prompt_of_json(std::string_view line, const std::string& where) {
 std::vector<Prompt> parse_prompts(const std::string& text, const std::string& name) {
     const bool is_json = text.starts_with('{');
     std::vector<Prompt> prompts;
-    for_each_line(text, [&](std::string_view line, int number) {
-        const std::string where = fmt::format("{}, line {}", name, number);
+    for_each_line(text, name, [&](std::string_view line, const std::string& where) {
         if (core::valid_utf8_prefix(line) != line.size()) {
             throw core::Error({.what = "the prompt is not UTF-8",
                                .where = where,

@@ -2,8 +2,8 @@
 
 #include "core/error.h"
 #include "core/file.h"
-#include "core/json.h"
 #include "core/utf8.h"
+#include "data/lines.h"
 #include "data/windows.h"
 
 namespace mha2mla::data {
@@ -19,41 +19,31 @@ void drop_carriage_returns(std::string& text) {
     text.resize(size);
 }
 
-std::vector<std::string> read_json_lines(const std::string& lines, const std::string& path) {
-    std::vector<std::string> documents;
-    int number = 0;
-    for (std::size_t begin = 0; begin < lines.size();) {
-        const std::size_t end = std::min(lines.find('\n', begin), lines.size());
-        const auto line = std::string_view(lines).substr(begin, end - begin);
-        begin = end + 1;
-        ++number;
-        if (line.find_first_not_of(" \t") == std::string_view::npos) continue;
-        const std::string where = fmt::format("{}, line {}", path, number);
-        const auto json = core::parse_json(line, where);
-        documents.push_back(core::JsonObject(json, where).string("text"));
-    }
-    return documents;
-}
-
 }  // namespace
 
-std::string read_text_file(const std::filesystem::path& path) {
-    std::string text = core::read_text(path);
+std::string checked_text(std::string text, const std::string& where) {
     const std::size_t valid = core::valid_utf8_prefix(text);
     if (valid != text.size()) {
         throw core::Error({.what = fmt::format("the text is not UTF-8 (byte {})", valid),
-                           .where = path.string(),
+                           .where = where,
                            .remedy = "convert it, for example with iconv -t UTF-8"});
     }
     drop_carriage_returns(text);
     return text;
 }
 
+std::string read_text_file(const std::filesystem::path& path) {
+    return checked_text(core::read_text(path), path.string());
+}
+
 std::vector<std::string> read_documents(const std::filesystem::path& path) {
-    std::string text = read_text_file(path);
-    if (path.extension() == ".jsonl") return read_json_lines(text, path.string());
     std::vector<std::string> documents;
-    documents.push_back(std::move(text));
+    if (path.extension() == ".jsonl") {
+        for_each_json_line(read_text_file(path), path.string(),
+                           [&](const core::JsonObject& line) { documents.push_back(line.string("text")); });
+    } else {
+        documents.push_back(read_text_file(path));
+    }
     return documents;
 }
 

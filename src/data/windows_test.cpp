@@ -37,6 +37,15 @@ TEST(TokenWindows, CutsInOrderAndDropsTheRest) {
     EXPECT_THAT(windows[1], ElementsAre(4, 5, 6));
 }
 
+TEST(TokenWindows, AStrideMakesThemOverlap) {
+    const TokenWindows windows({1, 2, 3, 4, 5, 6, 7, 8}, 4, 2);
+    ASSERT_EQ(windows.count(), 3);
+    EXPECT_THAT(windows[1], ElementsAre(3, 4, 5, 6));
+    EXPECT_THAT(windows[2], ElementsAre(5, 6, 7, 8));
+    EXPECT_THROW(TokenWindows({1, 2, 3}, 2, 3), core::Error) << "tokens between windows would be left out";
+    EXPECT_THROW(TokenWindows({1, 2, 3}, 2, 0), core::Error);
+}
+
 TEST(TokenWindows, TooFewTokensMakeNoWindow) {
     EXPECT_EQ(TokenWindows({1, 2}, 3).count(), 0);
     EXPECT_EQ(TokenWindows({}, 1).count(), 0);

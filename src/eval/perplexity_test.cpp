@@ -16,8 +16,10 @@ protected:
     }
 
     data::TokenWindows text_{{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 99}, 3};
-    WindowScorer score_ = [](std::span<const int> tokens) {
-        return std::vector<double>{tokens[1] / 10.0, tokens[2] / 10.0};
+    WindowScorer score_ = [](std::span<const int> tokens, std::size_t first) {
+        std::vector<double> scores;
+        for (const int token : tokens.subspan(first)) scores.push_back(token / 10.0);
+        return scores;
     };
     core::Progress progress_;
     std::stop_source stop_;
@@ -30,6 +32,19 @@ TEST_F(Perplexity, IsTheExponentialOfTheMeanOverWindows) {
     EXPECT_EQ(result.tokens, 4);
     ASSERT_EQ(result.window_nll.size(), 2u);
     EXPECT_NEAR(result.window_nll[1], 0.75, 1e-12);
+}
+
+TEST_F(Perplexity, OnlyTheLastTokensOfAWindowCountWhereAskedFor) {
+    const auto result = run({.first = 1, .windows = 2, .scored = 1});  // tokens 5 and 8
+    EXPECT_NEAR(result.perplexity, std::exp(0.65), 1e-12);
+    EXPECT_NEAR(result.standard_error, std::exp(0.65) * 0.15, 1e-12) << "spread 0.15 over the root of 2 - 1";
+}
+
+TEST_F(Perplexity, OverlappingWindowsCountEachTokenOnce) {
+    text_ = data::TokenWindows({0, 1, 2, 3, 4, 5, 6, 7}, 4, 2);
+    const auto result = run({.scored = 2});  // tokens 1 to 3, then 4 and 5, then 6 and 7
+    EXPECT_EQ(result.tokens, 7);
+    EXPECT_NEAR(result.perplexity, std::exp(0.4), 1e-12);
 }
 
 TEST_F(Perplexity, ZeroWindowsMeansAllThatFollow) {

@@ -28,7 +28,7 @@ bool machine_runs(Isa isa) {
         case Isa::avx512:
             return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                   __builtin_cpu_supports("avx512bf16");
+                   __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
     }
     return false;
 }

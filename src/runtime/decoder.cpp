@@ -95,9 +95,9 @@ struct Decoder::Impl {
     std::int64_t room(const Sequence& sequence) const {
         return std::min(sequence.impl_->cache.room(), context - sequence.tokens());
     }
-    /// Tokens that the next chunk may have.
-    std::int64_t chunk_tokens(const Sequence& sequence) const {
-        return as_decoded ? cache::page_tokens - sequence.tokens() % cache::page_tokens : max_chunk_tokens;
+    /// Tokens that the next pass may take in.
+    std::int64_t pass_tokens(std::int64_t tokens) const {
+        return as_decoded ? cache::page_tokens - tokens % cache::page_tokens : max_chunk_tokens;
     }
     /// Refuses what cannot be run, before anything is changed.
     void check(std::span<const int> tokens) const;
@@ -148,6 +148,8 @@ void Decoder::Impl::check(std::span<const Feed> batch) const {
             core::invariant(other.sequence != batch[i].sequence, "a sequence comes once in a batch");
         }
         const auto count = static_cast<std::int64_t>(batch[i].tokens.size());
+        core::invariant(batch[i].logits >= 0 && batch[i].logits <= count, "a feed wants logits of its own tokens");
+        core::invariant(count <= pass_tokens(batch[i].sequence->tokens()), "a pass takes in no more than pass_tokens");
         tokens += count;
         new_pages += batch[i].sequence->impl_->cache.new_pages(count);
     }
@@ -172,7 +174,7 @@ std::span<const float> Decoder::Impl::forward(std::span<const Feed> batch) {
     for (const Feed& feed : batch) {
         transformer.add(feed.sequence->impl_->cache, feed.tokens);
         end_row += static_cast<std::int64_t>(feed.tokens.size());
-        if (feed.wants_logits) rows.push_back(end_row - 1);
+        for (std::int64_t row = end_row - feed.logits; row < end_row; ++row) rows.push_back(row);
     }
     transformer.forward();
     return rows.empty() ? std::span<const float>() : logits();
@@ -183,7 +185,7 @@ void Decoder::Impl::run(Sequence& sequence, std::span<const int> tokens, const V
     check(sequence, tokens);
     std::size_t count = 0;
     for (std::size_t first = 0; first < tokens.size(); first += count) {
-        count = std::min(static_cast<std::size_t>(chunk_tokens(sequence)), tokens.size() - first);
+        count = std::min(static_cast<std::size_t>(pass_tokens(sequence.tokens())), tokens.size() - first);
         transformer.add(sequence.impl_->cache, tokens.subspan(first, count));
         transformer.forward();
         visit_chunk(static_cast<std::int64_t>(first), static_cast<std::int64_t>(count));
@@ -226,14 +228,12 @@ std::span<const float> Decoder::decode_step(std::span<Sequence* const> sequences
 
 void Decoder::forward_all(Sequence& sequence, std::span<const int> tokens,
                           core::FunctionRef<void(std::int64_t, std::span<const float>)> visit) {
-    const auto vocab = static_cast<std::size_t>(impl_->config.vocab_size);
     auto& rows = impl_->rows;
     impl_->run(sequence, tokens, [&](std::int64_t first, std::int64_t count) {
         for (std::int64_t row = 0; row < count; row += max_logit_rows) {
             rows.resize(static_cast<std::size_t>(std::min(max_logit_rows, count - row)));
             std::iota(rows.begin(), rows.end(), row);
-            const auto logits = impl_->logits();
-            for (std::size_t i = 0; i < rows.size(); ++i) visit(first + rows[i], logits.subspan(i * vocab, vocab));
+            visit(first + row, impl_->logits());
         }
     });
 }
@@ -242,6 +242,7 @@ void Decoder::check(std::span<const int> tokens) const { impl_->check(tokens); }
 std::int64_t Decoder::context_tokens() const { return impl_->context; }
 std::int64_t Decoder::capacity_tokens() const { return impl_->pages.capacity_tokens(); }
 std::int64_t Decoder::free_pages() const { return impl_->pages.free_pages(); }
+std::int64_t Decoder::pass_tokens(std::int64_t tokens) const { return impl_->pass_tokens(tokens); }
 std::int64_t Decoder::room(const Sequence& sequence) const { return impl_->room(sequence); }
 
 KvBytes Decoder::kv_bytes() const {

@@ -70,7 +70,7 @@ private:
 struct Feed {
     Sequence* sequence = nullptr;
     std::span<const int> tokens;
-    bool wants_logits = true;  ///< of the last token
+    std::int64_t logits = 1;  ///< of so many of its last tokens; at most all of them
 };
 
 /// The native decoder: runs a source model (GQA, plain cache) or an MLA model (latent cache) on the CPU.
@@ -96,18 +96,22 @@ public:
     std::span<const float> forward(Sequence& sequence, std::span<const int> tokens);
 
     /// Appends tokens to several sequences at once, chunks of prompts and single tokens alike; the weights are read
-    /// once for all. Returns the logits of the last token of each feed that wants them, in their order, [feeds,
-    /// vocab_size]; valid until the next call. Each sequence comes once, and at most max_batch_tokens tokens come in
-    /// all. Throws Error, and changes nothing, when the context is full.
+    /// once for all. Returns the logits that the feeds want, in their order, [wanted tokens, vocab_size]; valid until
+    /// the next call. Each sequence comes once, with no more than its pass_tokens, and at most max_batch_tokens
+    /// tokens come in all. Throws Error, and changes nothing, when the context is full.
     std::span<const float> forward(std::span<const Feed> feeds);
     static constexpr int max_batch_tokens = 512;
 
     /// The same with one token for each sequence.
     std::span<const float> decode_step(std::span<Sequence* const> sequences, std::span<const int> tokens);
 
-    /// As forward of one sequence, but hands the logits of every token to `visit(index, logits)`.
+    /// How many tokens one pass may take in of a sequence that has `tokens`: with `as_decoded` up to its page's end.
+    std::int64_t pass_tokens(std::int64_t tokens) const;
+
+    /// As forward of one sequence, but hands over the logits of every token, those of some consecutive ones at a time:
+    /// visit(index of the first, [tokens, vocab_size]).
     void forward_all(Sequence& sequence, std::span<const int> tokens,
-                     core::FunctionRef<void(std::int64_t index, std::span<const float> logits)> visit);
+                     core::FunctionRef<void(std::int64_t first, std::span<const float> logits)> visit);
 
     /// Throws Error for a token outside the vocabulary.
     void check(std::span<const int> tokens) const;

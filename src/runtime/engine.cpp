@@ -86,7 +86,10 @@ Engine::Engine(Decoder& decoder, core::ThreadPool& pool, int parallel)
     : decoder_(decoder),
       pool_(pool),
       pages_(std::make_unique<Pages>(decoder, requests_)),
-      scheduler_({.step_tokens = Decoder::max_batch_tokens, .running = parallel}, *pages_) {
+      scheduler_({.step_tokens = Decoder::max_batch_tokens,
+                  .running = parallel,
+                  .page_by_page = decoder.pass_tokens(0) < Decoder::max_batch_tokens},
+                 *pages_) {
     feeds_.reserve(static_cast<std::size_t>(parallel));
     generating_.reserve(static_cast<std::size_t>(parallel));
 }
@@ -141,7 +144,7 @@ void Engine::run(std::span<const ScheduledTokens> work) {
         Request& request = requests_.at(part.id);
         const auto tokens = std::span<const int>(request.tokens)
                                 .subspan(static_cast<std::size_t>(part.first), static_cast<std::size_t>(part.count));
-        feeds_.push_back({.sequence = &*request.sequence, .tokens = tokens, .wants_logits = part.ends_text});
+        feeds_.push_back({.sequence = &*request.sequence, .tokens = tokens, .logits = part.ends_text ? 1 : 0});
         if (part.ends_text) generating_.push_back(&request);
     }
     const auto logits = decoder_.forward(feeds_);

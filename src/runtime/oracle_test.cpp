@@ -344,7 +344,8 @@ Logits Engine::logits(std::span<const int> tokens, std::size_t piece) {
     for (std::size_t first = 0; first < tokens.size(); first += piece) {
         const auto part = tokens.subspan(first, std::min(piece, tokens.size() - first));
         decoder.forward_all(sequence, part, [&](std::int64_t, std::span<const float> logits) {
-            rows.emplace_back(logits.begin(), logits.end());
+            const auto vocab = static_cast<std::ptrdiff_t>(decoder.config().vocab_size);
+            for (auto row = logits.begin(); row != logits.end(); row += vocab) rows.emplace_back(row, row + vocab);
         });
     }
     return rows;

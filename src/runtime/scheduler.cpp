@@ -105,7 +105,7 @@ bool Scheduler::admit(Request& request) {
         store_.drop(request.id);
         return false;
     }
-    const std::int64_t count = std::min(limits_.step_tokens - step_tokens_, request.missing());
+    const std::int64_t count = largest_part(request);
     claimed_pages_ += new_pages(request.cached, count);
     schedule(request, count);
     return true;
@@ -118,9 +118,15 @@ bool Scheduler::claim(std::int64_t pages) {
     return true;
 }
 
+/// Tokens of a prompt that the step takes.
+std::int64_t Scheduler::largest_part(const Request& request) const {
+    const std::int64_t count = std::min(limits_.step_tokens - step_tokens_, request.missing());
+    return limits_.page_by_page ? std::min(count, cache::page_tokens - request.cached % cache::page_tokens) : count;
+}
+
 /// Tokens of a prompt that the step and the free pages take.
 std::int64_t Scheduler::fitting_tokens(const Request& request) {
-    const std::int64_t count = std::min(limits_.step_tokens - step_tokens_, request.missing());
+    const std::int64_t count = largest_part(request);
     const std::int64_t wanted = claimed_pages_ + new_pages(request.cached, count);
     const std::int64_t lacking = std::max(wanted - store_.free_up(wanted), std::int64_t{0});
     const std::int64_t pages = pages_of(request.cached + count) - lacking;

@@ -26,6 +26,7 @@ public:
 struct SchedulerLimits {
     std::int64_t step_tokens = 512;  ///< in one pass through the layers
     std::int64_t running = 8;        ///< requests that have pages at a time; at most step_tokens
+    bool page_by_page = false;       ///< a step takes in no tokens of a request beyond the end of its page
 };
 
 /// The next tokens of a request that a step takes in.
@@ -74,6 +75,7 @@ private:
     void admit();
     bool admit(Request& request);
     bool claim(std::int64_t pages);
+    std::int64_t largest_part(const Request& request) const;
     std::int64_t fitting_tokens(const Request& request);
     void schedule(Request& request, std::int64_t count);
     void preempt_youngest();

@@ -112,6 +112,15 @@ TEST(Scheduler, GeneratingComesFirstAndPromptsFillTheStep) {
     EXPECT_EQ(counts(simulation.step()), (Counts{{0, 1}, {1, 1}, {2, 1}}));
 }
 
+TEST(Scheduler, PageByPageNoPartCrossesTheEndOfItsPage) {
+    Simulation simulation({.step_tokens = 100, .running = 4, .page_by_page = true}, 1000);
+    simulation.submit(0, 130, 1);
+    simulation.submit(1, 70, 1);
+    EXPECT_EQ(counts(simulation.step()), (Counts{{0, 64}, {1, 36}}));
+    EXPECT_EQ(counts(simulation.step()), (Counts{{0, 64}, {1, 28}}));
+    EXPECT_EQ(counts(simulation.step()), (Counts{{0, 2}, {1, 6}}));
+}
+
 TEST(Scheduler, RunsNoMoreThanTheLimitAndAdmitsTheNextWhenOneEnds) {
     Simulation simulation({.step_tokens = 512, .running = 2}, 1000);
     for (RequestId id = 0; id < 5; ++id) simulation.submit(id, 10, id == 0 ? 2 : 4);

@@ -2,15 +2,14 @@
 
 #include "kernels/cpu/code_page_avx2.h"
 
-/// Attention that multiplies the codes of sealed pages themselves, on AVX2. Since scales belong to channels, both
-/// products are plain sums of integers with the scales outside:
+/// Attention that multiplies the codes of sealed pages themselves, on AVX2 and beyond. Since scales belong to channels,
+/// both products are plain sums of integers with the scales outside:
 ///
 ///   q . k_t        = sum of zero_c q_c + sum of (scale_c q_c) code_tc    over the channels c
 ///   sum of p_t v_t = zero_c (sum of p_t) + scale_c (sum of p_t code_tc)  over the tokens t
 ///
 /// The folded query scale_c q_c is rounded to 8 signed bits, one step a row and page; probabilities to 8 unsigned bits,
-/// likewise. An instruction multiplies 32 pairs of bytes and adds neighbours up in 16 bits, four times the rate of
-/// floats; 16-bit sums become 32-bit ones before they can overflow.
+/// likewise. Instructions that multiply bytes and add neighbours up have four times the rate of floats.
 namespace mha2mla::kernels {
 namespace {
 
@@ -83,105 +82,60 @@ float round_probabilities(const RowBlock& block, const CodeTile& tile, std::int6
     return tile.probability_step[row] * tile.probability_sum[row];
 }
 
-/// Vectors of the page that meet the rows' bytes at a time.
-constexpr int code_vectors = 2;
-
-/// Quads whose products a 16-bit sum can hold: of digits with query bytes, 2 * 15 * 127 each, and of values with
-/// probabilities, 2 * 8 * 255.
-constexpr std::int64_t run_quads = 8;
-
 /// Quads of a page and of the rows that they meet.
 struct Quads {
-    const void* page;          // two vectors each
+    const char* page;          // whole vectors each
     std::int64_t page_stride;  // bytes
-    const void* rows;          // four bytes each
+    const char* rows;          // four bytes each
     std::int64_t row_stride;   // bytes
     std::int64_t count;
 };
 
-/// Unsigned digits of keys, signed queries.
-struct KeyProducts {
-    static __m256i multiply(__m256i page, __m256i row) { return _mm256_maddubs_epi16(page, row); }
-};
-/// Signed values, unsigned probabilities.
-struct ValueProducts {
-    static __m256i multiply(__m256i page, __m256i row) { return _mm256_maddubs_epi16(row, page); }
+/// Which of the two factors is unsigned, as the instructions want the first one to be.
+enum class Unsigned {
+    page,  ///< digits of keys; queries are signed
+    rows,  ///< probabilities; values are signed
 };
 
-__m256i broadcast_quad(const char* bytes) {
+int load_quad(const char* bytes) {
     int word = 0;
     std::memcpy(&word, bytes, sizeof word);
-    return _mm256_set1_epi32(word);
+    return word;
 }
 
-/// Products over a run of quads: sums of words that are eight tokens or eight channels.
+/// Products of quads: what an instruction set adds to this file. A policy has
+///   vectors       of 32 bytes of a page that meet the rows' bytes at a time
+///   rows_at_once  at most
+///   multiply      sums of words that are eight tokens or eight channels, [row][vector]
+///
+/// Scores of `Rows` rows and eight tokens a vector.
 template <class Products, int Rows>
-void add_run(const Quads& quads, __m256i (&sums)[Rows][code_vectors]) {
-    __m256i run[Rows][code_vectors];
-    for (auto& of_row : run) {
-        for (__m256i& sum : of_row) sum = _mm256_setzero_si256();
-    }
-    const char* page = static_cast<const char*>(quads.page);
-    const char* rows = static_cast<const char*>(quads.rows);
-#pragma GCC unroll 1
-    for (std::int64_t i = 0; i < quads.count; ++i, page += quads.page_stride, rows += quad) {
-        const __m256i vectors[code_vectors] = {Avx2::load_words(page), Avx2::load_words(page + code_vector)};
-#pragma GCC unroll 3
-        for (int r = 0; r < Rows; ++r) {
-            const __m256i row = broadcast_quad(rows + r * quads.row_stride);
-#pragma GCC unroll 2
-            for (int v = 0; v < code_vectors; ++v) {
-                run[r][v] = _mm256_add_epi16(run[r][v], Products::multiply(vectors[v], row));
-            }
-        }
-    }
-    const __m256i ones = _mm256_set1_epi16(1);
-#pragma GCC unroll 3
-    for (int r = 0; r < Rows; ++r) {
-#pragma GCC unroll 2
-        for (int v = 0; v < code_vectors; ++v) {
-            sums[r][v] = _mm256_add_epi32(sums[r][v], _mm256_madd_epi16(run[r][v], ones));
-        }
-    }
-}
-
-template <class Products, int Rows>
-void multiply(Quads quads, __m256i (&sums)[Rows][code_vectors]) {
-    for (auto& of_row : sums) {
-        for (__m256i& sum : of_row) sum = _mm256_setzero_si256();
-    }
-    for (std::int64_t left = quads.count; left > 0; left -= run_quads) {
-        quads.count = smaller(left, run_quads);
-        add_run<Products, Rows>(quads, sums);
-        quads.page = static_cast<const char*>(quads.page) + run_quads * quads.page_stride;
-        quads.rows = static_cast<const char*>(quads.rows) + run_quads * quad;
-    }
-}
-
-/// Scores of `Rows` rows and 16 tokens.
-template <int Rows>
 void score_codes(const RowBlock& block, const CodeTile& tile, std::int64_t row, std::int64_t token) {
-    __m256i sums[Rows][code_vectors];
-    multiply<KeyProducts, Rows>({.page = tile.keys + token * quad,
-                                 .page_stride = key_quad_bytes,
-                                 .rows = tile.query_steps + row * tile.column_stride,
-                                 .row_stride = tile.column_stride,
-                                 .count = tile.columns / quad},
-                                sums);
+    __m256i sums[Rows][Products::vectors];
+    Products::template multiply<Unsigned::page, Rows>(
+        {.page = reinterpret_cast<const char*>(tile.keys) + token * per_quad,
+         .page_stride = key_quad_bytes,
+         .rows = reinterpret_cast<const char*>(tile.query_steps) + row * tile.column_stride,
+         .row_stride = tile.column_stride,
+         .count = tile.columns / per_quad},
+        sums);
     for (int r = 0; r < Rows; ++r) {
         const __m256 step = Avx2::set(tile.query_step[row + r]), zero = Avx2::set(tile.zero_score[row + r]);
-        for (int v = 0; v < code_vectors; ++v) {
+        for (int v = 0; v < Products::vectors; ++v) {
             Avx2::store(scores_of(block, row + r) + token + 8 * v,
                         Avx2::fma(_mm256_cvtepi32_ps(sums[r][v]), step, zero));
         }
     }
 }
 
+template <class Products>
 void score_code_tile(const AttentionParams& params, const RowBlock& block, const CodeTile& tile) {
+    constexpr int tokens = 8 * Products::vectors;
     for (std::int64_t row = 0; row < block.rows; ++row) fold_query(tile, row);
-    for (std::int64_t token = 0; token < most_tile_tokens; token += 8 * code_vectors) {
-        fetch_ahead(params, block, token, 8 * code_vectors);
-        for_each_rows(block.rows, [&](std::int64_t row, auto rows) { score_codes<rows()>(block, tile, row, token); });
+    for (std::int64_t token = 0; token < most_tile_tokens; token += tokens) {
+        fetch_ahead(params, block, token, tokens);
+        for_each_rows<Products::rows_at_once>(
+            block.rows, [&](std::int64_t row, auto rows) { score_codes<Products, rows()>(block, tile, row, token); });
     }
 }
 
@@ -196,40 +150,48 @@ void add_scaled(const RowBlock& block, const CodeTile& tile, std::int64_t row, s
     Avx2::store(at, Avx2::fma(steps, Avx2::set(tile.probability_step[row]), before));
 }
 
-/// Rows times 16 channels: of 32 channels from `first` on, 8 of the first half and 8 of the second.
-template <int Rows>
-void add_codes(const RowBlock& block, const CodeTile& tile, std::int64_t row, std::int64_t first, std::int64_t half) {
-    __m256i sums[Rows][code_vectors];
-    multiply<ValueProducts, Rows>({.page = tile.values + first * most_tile_tokens + half * code_vectors * code_vector,
-                                   .page_stride = value_quad_bytes,
-                                   .rows = tile.probabilities + row * most_tile_tokens,
-                                   .row_stride = most_tile_tokens,
-                                   .count = most_tile_tokens / quad},
-                                  sums);
-    const std::int64_t channel = first + half * 8;
+/// Rows times eight channels for each two vectors of a page: of 32 channels from `first` on those of a part.
+template <class Products, int Rows>
+void add_codes(const RowBlock& block, const CodeTile& tile, std::int64_t row, std::int64_t first, std::int64_t part) {
+    __m256i sums[Rows][Products::vectors];
+    Products::template multiply<Unsigned::rows, Rows>(
+        {.page = reinterpret_cast<const char*>(tile.values) + first * most_tile_tokens +
+                 part * Products::vectors * code_vector,
+         .page_stride = value_quad_bytes,
+         .rows = reinterpret_cast<const char*>(tile.probabilities) + row * most_tile_tokens,
+         .row_stride = most_tile_tokens,
+         .count = most_tile_tokens / per_quad},
+        sums);
     for (int r = 0; r < Rows; ++r) {
-        add_scaled(block, tile, row + r, channel, _mm256_permute2x128_si256(sums[r][0], sums[r][1], 0x20));
-        add_scaled(block, tile, row + r, channel + 16, _mm256_permute2x128_si256(sums[r][0], sums[r][1], 0x31));
+        for (int v = 0; v < Products::vectors; v += 2) {
+            const std::int64_t channel = first + (part * Products::vectors + v) * 4;
+            add_scaled(block, tile, row + r, channel, _mm256_permute2x128_si256(sums[r][v], sums[r][v + 1], 0x20));
+            add_scaled(block, tile, row + r, channel + 16, _mm256_permute2x128_si256(sums[r][v], sums[r][v + 1], 0x31));
+        }
     }
 }
 
+template <class Products>
 void add_code_values(const RowBlock& block, const CodeTile& tile) {
+    constexpr int parts = static_cast<int>(value_quad_bytes / code_vector) / Products::vectors;
     for (std::int64_t first = 0; first < tile.value_bytes; first += code_vector) {
-        for (std::int64_t half = 0; half < 2; ++half) {
-            for_each_rows(block.rows,
-                          [&](std::int64_t row, auto rows) { add_codes<rows()>(block, tile, row, first, half); });
+        for (std::int64_t part = 0; part < parts; ++part) {
+            for_each_rows<Products::rows_at_once>(block.rows, [&](std::int64_t row, auto rows) {
+                add_codes<Products, rows()>(block, tile, row, first, part);
+            });
         }
     }
 }
 
 /// One page for all rows of the block.
+template <class Products>
 void attend_code_tile(const AttentionParams& params, const RowBlock& block, const CodeTile& tile,
                       const KeyTile& cached) {
     load_page(params, cached.keys, tile);
-    score_code_tile(params, block, tile);
+    score_code_tile<Products>(params, block, tile);
     softmax_tile(params, block, cached,
                  [&](std::int64_t row, float sum) { return round_probabilities(block, tile, row, sum); });
-    add_code_values(block, tile);
+    add_code_values<Products>(block, tile);
 }
 
 }  // namespace

@@ -38,9 +38,9 @@ struct CodeTile {
 
 constexpr std::int64_t code_vector = 32;   // bytes
 constexpr std::int64_t block_columns = 8;  // of four bytes of codes
-constexpr std::int64_t quad = 4;           // tokens or digits
-constexpr std::int64_t key_quad_bytes = quad * most_tile_tokens;
-constexpr std::int64_t value_quad_bytes = quad * code_vector;
+constexpr std::int64_t per_quad = 4;       // tokens or digits
+constexpr std::int64_t key_quad_bytes = per_quad * most_tile_tokens;
+constexpr std::int64_t value_quad_bytes = per_quad * code_vector;
 
 bool has_digits_by_channel(const CodedRows& rows) { return rows.group == 0 && (rows.bits == 4 || rows.bits == 8); }
 
@@ -64,8 +64,9 @@ std::int64_t columns_of(const CodedRows& part) { return round_up(part.width * pa
 
 /// The channel of a part that a column belongs to; it may lie behind the last.
 std::int64_t channel_of(const CodedRows& part, std::int64_t column) {
-    const std::int64_t block = column / block_columns, high = column % block_columns / quad, byte = column % quad;
-    return part.bits == 4 ? block * block_columns + 2 * byte + high : block * quad + byte;
+    const std::int64_t block = column / block_columns, high = column % block_columns / per_quad,
+                       byte = column % per_quad;
+    return part.bits == 4 ? block * block_columns + 2 * byte + high : block * per_quad + byte;
 }
 
 CodeTile code_tile_of(const AttentionParams& params, const RowBlock& block) {
@@ -177,7 +178,7 @@ void load_keys(const CodedRows& part, const char* block, unsigned char* to) {
     const std::int64_t blocks = columns_of(part) / block_columns;
     for (std::int64_t first = 0; first < blocks; first += 8) {
         for (std::int64_t token = 0; token < most_tile_tokens; token += 8) {
-            unsigned char* const quads = to + 2 * first * key_quad_bytes + token * quad;
+            unsigned char* const quads = to + 2 * first * key_quad_bytes + token * per_quad;
             load_key_block(codes, token, first * 4, blocks - first, quads);
         }
     }
@@ -234,7 +235,7 @@ void load_values(const CodedRows& rows, const char* block, const CodeTile& tile)
     const PageCodes codes(rows, block);
     signed char* to = tile.values;
     for (std::int64_t channel = 0; channel < tile.value_bytes; channel += code_vector) {
-        for (std::int64_t t = 0; t < most_tile_tokens; t += quad, to += value_quad_bytes) {
+        for (std::int64_t t = 0; t < most_tile_tokens; t += per_quad, to += value_quad_bytes) {
             interleave_quad(codes, t, channel / 2, to);
         }
     }

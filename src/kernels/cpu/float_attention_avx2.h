@@ -13,7 +13,7 @@
 namespace mha2mla::kernels {
 namespace {
 
-constexpr std::int64_t rows_at_once = 3;
+constexpr int rows_at_once = 3;
 constexpr std::int64_t tokens_at_once = 4;
 constexpr std::int64_t channels_at_once = 32;
 
@@ -104,13 +104,15 @@ void score(const RowBlock& block, const float* const (&keys)[tokens_at_once], st
     }
 }
 
-/// Calls visit(first row, constant number of rows) for all rows of the block, a few at a time.
-template <class Visit>
+/// Calls visit(first row, constant number of rows) for all rows of the block, up to `Most` at a time.
+template <int Most = rows_at_once, class Visit>
 void for_each_rows(std::int64_t rows, const Visit& visit) {
     std::int64_t row = 0;
-    for (; row + rows_at_once <= rows; row += rows_at_once) visit(row, std::integral_constant<int, rows_at_once>());
-    if (rows - row == 2) visit(row, std::integral_constant<int, 2>());
-    if (rows - row == 1) visit(row, std::integral_constant<int, 1>());
+    for (; row + Most <= rows; row += Most) visit(row, std::integral_constant<int, Most>());
+    if constexpr (Most > 1) {
+        if (row < rows)
+            for_each_rows<Most - 1>(rows - row, [&](std::int64_t next, auto few) { visit(row + next, few); });
+    }
 }
 
 void score_tile(const AttentionParams& params, const RowBlock& block, const FloatTile& tile) {

@@ -30,6 +30,7 @@ void attention(const AttentionParams& params);
 
 namespace avx512 {
 void linear(const LinearParams& params);
+void linear_groups(const LinearParams& params);  // int8 and int4
 void rms_norm(const RmsNormParams& params);
 void swiglu(const SwiGluParams& params);
 void attention(const AttentionParams& params);

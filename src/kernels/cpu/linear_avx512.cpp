@@ -41,7 +41,7 @@ void round_rows(const LinearParams& params, char* rounded, std::int64_t row_byte
 }  // namespace
 
 void linear(const LinearParams& params) {
-    if (is_grouped(params.weight.format)) return avx2::linear_groups(params);
+    if (is_grouped(params.weight.format)) return linear_groups(params);
     if (params.weight.format == WeightFormat::f32 || params.rows <= most_rows_in_floats) {
         linear_in_floats<Avx512>(params);
         return;

@@ -1,0 +1,155 @@
+#include "eval/choice_tasks.h"
+
+#include <fstream>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+#include "eval/choice_rows.h"
+
+namespace mha2mla::eval {
+namespace {
+
+using testing::HasSubstr;
+
+ChoiceQuestion ask(ChoiceQuestion (*read)(const core::JsonObject&), const std::string& row) {
+    const auto json = core::parse_json(row, "row");
+    return read(core::JsonObject(json, "row"));
+}
+
+std::string message_of(ChoiceQuestion (*read)(const core::JsonObject&), const std::string& row) {
+    try {
+        ask(read, row);
+    } catch (const core::Error& error) {
+        return error.what();
+    }
+    return "no error";
+}
+
+TEST(ChoiceRows, ArcNamesItsAnswersByLetterOrNumber) {
+    const auto question =
+        ask(read_arc,
+            R"({"question": "Why?", "choices": {"text": ["so", "zögernd"], "label": ["1", "2"]}, "answerKey": "2"})");
+    ASSERT_EQ(question.choices.size(), 2u);
+    EXPECT_EQ(question.choices[0].context, "Question: Why?\nAnswer:");
+    EXPECT_EQ(question.choices[1].continuation, " zögernd");
+    EXPECT_EQ(question.choices[1].characters, 7u) << "code points, not bytes";
+    EXPECT_EQ(question.answer, 1u);
+}
+
+TEST(ChoiceRows, WinograndeAsksForTheRestBehindEachOption) {
+    const auto question =
+        ask(read_winogrande, R"({"sentence": "A _ is big .", "option1": "cat", "option2": "cow", "answer": "2"})");
+    EXPECT_EQ(question.choices[0].context, "A cat");
+    EXPECT_EQ(question.choices[1].context, "A cow");
+    EXPECT_EQ(question.choices[1].continuation, " is big .");
+    EXPECT_EQ(question.answer, 1u);
+}
+
+TEST(ChoiceRows, HellaswagIsCleanedOfWikiHow) {
+    const auto question =
+        ask(read_hellaswag, R"({"activity_label": "Cooking", "ctx_a": "[header] How to cook [title] Boil.",
+        "ctx_b": "then He", "endings": [" [step] eats.  Well [open", "x"], "label": "0"})");
+    EXPECT_EQ(question.choices[0].context, "Cooking: How to cook. Boil. Then he");
+    EXPECT_EQ(question.choices[0].continuation, "  eats. Well [open") << "lm-eval strips first, then removes brackets";
+}
+
+TEST(ChoiceRows, MultipleChoiceIsAskedForALetter) {
+    const auto question = ask(read_mmlu, R"({"question": " 1+1? ", "subject": "abstract_algebra",
+        "choices": ["1", "2", "3", "4"], "answer": 1})");
+    EXPECT_EQ(question.choices[1].context, "1+1?\nA. 1\nB. 2\nC. 3\nD. 4\nAnswer:");
+    EXPECT_EQ(question.choices[1].continuation, " B");
+    EXPECT_EQ(question.answer, 1u);
+}
+
+TEST(ChoiceRows, RowsOfAnotherBenchmarkAreNamed) {
+    EXPECT_THAT(message_of(read_piqa, R"({"question": "x", "label": 0})"), HasSubstr("'goal'"));
+    EXPECT_THAT(message_of(read_piqa, R"({"goal": "x", "sol1": "a", "sol2": "b", "label": 2})"), HasSubstr("'label'"));
+    EXPECT_THAT(
+        message_of(read_winogrande, R"({"sentence": "no blank", "option1": "a", "option2": "b", "answer": "1"})"),
+        HasSubstr("'sentence'"));
+    EXPECT_THAT(
+        message_of(read_arc, R"({"question": "x", "choices": {"text": ["a", "b"], "label": ["A"]}, "answerKey": "A"})"),
+        HasSubstr("'label'"));
+    EXPECT_THAT(message_of(read_arc, R"({"question": "x", "choices": {"text": ["a", "b"], "label": ["A", "B"]},
+                                         "answerKey": "C"})"),
+                HasSubstr("'answerKey'"));
+    EXPECT_THAT(message_of(read_mmlu, R"({"question": "x", "subject": "s", "choices": ["a"], "answer": 0})"),
+                HasSubstr("'choices'"));
+}
+
+class ChoiceFiles : public testing::Test {
+protected:
+    void SetUp() override { std::filesystem::create_directories(folder_); }
+    void TearDown() override { std::filesystem::remove_all(folder_); }
+    void write(const std::string& name, const std::string& text) { std::ofstream(folder_ / name) << text; }
+
+    std::filesystem::path folder_ = std::filesystem::path(testing::TempDir()) / "mha2mla-choice-files-test";
+};
+
+constexpr const char* mmlu_row =
+    R"({"question": "QUESTION", "subject": "SUBJECT", "choices": ["1", "2", "3", "4"], "answer": 1})";
+
+std::string mmlu(std::string question, const std::string& subject) {
+    std::string row = mmlu_row;
+    row.replace(row.find("QUESTION"), 8, question);
+    return row.replace(row.find("SUBJECT"), 7, subject) + "\n";
+}
+
+TEST_F(ChoiceFiles, MmluStandsBehindFiveExamplesOfItsSubject) {
+    write("mmlu_validation.jsonl", mmlu("a", "high_school") + mmlu("b", "other"));
+    std::string examples = mmlu("o", "other");
+    for (int i = 0; i < 6; ++i) examples += mmlu("e" + std::to_string(i), "high_school");
+    write("mmlu_dev.jsonl", examples);
+    const auto questions = read_questions(*find_choice_task("mmlu"), folder_, 0);
+    const std::string context = questions.at(0).choices[0].context;
+    EXPECT_TRUE(
+        context.starts_with("The following are multiple choice questions (with answers) about high school.\n\n"
+                            "e0\nA. 1\nB. 2\nC. 3\nD. 4\nAnswer: B\n\ne1\n"))
+        << context;
+    EXPECT_THAT(context, HasSubstr("e4"));
+    EXPECT_THAT(context, testing::Not(HasSubstr("e5")));
+    EXPECT_TRUE(context.ends_with("Answer: B\n\na\nA. 1\nB. 2\nC. 3\nD. 4\nAnswer:")) << context;
+    EXPECT_EQ(read_questions(*find_choice_task("mmlu"), folder_, 1).size(), 1u);
+}
+
+TEST_F(ChoiceFiles, ASubjectWithoutExamplesAndAFolderWithoutTheFileAreNamed) {
+    write("mmlu_validation.jsonl", mmlu("a", "high_school"));
+    write("mmlu_dev.jsonl", mmlu("o", "other"));
+    EXPECT_THROW(read_questions(*find_choice_task("mmlu"), folder_, 0), core::Error);
+    EXPECT_THROW(read_questions(*find_choice_task("piqa"), folder_, 0), core::Error);
+}
+
+TEST_F(ChoiceFiles, RequestsAreGroupedByDocument) {
+    const std::string first = R"("request": {"context": "c", "continuation": " long"}, "label": 1)";
+    const std::string second = R"("request": {"context": "c", "continuation": " b"}, "label": 1)";
+    write("requests.jsonl", R"({"doc_id": 7, "idx": 0, "doc": {"choices": ["x", "yy"]}, )" + first + "}\n" +
+                                R"({"doc_id": 7, "idx": 1, "doc": {"choices": ["x", "yy"]}, )" + second + "}\n" +
+                                R"({"doc_id": 8, "idx": 0, )" + first + "}\n" + R"({"doc_id": 8, "idx": 1, )" + second +
+                                "}\n");
+    const auto questions = read_requests(folder_ / "requests.jsonl", 0);
+    ASSERT_EQ(questions.size(), 2u);
+    EXPECT_EQ(questions[0].choices[1].characters, 2u) << "of the document's choice";
+    EXPECT_EQ(questions[1].choices[0].characters, 5u) << "of the continuation";
+    EXPECT_EQ(questions[1].answer, 1u);
+    EXPECT_EQ(read_requests(folder_ / "requests.jsonl", 1).size(), 1u);
+}
+
+TEST_F(ChoiceFiles, RequestsOutOfOrderOrWithoutTheRightChoiceAreRefused) {
+    const std::string request = R"("request": {"context": "c", "continuation": " b"})";
+    write("a.requests.jsonl", R"({"doc_id": 7, "idx": 1, "label": 0, )" + request + "}\n");
+    EXPECT_THROW(read_requests(folder_ / "a.requests.jsonl", 0), core::Error);
+    write("b.requests.jsonl", R"({"doc_id": 7, "idx": 0, "label": 3, )" + request + "}\n");
+    EXPECT_THROW(read_requests(folder_ / "b.requests.jsonl", 0), core::Error);
+}
+
+TEST(Judge, TheLikeliestWinsAndTheNormIsByCharacters) {
+    const ChoiceQuestion question{.choices = {{"c", " a", 1}, {"c", " long", 10}}, .answer = 1};
+    const auto scores = judge(question, {-2, -4});
+    EXPECT_FALSE(scores.right);
+    EXPECT_TRUE(scores.right_norm);
+    EXPECT_FALSE(judge(question, {-2, -2}).right) << "the first of equals counts";
+}
+
+}  // namespace
+}  // namespace mha2mla::eval

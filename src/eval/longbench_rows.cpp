@@ -1,0 +1,122 @@
+#include <algorithm>
+#include <fmt/format.h>
+
+#include "core/error.h"
+#include "core/file.h"
+#include "core/json.h"
+#include "eval/answer_metrics.h"
+#include "eval/longbench.h"
+#include "eval/usable_rows.h"
+
+namespace mha2mla::eval {
+namespace {
+namespace fs = std::filesystem;
+
+constexpr int most_answer_tokens = 1 << 16;
+
+fs::path rows_path(const fs::path& folder, const LongBenchTask& task) {
+    const std::string name = std::string(task.dataset) + ".jsonl";
+    const auto plain = folder / name;
+    return fs::exists(plain) ? plain : folder / ("longbench-" + name);
+}
+
+core::Json read_config(const fs::path& folder, const char* name) {
+    const auto below = folder / "longbench-config" / name;
+    const auto path = fs::exists(folder / name) || !fs::exists(below) ? folder / name : below;
+    return core::parse_json(core::read_text(path), path.string());
+}
+
+/// Python's str.format with the fields of a row: {context}, {input}; {{ and }} are braces.
+std::string format_prompt(std::string_view format, const core::JsonObject& row) {
+    std::string prompt;
+    while (!format.empty()) {
+        const std::size_t brace = std::min(format.find_first_of("{}"), format.size());
+        prompt += format.substr(0, brace);
+        format.remove_prefix(brace);
+        if (format.empty()) break;
+        const std::size_t end = format.find('}');
+        if (format.size() > 1 && format[1] == format[0]) {
+            prompt += format[0];
+            format.remove_prefix(2);
+        } else if (format[0] == '{' && end != std::string_view::npos) {
+            prompt += row.string(std::string(format.substr(1, end - 1)).c_str());
+            format.remove_prefix(end + 1);
+        } else {
+            throw core::Error({.what = "a prompt has a brace without its partner", .where = "dataset2prompt.json"});
+        }
+    }
+    return prompt;
+}
+
+std::vector<std::string> strings(const core::JsonObject& row, const char* key) {
+    const auto& list = row.raw(key);
+    std::vector<std::string> texts;
+    const bool is_right = list.is_array() && std::all_of(list.begin(), list.end(),
+                                                         [](const core::Json& item) { return item.is_string(); });
+    if (!is_right) row.fail(key, "a list of texts");
+    for (const auto& item : list) texts.push_back(item.get<std::string>());
+    return texts;
+}
+
+/// What only shows when an answer is scored.
+void check_answers(const LongBenchTask& task, const LongBenchRow& row, const core::JsonObject& fields) {
+    if (row.answers.empty()) fields.fail("answers", "at least one");
+    if (task.metric == AnswerMetric::classification && row.classes.empty()) fields.fail("all_classes", "at least one");
+    if (task.metric != AnswerMetric::retrieval && task.metric != AnswerMetric::retrieval_zh) return;
+    LongBenchScorer("").score(task, "", row);
+}
+
+/// A row of another dataset means that the whole file is another one.
+void check_dataset(const core::JsonObject& fields, const LongBenchTask& task) {
+    const auto dataset = fields.string_or("dataset", std::string(task.dataset));
+    if (dataset == task.dataset) return;
+    throw core::Error({.what = "the file holds rows of another dataset",
+                       .expected = std::string(task.dataset),
+                       .got = dataset,
+                       .where = fields.where()});
+}
+
+LongBenchRow parse_row(const core::JsonObject& fields, const LongBenchTask& task, std::string_view format) {
+    LongBenchRow row;
+    row.prompt = format_prompt(format, fields);
+    row.answers = strings(fields, "answers");
+    if (fields.has("all_classes")) row.classes = strings(fields, "all_classes");
+    check_answers(task, row, fields);
+    return row;
+}
+
+}  // namespace
+
+std::vector<const LongBenchTask*> longbench_tasks_in(const fs::path& folder) {
+    std::vector<const LongBenchTask*> found;
+    for (const auto& task : longbench_tasks()) {
+        if (fs::exists(rows_path(folder, task))) found.push_back(&task);
+    }
+    if (!found.empty()) return found;
+    throw core::Error(
+        {.what = "no rows of LongBench are here",
+         .expected = "<dataset>.jsonl, for example qasper.jsonl",
+         .where = folder.string(),
+         .remedy = "unpack data.zip of LongBench there, with dataset2prompt.json and dataset2maxlen.json"});
+}
+
+LongBenchData read_longbench(const fs::path& folder, const LongBenchTask& task, int limit) {
+    const std::string name(task.dataset);
+    const auto prompts = read_config(folder, "dataset2prompt.json"),
+               lengths = read_config(folder, "dataset2maxlen.json");
+    const auto format = core::JsonObject(prompts, "dataset2prompt.json").string(name.c_str());
+    LongBenchData data{.task = &task};
+    data.max_tokens =
+        static_cast<int>(core::JsonObject(lengths, "dataset2maxlen.json").integer(name.c_str(), 1, most_answer_tokens));
+    data.left_out = for_each_usable_row(
+        rows_path(folder, task), limit,
+        [&](const core::JsonObject& fields, int line) {
+            auto row = parse_row(fields, task, format);
+            row.id = fmt::format("{}/{}", name, line);
+            data.rows.push_back(std::move(row));
+        },
+        [&](const core::JsonObject& fields) { check_dataset(fields, task); });
+    return data;
+}
+
+}  // namespace mha2mla::eval
