@@ -75,10 +75,13 @@ TEST(CalibrateCommand, ReplacesNothing) {
     EXPECT_THAT(outcome.err, HasSubstr("already exists"));
 }
 
+/// Of a text that is there: how many windows are sampled at once depends on the memory, and their rounding on that.
 TEST(CalibrateCommand, MemoryChangesNoBit) {
     const TemporaryDirectory directory;
+    const auto text = write(directory / "a.txt", repeated("the cat sat on the mat\n", 40));
     for (const std::string size : {"0", "1K", "2G"}) {
-        const auto outcome = run(with({"calibrate", model, directory / size, "--memory", size}, small));
+        const auto outcome =
+            run(with({"calibrate", model, directory / size, "--memory", size, "--calibration", text}, small));
         ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
         EXPECT_EQ(core::read_text(directory / (size + "/layer-001/model.safetensors")),
                   core::read_text(directory / "0/layer-001/model.safetensors"));
