@@ -143,7 +143,9 @@ void add_eval(CLI::App& program, Session& session) {
         "  mha2mla eval MODEL --text wiki.txt --convention llama.cpp\n"
         "  mha2mla eval CONVERTED --task fidelity --against MODEL --text wiki.txt --windows 8 --kv-cache int4\n"
         "  mha2mla eval MODEL --task commonsense --data benchmarks/ --limit 200 --results run.jsonl\n"
-        "  mha2mla eval MODEL --task requests --data requests.jsonl.gz --json");
+        "  mha2mla eval MODEL --task requests --data requests.jsonl.gz --json\n"
+        "  mha2mla eval MODEL --task longbench --data LongBench/ --dataset multi_news,qasper --kv-cache int4\n"
+        "  mha2mla eval MODEL --task needle --text book.txt --lengths 1024,4096 --plot needle.svg");
     add_model_options(*verb, command->model);
     verb->add_option("--task", command->task, fmt::format("{}", fmt::join(task_names(), ", ")))
         ->check(CLI::IsMember(task_names()))

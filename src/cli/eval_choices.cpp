@@ -155,10 +155,10 @@ public:
     const std::vector<eval::TokenQuestion>& missing() const { return tokens_; }
     const BenchmarkScore& score() const { return score_; }
 
-    void take(std::size_t missing, std::vector<double> log_likelihoods) {
+    void take(std::size_t missing, const std::vector<double>& log_likelihoods) {
         const std::size_t question = missing_[missing];
         results_.add(id(question), {{"log_likelihoods", log_likelihoods}});
-        add(question, std::move(log_likelihoods));
+        add(question, log_likelihoods);
     }
 
 private:
@@ -172,8 +172,8 @@ private:
         add(question, numbers.get<std::vector<double>>());
     }
 
-    void add(std::size_t question, std::vector<double> log_likelihoods) {
-        const auto judged = eval::judge(benchmark_.questions[question], std::move(log_likelihoods));
+    void add(std::size_t question, const std::vector<double>& log_likelihoods) {
+        const auto judged = eval::judge(benchmark_.questions[question], log_likelihoods);
         score_.questions += 1;
         score_.right += judged.right ? 1 : 0;
         score_.right_norm += judged.right_norm ? 1 : 0;
@@ -194,8 +194,8 @@ BenchmarkScore measure(const Benchmark& benchmark, eval::ResultsFile& results, c
     session.progress().begin(benchmark.name, std::ssize(scoring.missing()));
     eval::score_questions(
         scoring.missing(), options, scorer,
-        [&](std::size_t question, std::vector<double> log_likelihoods) {
-            scoring.take(question, std::move(log_likelihoods));
+        [&](std::size_t question, const std::vector<double>& log_likelihoods) {
+            scoring.take(question, log_likelihoods);
             const auto& score = scoring.score();
             session.progress().update(static_cast<std::int64_t>(score.questions) - known,
                                       fmt::format("{:.1f} % right", 100 * score.score()));

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "cli/answer_options.h"
@@ -42,10 +43,14 @@ void eval_retrieval(const EvalCommand& command, Session& session);
 /// The text of --text in windows. Throws Error where the text lacks, or a window is longer than the model's context.
 data::TokenWindows text_windows(const EvalCommand& command, const checkpoint::Checkpoint& model);
 
+/// The native decoder for windows of the command, each token of which attends to what a decode step would find.
+std::unique_ptr<runtime::Decoder> load_for_windows(const checkpoint::Checkpoint& model, runtime::DecoderOptions options,
+                                                   const EvalCommand& command, Session& session);
+
 /// What a task needs and the user did not pass is an Error.
 void require_option(const std::string& value, const char* option, const EvalCommand& command);
 
-/// The file of --results, or none. `task` adds what the task's results depend on beside model, formats and limit.
+/// The file of --results, or none. `task` adds what the task's results depend on beside model, data and formats.
 eval::ResultsFile results_file(const EvalCommand& command, core::Json task);
 
 }  // namespace mha2mla::cli

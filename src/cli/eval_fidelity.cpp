@@ -7,13 +7,6 @@
 namespace mha2mla::cli {
 namespace {
 
-std::unique_ptr<runtime::Decoder> load(const checkpoint::Checkpoint& model, runtime::DecoderOptions options,
-                                       const EvalCommand& command, Session& session) {
-    if (options.context_tokens == 0) options.context_tokens = command.window;
-    options.as_decoded = true;
-    return load_decoder(model, options, session);
-}
-
 /// The source runs with the same weights, its cache in plain numbers: what a cache format loses is the model's loss.
 runtime::DecoderOptions source_options(runtime::DecoderOptions options) {
     options.kv_cache = cache::plain_format(options.kv_cache.content.dtype);
@@ -28,8 +21,8 @@ void eval_fidelity(const EvalCommand& command, Session& session) {
     const auto model = checkpoint::Checkpoint::open(command.model.path);
     const auto source = checkpoint::Checkpoint::open(command.against);
     const auto windows = text_windows(command, model);
-    const auto decoder = load(model, command.model.decoder, command, session);
-    const auto source_decoder = load(source, source_options(command.model.decoder), command, session);
+    const auto decoder = load_for_windows(model, command.model.decoder, command, session);
+    const auto source_decoder = load_for_windows(source, source_options(command.model.decoder), command, session);
     const auto result = eval::fidelity(windows, {command.perplexity.first, command.perplexity.windows},
                                        {*source_decoder, *decoder, session.pool()}, session.progress(), session.stop());
     const auto kv_cache = kv_cache_report(model.config(), command.model.decoder.kv_cache);

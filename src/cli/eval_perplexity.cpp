@@ -68,18 +68,10 @@ eval::WindowScorer module_scorer(const EvalCommand& command, const checkpoint::C
                                       .cache = cache_format(command)});
 }
 
-std::unique_ptr<runtime::Decoder> load_native(const EvalCommand& command, const checkpoint::Checkpoint& model,
-                                              Session& session) {
-    auto options = command.model.decoder;
-    if (options.context_tokens == 0) options.context_tokens = command.window;
-    options.as_decoded = true;
-    return load_decoder(model, options, session);
-}
-
 eval::PerplexityResult score(const EvalCommand& command, const checkpoint::Checkpoint& model,
                              const data::TokenWindows& windows, Session& session) {
     std::unique_ptr<runtime::Decoder> decoder;  // the scorer's
-    if (command.engine == "native") decoder = load_native(command, model, session);
+    if (command.engine == "native") decoder = load_for_windows(model, command.model.decoder, command, session);
     auto scorer = decoder ? eval::native_scorer(*decoder, session.pool()) : module_scorer(command, model, session);
     const auto bos = as_llama_cpp(command) ? added_bos(model) : std::nullopt;
     if (bos) scorer = with_bos(std::move(scorer), *bos);
@@ -150,6 +142,13 @@ data::TokenWindows text_windows(const EvalCommand& command, const checkpoint::Ch
     }
     auto tokens = load_tokenizer(model)->encode(text, as_llama_cpp(command));
     return {std::move(tokens), command.window, command.stride == 0 ? command.window : command.stride};
+}
+
+std::unique_ptr<runtime::Decoder> load_for_windows(const checkpoint::Checkpoint& model, runtime::DecoderOptions options,
+                                                   const EvalCommand& command, Session& session) {
+    if (options.context_tokens == 0) options.context_tokens = command.window;
+    options.as_decoded = true;
+    return load_decoder(model, options, session);
 }
 
 void eval_perplexity(const CLI::App& verb, const EvalCommand& command, Session& session) {

@@ -53,8 +53,7 @@ void key_values(const EvalCommand& command, Session& session) {
     AnswerRun model(command, session);
     const auto questions = admitted(data.rows, {.is_message = true, .max_tokens = value_tokens}, model, data.left_out);
     note_left_out(data.left_out, rows, session);
-    auto results = results_file(
-        command, {{"data", command.data}, {"chat", model.chat().name}, {"context", model.context_tokens()}});
+    auto results = results_file(command, {{"chat", model.chat().name}, {"context", model.context_tokens()}});
     model.answer(questions, results);
     Scores scores;
     for (std::size_t i = 0; i < questions.size(); ++i) {

@@ -1,7 +1,6 @@
 #include "eval/choice_question.h"
 
 #include <algorithm>
-#include <utility>
 
 #include "core/error.h"
 
@@ -14,15 +13,14 @@ std::size_t likeliest(const std::vector<double>& scores) {
 
 }  // namespace
 
-ChoiceScores judge(const ChoiceQuestion& question, std::vector<double> log_likelihoods) {
+ChoiceVerdict judge(const ChoiceQuestion& question, const std::vector<double>& log_likelihoods) {
     core::invariant(log_likelihoods.size() == question.choices.size(), "each choice has a score");
     std::vector<double> by_character;
     for (std::size_t i = 0; i < log_likelihoods.size(); ++i) {
         const auto characters = std::max<std::size_t>(question.choices[i].characters, 1);
         by_character.push_back(log_likelihoods[i] / static_cast<double>(characters));
     }
-    return {.log_likelihoods = log_likelihoods,
-            .right = likeliest(log_likelihoods) == question.answer,
+    return {.right = likeliest(log_likelihoods) == question.answer,
             .right_norm = likeliest(by_character) == question.answer};
 }
 

@@ -26,14 +26,13 @@ struct TokenChoice {
     std::vector<int> continuation;  ///< at least one
 };
 
-/// What a model thinks of a question.
-struct ChoiceScores {
-    std::vector<double> log_likelihoods;  ///< of the continuations, natural logarithm
-    bool right = false;                   ///< the right choice is the likeliest (the first of equals)
-    bool right_norm = false;              ///< the same after division by the answers' characters
+/// Whether a model answers a question.
+struct ChoiceVerdict {
+    bool right = false;       ///< the right choice is the likeliest (the first of equals)
+    bool right_norm = false;  ///< the same after division by the answers' characters
 };
 
-/// Judges log-likelihoods, one a choice.
-ChoiceScores judge(const ChoiceQuestion& question, std::vector<double> log_likelihoods);
+/// Judges the log-likelihoods of the continuations, one a choice.
+ChoiceVerdict judge(const ChoiceQuestion& question, const std::vector<double>& log_likelihoods);
 
 }  // namespace mha2mla::eval

@@ -73,20 +73,26 @@ void add_window(std::span<const int> tokens, const ModelPair& pair, std::vector<
     }
 }
 
+template <typename Value>
+double mean(const std::vector<TokenFidelity>& tokens, const Value& value_of) {
+    double sum = 0;
+    for (const auto& token : tokens) sum += value_of(token);
+    return sum / static_cast<double>(tokens.size());
+}
+
+double mean_kl(const std::vector<TokenFidelity>& tokens) {
+    return mean(tokens, [](const auto& token) { return token.kl; });
+}
+
 FidelityResult summary(const std::vector<TokenFidelity>& tokens) {
-    const auto mean = [&](const auto& value_of) {
-        double sum = 0;
-        for (const auto& token : tokens) sum += value_of(token);
-        return sum / static_cast<double>(tokens.size());
-    };
     std::vector<double> kl;
     for (const auto& token : tokens) kl.push_back(token.kl);
     return {.tokens = std::ssize(tokens),
-            .mean_kl = mean([](const auto& token) { return token.kl; }),
+            .mean_kl = mean_kl(tokens),
             .kl_99 = quantile(std::move(kl), 0.99),
-            .same_top = mean([](const auto& token) { return token.same_top ? 1.0 : 0.0; }),
-            .perplexity = std::exp(mean([](const auto& token) { return token.nll; })),
-            .source_perplexity = std::exp(mean([](const auto& token) { return token.source_nll; }))};
+            .same_top = mean(tokens, [](const auto& token) { return token.same_top ? 1.0 : 0.0; }),
+            .perplexity = std::exp(mean(tokens, [](const auto& token) { return token.nll; })),
+            .source_perplexity = std::exp(mean(tokens, [](const auto& token) { return token.source_nll; }))};
 }
 
 void check_vocabularies(const ModelPair& pair) {
@@ -111,7 +117,7 @@ FidelityResult fidelity(const data::TokenWindows& text, const WindowRange& range
     for (int window = 0; window < windows; ++window) {
         core::throw_if_stopped(stop);
         add_window(text[range.first + window], pair, tokens);
-        progress.update(window + 1, fmt::format("mean KL {:.4f}", summary(tokens).mean_kl));
+        progress.update(window + 1, fmt::format("mean KL {:.4f}", mean_kl(tokens)));
     }
     progress.end();
     auto result = summary(tokens);
