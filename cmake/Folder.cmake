@@ -3,17 +3,19 @@
 # One folder of src/ as a static library. Sources, tests (*_test.cpp) and fuzzers (*_fuzz.cpp) are found by pattern.
 # A folder sees its own headers and those of the folders it names: each folder is reachable only through an include
 # directory of its own (build/include/<name>/<name> -> src/<name>), so an include against the arrows does not compile.
-# Files named *_avx2.cpp and *_avx512.cpp are compiled for that instruction set.
+# Files named *_avx2.cpp, *_avx512.cpp and *_amx.cpp are compiled for that instruction set.
 
 function(mha2mla_isa_flags directory)
   file(GLOB_RECURSE avx2 CONFIGURE_DEPENDS ${directory}/*_avx2.cpp)
   file(GLOB_RECURSE avx512 CONFIGURE_DEPENDS ${directory}/*_avx512.cpp)
-  set_source_files_properties(${avx2} ${avx512} PROPERTIES SKIP_PRECOMPILE_HEADERS ON)
+  file(GLOB_RECURSE amx CONFIGURE_DEPENDS ${directory}/*_amx.cpp)
+  set_source_files_properties(${avx2} ${avx512} ${amx} PROPERTIES SKIP_PRECOMPILE_HEADERS ON)
   set_source_files_properties(${avx2} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
-  set_source_files_properties(${avx512} PROPERTIES
+  set_source_files_properties(${avx512} ${amx} PROPERTIES
     COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512bf16;-mavx512vnni;-mfma;-mf16c;-mprefer-vector-width=512")
   # GCC 12 takes the undefined vectors in its own AVX-512 header for a mistake.
-  set_property(SOURCE ${avx512} APPEND PROPERTY COMPILE_OPTIONS
+  set_property(SOURCE ${amx} APPEND PROPERTY COMPILE_OPTIONS -mamx-tile -mamx-bf16 -mamx-int8)
+  set_property(SOURCE ${avx512} ${amx} APPEND PROPERTY COMPILE_OPTIONS
     $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized> $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized>)
 endfunction()
 

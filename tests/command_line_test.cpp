@@ -160,7 +160,7 @@ TEST(CommandLine, EveryInstructionSetGeneratesTheSameText) {
                                              "--ignore-eos", "--weights", "f32", "--kv-cache",  "f32", "--json"};
     const auto portable =
         run(arguments, {.environment = {"MHA2MLA_ISA=portable"}, .largest_file_bytes = {}}).json()["tokens"];
-    for (const std::string isa : {"avx2", "avx512"}) {
+    for (const std::string isa : {"avx2", "avx512", "amx"}) {
         const auto outcome = run(arguments, {.environment = {"MHA2MLA_ISA=" + isa}, .largest_file_bytes = {}});
         if (outcome.exit_code != 0) {
             EXPECT_THAT(outcome.err, HasSubstr(isa));  // this machine lacks it, and says so

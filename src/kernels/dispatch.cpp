@@ -1,5 +1,7 @@
 #include <cstdlib>
 #include <string>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "core/error.h"
 #include "kernels/cpu/implementations.h"
@@ -16,7 +18,16 @@ constexpr KernelSet sets[] = {
      avx2::attention, portable::merge},
     {Isa::avx512, avx512::linear, avx512::rms_norm, portable::rope, avx512::swiglu, portable::store_rows,
      avx2::load_rows, avx512::attention, portable::merge},
+    {Isa::amx, amx::linear, avx512::rms_norm, portable::rope, avx512::swiglu, portable::store_rows, avx2::load_rows,
+     avx512::attention, portable::merge},
 };
+
+// Linux lends the tile registers to a process that asks (Documentation/arch/x86/xstate.rst).
+bool lends_tiles() {
+    constexpr long request_permission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+    constexpr long tile_data = 18;               // XFEATURE_XTILEDATA
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+}
 
 // The compiler's run-time support also asks the operating system whether it saves the wide registers.
 bool machine_runs(Isa isa) {
@@ -29,6 +40,9 @@ bool machine_runs(Isa isa) {
             return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                    __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+        case Isa::amx:
+            return machine_runs(Isa::avx512) && __builtin_cpu_supports("amx-tile") &&
+                   __builtin_cpu_supports("amx-bf16") && __builtin_cpu_supports("amx-int8") && lends_tiles();
     }
     return false;
 }
@@ -46,7 +60,7 @@ Isa isa_named(std::string_view name) {
         if (name_of(set.isa) == name) return set.isa;
     }
     throw core::Error({.what = "unknown instruction set",
-                       .expected = "portable, avx2 or avx512",
+                       .expected = "portable, avx2, avx512 or amx",
                        .got = std::string(name),
                        .where = "environment variable MHA2MLA_ISA"});
 }
@@ -86,6 +100,7 @@ std::string_view name_of(Isa isa) {
         case Isa::portable: return "portable";
         case Isa::avx2: return "avx2";
         case Isa::avx512: return "avx512";
+        case Isa::amx: return "amx";
     }
     return "unknown";
 }

@@ -12,11 +12,11 @@
 /// splits the work by giving disjoint ranges to its threads. Activations are float; cached rows are bf16 or f32;
 /// weights may be quantized, too.
 ///
-/// Every kernel has a portable version (the oracle of the others) and may have AVX2 and AVX-512 versions. `kernels()`
-/// picks the best set that the machine runs, once.
+/// Every kernel has a portable version (the oracle of the others) and may have AVX2, AVX-512 and AMX versions.
+/// `kernels()` picks the best set that the machine runs, once.
 namespace mha2mla::kernels {
 
-enum class Isa { portable, avx2, avx512 };
+enum class Isa { portable, avx2, avx512, amx };  // from the least to the best
 
 /// Output rows of one tile of a packed matrix.
 inline constexpr std::int64_t tile_rows = 16;
@@ -250,8 +250,8 @@ struct KernelSet {
     void (*merge)(const MergeParams&);
 };
 
-/// The best set of this machine, or the one that MHA2MLA_ISA=portable|avx2|avx512 names. Throws Error where that one
-/// cannot run.
+/// The best set of this machine, or the one that MHA2MLA_ISA=portable|avx2|avx512|amx names. Throws Error where that
+/// one cannot run.
 const KernelSet& kernels();
 /// A given set. Throws Error where the machine lacks it.
 const KernelSet& kernels(Isa isa);

@@ -226,6 +226,31 @@ TEST(Linear, LargestProductsDoNotOverflow) {
     }
 }
 
+TEST(Linear, RowsOfGroupsDoNotDependOnEachOther) {
+    constexpr std::int64_t rows = 37;
+    constexpr std::int64_t inputs = 75;
+    constexpr std::int64_t outputs = 33;
+    const std::vector<float> x = test::random_floats(rows * inputs, 2);
+    test::PoisonedBytes scratch(linear_scratch_bytes(rows, inputs));
+    for (const Isa isa : supported_isas()) {
+        for (const WeightFormat format : {WeightFormat::int8, WeightFormat::int4}) {
+            const Weight weight(format, outputs, inputs);
+            std::vector<float> together(rows * outputs);
+            std::vector<float> alone(rows * outputs);
+            LinearParams params{x.data(), inputs, rows, weight.packed,         nullptr,       together.data(),
+                                outputs,  false,  0,    weight.packed.tiles(), scratch.data()};
+            kernels(isa).linear(params);
+            params.rows = 1;
+            for (std::int64_t r = 0; r < rows; ++r) {
+                params.x = &x[r * inputs];
+                params.y = &alone[r * outputs];
+                kernels(isa).linear(params);
+            }
+            EXPECT_EQ(together, alone) << label(isa, format, {});
+        }
+    }
+}
+
 TEST(Linear, GroupsOfZerosGiveZero) {
     for (const Isa isa : supported_isas()) {
         for (const WeightFormat format : {WeightFormat::int8, WeightFormat::int4}) {

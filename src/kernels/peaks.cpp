@@ -5,11 +5,11 @@
 namespace mha2mla::kernels {
 
 PeakLoops peak_loops(Isa isa) {
-    // The AVX-512 set computes with integers as the AVX2 set does.
     switch (isa) {
         case Isa::portable: return {};
         case Isa::avx2: return {.floats = avx2::float_peak, .bytes = avx2::byte_peak};
-        case Isa::avx512: return {.floats = nullptr, .bytes = avx2::byte_peak};
+        case Isa::avx512:
+        case Isa::amx: return {.floats = nullptr, .bytes = avx2::byte_peak};
     }
     return {};
 }

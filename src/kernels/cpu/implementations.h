@@ -36,4 +36,9 @@ void swiglu(const SwiGluParams& params);
 void attention(const AttentionParams& params);
 }  // namespace avx512
 
+namespace amx {
+void linear(const LinearParams& params);
+void linear_groups(const LinearParams& params);  // int8 and int4
+}  // namespace amx
+
 }  // namespace mha2mla::kernels

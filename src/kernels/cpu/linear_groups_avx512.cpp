@@ -10,10 +10,6 @@ namespace {
 
 __m512i broadcast_quad(const std::int8_t* codes) { return _mm512_set1_epi32(load_quad(codes)); }
 
-__m512 load_scales(const core::f16* p) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-}
-
 // x is unsigned, 128 too much: what that adds is the same for all rows.
 struct Int8Weights {
     using Block = Int8Block;
@@ -63,7 +59,7 @@ struct Int4Weights {
     }
 
     static __m512 add_minimum(const Block& block, float x_sum, __m512 total) {
-        return Avx512::fma(load_scales(block.minima), Avx512::set(x_sum), total);
+        return Avx512::fma(Avx512::load_f16(block.minima), Avx512::set(x_sum), total);
     }
 };
 
@@ -85,7 +81,7 @@ struct QuadKernel {
 #pragma GCC unroll 12
             for (int r = 0; r < Rows; ++r) sums[r] = _mm512_setzero_si512();
             Weights::template multiply<Rows>(*block, inputs, x.stride, sums);
-            const __m512 scales = load_scales(block->scales);
+            const __m512 scales = Avx512::load_f16(block->scales);
 #pragma GCC unroll 12
             for (int r = 0; r < Rows; ++r) {
                 const InputGroup& group = inputs[r * x.stride];

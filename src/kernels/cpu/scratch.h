@@ -18,6 +18,9 @@ static constexpr std::int64_t rounded_row_bytes(std::int64_t inputs) {
     return (round_up(inputs * 2, 64) / 64 | 1) * 64;
 }
 
+/// Up to so many rows, bf16 weights take longer from memory than their products with floats: nothing is rounded.
+inline constexpr std::int64_t most_rows_in_floats = 5;
+
 /// Attention works on blocks of query rows times tiles of keys.
 inline constexpr std::int64_t most_block_rows = 32;
 inline constexpr std::int64_t most_tile_tokens = 64;

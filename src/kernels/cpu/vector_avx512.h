@@ -3,8 +3,10 @@
 #include <cstdint>
 #include <immintrin.h>
 
-/// Vector operations that the shared kernel templates are written in: AVX-512. Included by *_avx512.cpp alone, and of
-/// internal linkage, as vector_avx2.h says.
+#include "core/dtype.h"
+
+/// Vector operations that the shared kernel templates are written in: AVX-512. Included by *_avx512.cpp and *_amx.cpp,
+/// and of internal linkage, as vector_avx2.h says.
 namespace mha2mla::kernels {
 namespace {
 
@@ -40,6 +42,9 @@ struct Avx512 {
     static Vector even_bf16(__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
     static Vector odd_bf16(__m512i pairs) {
         return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+    }
+    static Vector load_f16(const core::f16* p) {
+        return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
     }
     static __m512i load_words(const void* p) { return _mm512_loadu_si512(p); }
 
