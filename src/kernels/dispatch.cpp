@@ -19,7 +19,7 @@ constexpr KernelSet sets[] = {
     {Isa::avx512, avx512::linear, avx512::rms_norm, portable::rope, avx512::swiglu, portable::store_rows,
      avx2::load_rows, avx512::attention, portable::merge},
     {Isa::amx, amx::linear, avx512::rms_norm, portable::rope, avx512::swiglu, portable::store_rows, avx2::load_rows,
-     avx512::attention, portable::merge},
+     amx::attention, portable::merge},
 };
 
 // Linux lends the tile registers to a process that asks (Documentation/arch/x86/xstate.rst).

@@ -26,6 +26,16 @@ struct KeyTile {
     bool is_latent() const { return keys == values; }
 };
 
+/// Among the keys of the call.
+static inline bool has_sealed_blocks(const AttentionParams& params) {
+    if (params.end_key <= params.first_key) return false;
+    const std::int64_t last = (params.end_key - 1) / params.block_tokens;
+    for (std::int64_t block = params.first_key / params.block_tokens; block <= last; ++block) {
+        if (params.blocks[block].sealed) return true;
+    }
+    return false;
+}
+
 /// Query rows that pass over the keys together, and where their state lies in the scratch.
 struct RowBlock {
     std::int64_t first_row;

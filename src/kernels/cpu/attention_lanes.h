@@ -163,8 +163,8 @@ void add_values(const RowBlock& block, const KeyTile& tile, std::int64_t row, st
 }
 
 template <class Simd, class Words, int... RowsMinusOne>
-void add_tile_values(const RowBlock& block, const KeyTile& tile, std::int64_t value_width,
-                     std::integer_sequence<int, RowsMinusOne...>) {
+void add_tile_values_by(const RowBlock& block, const KeyTile& tile, std::int64_t value_width,
+                        std::integer_sequence<int, RowsMinusOne...>) {
     using Kernel = void (*)(const RowBlock&, const KeyTile&, std::int64_t, std::int64_t, std::int64_t);
     constexpr Kernel by_rows[] = {add_values<Simd, Words, RowsMinusOne + 1>...};
     constexpr std::int64_t most_rows = sizeof...(RowsMinusOne);
@@ -178,7 +178,13 @@ void add_tile_values(const RowBlock& block, const KeyTile& tile, std::int64_t va
     }
 }
 
-/// The scores half of attention for up to RowVectors * lanes rows.
+template <class Simd, class Words>
+void add_tile_values(const RowBlock& block, const KeyTile& tile, std::int64_t value_width) {
+    add_tile_values_by<Simd, Words>(block, tile, value_width,
+                                    std::make_integer_sequence<int, Simd::accumulators / 2>());
+}
+
+/// Attention of up to RowVectors * lanes rows.
 template <class Simd, class Words, int RowVectors>
 struct RowsInLanes {
     static constexpr std::int64_t most_rows = RowVectors * Simd::lanes;
@@ -200,14 +206,24 @@ struct RowsInLanes {
 
     static void find_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
         score_tile<Simd, Words, RowVectors>(params, block, tile);
+        finish_probabilities(params, block, tile);
+    }
+
+    /// From scores.
+    static void finish_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
         if (params.logit_bias != nullptr) add_logit_bias<Simd, RowVectors>(params, block, tile);
         if (tile.first_key + tile.tokens > block.all_visible) mask_scores<Simd, RowVectors>(block, tile);
         softmax_tile<Simd, Words, RowVectors>(block, tile);
     }
+
+    static void add_values(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
+        add_tile_values<Simd, Words>(block, tile, params.value_width);
+    }
 };
 
-/// Rows [first_row, first_row + rows) over all keys they see. `Rows` finds the probabilities of a tile.
-template <class Simd, class Words, class Rows>
+/// Rows [first_row, first_row + rows) over all keys they see. `Rows` finds the probabilities of a tile, and adds its
+/// values to the sums.
+template <class Rows>
 void attend_rows(const AttentionParams& params, std::int64_t first_row, std::int64_t rows) {
     RowBlock block = row_block(params, first_row, rows);
     block.probability_word_bytes = Rows::most_rows * 4;
@@ -218,8 +234,7 @@ void attend_rows(const AttentionParams& params, std::int64_t first_row, std::int
         key += tile.tokens;
         block.next = next_tile(params, block, key);
         Rows::find_probabilities(params, block, tile);
-        add_tile_values<Simd, Words>(block, tile, params.value_width,
-                                     std::make_integer_sequence<int, Simd::accumulators / 2>());
+        Rows::add_values(params, block, tile);
     }
     write_out(params, block);
 }
@@ -230,9 +245,9 @@ void attend_in_lanes(const AttentionParams& params) {
     for (std::int64_t row = 0; row < params.rows; row += most_rows) {
         const std::int64_t rows = smaller(most_rows, params.rows - row);
         if (rows > Simd::lanes) {
-            attend_rows<Simd, Words, RowsInLanes<Simd, Words, 2>>(params, row, rows);
+            attend_rows<RowsInLanes<Simd, Words, 2>>(params, row, rows);
         } else {
-            attend_rows<Simd, Words, RowsInLanes<Simd, Words, 1>>(params, row, rows);
+            attend_rows<RowsInLanes<Simd, Words, 1>>(params, row, rows);
         }
     }
 }

@@ -39,6 +39,7 @@ void attention(const AttentionParams& params);
 namespace amx {
 void linear(const LinearParams& params);
 void linear_groups(const LinearParams& params);  // int8 and int4
+void attention(const AttentionParams& params);
 }  // namespace amx
 
 }  // namespace mha2mla::kernels

@@ -10,19 +10,9 @@ namespace mha2mla::kernels::amx {
 namespace {
 
 constexpr std::int64_t step_inputs = 32;
-constexpr std::int64_t step_bytes = tile_rows * packed_step_bytes;
 constexpr std::int64_t pair_rows = 2 * tile_rows;  // of x, and outputs: what a micro-kernel multiplies
 
 using Sums = float[tile_rows][tile_rows];  // [row][output]
-
-constexpr TileShapes all_whole = [] {
-    TileShapes shapes;
-    for (int tile = 0; tile < 8; ++tile) {
-        shapes.row_bytes[tile] = 64;
-        shapes.rows[tile] = tile_rows;
-    }
-    return shapes;
-}();
 
 /// A call, with its x as rounded rows.
 struct Product {
@@ -43,46 +33,32 @@ struct Product {
 /// A packed tile: whole steps where they lie, and a last one that is filled up with zeros.
 struct TileWeights {
     const char* whole;
-    alignas(64) char rest[step_bytes];
+    alignas(64) char rest[tile_bytes];
 };
 
 void read_tile(const Product& product, std::int64_t tile, TileWeights& weights) {
-    const std::int64_t whole_bytes = product.steps * step_bytes;
+    const std::int64_t whole_bytes = product.steps * tile_bytes;
     weights.whole = static_cast<const char*>(product.params.weight.data) + tile * (whole_bytes + product.rest_bytes);
     __builtin_memset(weights.rest, 0, sizeof weights.rest);
     __builtin_memcpy(weights.rest, weights.whole + whole_bytes, static_cast<std::size_t>(product.rest_bytes));
 }
 
-__attribute__((always_inline)) inline void add_step(const char* const (&x)[2], std::int64_t row_bytes,
-                                                    const char* first_weights, const char* second_weights) {
-    _tile_loadd(4, x[0], row_bytes);
-    _tile_loadd(5, x[1], row_bytes);
-    _tile_loadd(6, first_weights, packed_step_bytes);
-    _tile_loadd(7, second_weights, packed_step_bytes);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-}
-
 /// Sums of twice 16 rows of x times twice 16 outputs: [rows][outputs].
 void multiply(const Product& product, const char* const (&rows)[2], const TileWeights& first, const TileWeights& second,
               Sums (&sums)[2][2]) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    const char* x[2] = {rows[0], rows[1]};
+    clear_sums();
+    TilePair x{rows[0], rows[1], product.row_bytes};
+    TilePair weights{first.whole, second.whole, tile_row_bytes};
     for (std::int64_t step = 0; step < product.steps; ++step) {
-        add_step(x, product.row_bytes, first.whole + step * step_bytes, second.whole + step * step_bytes);
-        x[0] += packed_step_bytes;
-        x[1] += packed_step_bytes;
+        add_products(x, weights);
+        x = {x.first + tile_row_bytes, x.second + tile_row_bytes, x.stride};
+        weights = {weights.first + tile_bytes, weights.second + tile_bytes, weights.stride};
     }
-    if (product.rest_bytes > 0) add_step(x, product.row_bytes, first.rest, second.rest);
-    _tile_stored(0, sums[0][0], packed_step_bytes);
-    _tile_stored(1, sums[0][1], packed_step_bytes);
-    _tile_stored(2, sums[1][0], packed_step_bytes);
-    _tile_stored(3, sums[1][1], packed_step_bytes);
+    if (product.rest_bytes > 0) add_products(x, {first.rest, second.rest, tile_row_bytes});
+    _tile_stored(0, sums[0][0], tile_row_bytes);
+    _tile_stored(1, sums[0][1], tile_row_bytes);
+    _tile_stored(2, sums[1][0], tile_row_bytes);
+    _tile_stored(3, sums[1][1], tile_row_bytes);
 }
 
 void finish(const LinearParams& params, std::int64_t row, std::int64_t tile, const Sums& sums) {
@@ -132,7 +108,7 @@ void linear(const LinearParams& params) {
     if (params.weight.format == WeightFormat::f32 || params.rows <= most_rows_in_floats) return avx512::linear(params);
     auto* rounded = static_cast<char*>(params.scratch);
     round_rows(params, rounded, rounded_row_bytes(params.weight.inputs));
-    const Tiles tiles(all_whole);
+    const Tiles tiles(whole_tiles);
     multiply_all({params, rounded});
 }
 

@@ -1,11 +1,10 @@
 #pragma once
 
-#include "kernels/cpu/attention_block.h"
+#include "kernels/cpu/attention_lanes.h"
 #include "kernels/cpu/bf16_words_avx512.h"
-#include "kernels/cpu/elementwise.h"
 
-/// bf16 scores of few rows: the query heads of a decode step. Included by *_avx512.cpp alone, and of internal linkage,
-/// as vector_avx2.h says.
+/// bf16 attention of few rows: the query heads of a decode step. Included by *_avx512.cpp alone, and of internal
+/// linkage, as vector_avx2.h says.
 namespace mha2mla::kernels {
 namespace {
 
@@ -46,6 +45,10 @@ struct RowQuads {
             if (masked) mask_scores(block, tile, quad);
             softmax(block, tile, quad);
         }
+    }
+
+    static void add_values(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
+        add_tile_values<Avx512, Bf16Words>(block, tile, params.value_width);
     }
 
 private:

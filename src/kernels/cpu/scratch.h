@@ -55,7 +55,7 @@ static constexpr AttentionScratch attention_scratch(std::int64_t key_width, std:
     AttentionScratch parts{};
     parts.value_words = round_up(value_width, 32);
     parts.key_words = larger(round_up(key_width + group_unit - 1, 16), parts.value_words);
-    parts.scores = parts.query + round_up(key_width, 8) * most_block_rows * 4;
+    parts.scores = parts.query + round_up(key_width, 32) * most_block_rows * 4;
     parts.probabilities = parts.scores + score_stride * most_block_rows * 4;
     parts.state = parts.probabilities + most_tile_tokens * most_block_rows * 4;
     parts.sums = parts.state + 4 * most_block_rows * 4;

@@ -19,6 +19,19 @@ struct alignas(64) TileShapes {
 };
 static_assert(sizeof(TileShapes) == 64);
 
+/// Tiles are 16 rows of 64 bytes: 32 bf16, or 16 pairs of bf16, or 16 floats.
+inline constexpr std::int64_t tile_row_bytes = 64;
+inline constexpr std::int64_t tile_bytes = 16 * tile_row_bytes;
+
+constexpr TileShapes whole_tiles = [] {
+    TileShapes shapes;
+    for (int tile = 0; tile < 8; ++tile) {
+        shapes.row_bytes[tile] = tile_row_bytes;
+        shapes.rows[tile] = 16;
+    }
+    return shapes;
+}();
+
 /// Tile registers in use, from here to the end of a scope. Others' are lost: a kernel does not expect any.
 class Tiles {
 public:
@@ -30,6 +43,33 @@ public:
 
 /// Puts what was written before into memory: the compiler does not know that a tile is loaded from there.
 void before_tiles_load() { __asm__ volatile("" ::: "memory"); }
+
+/// Two tiles as they lie in memory, their rows `stride` bytes apart.
+struct TilePair {
+    const char* first;
+    const char* second;
+    std::int64_t stride;
+};
+
+/// Adds bf16 products to tiles 0 to 3, whole ones: [rows.first | rows.second] times [pairs.first | pairs.second], row
+/// by row. Rows are [16][32 channels], pairs [16 pairs of channels][16][2].
+__attribute__((always_inline)) inline void add_products(const TilePair& rows, const TilePair& pairs) {
+    _tile_loadd(4, rows.first, rows.stride);
+    _tile_loadd(5, rows.second, rows.stride);
+    _tile_loadd(6, pairs.first, pairs.stride);
+    _tile_loadd(7, pairs.second, pairs.stride);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+}
+
+__attribute__((always_inline)) inline void clear_sums() {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
 
 }  // namespace
 }  // namespace mha2mla::kernels
