@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "model/autocast.h"
 #include "model/options.h"
 
 namespace mha2mla::finetune {
@@ -75,15 +76,16 @@ struct VocabularyLoss : torch::autograd::Function<VocabularyLoss> {
         auto hidden_gradient = lesson.with_gradients ? torch::empty_like(hidden_NE) : Tensor();
         const bool matrix_learns = lesson.with_gradients && matrix_VE.requires_grad();
         auto matrix_gradient = matrix_learns ? torch::zeros_like(matrix_VE) : Tensor();
+        const auto factor_VE = model::rounded_factor(matrix_VE);
         auto sum = torch::zeros({}, hidden_NE.options().dtype(model::precise_type(hidden_NE.scalar_type())));
         for (std::int64_t begin = 0; begin < hidden_NE.size(0); begin += rows_at_a_time) {
             const std::int64_t end = std::min(begin + rows_at_a_time, hidden_NE.size(0));
             const auto rows = hidden_NE.slice(0, begin, end);
-            const auto chunk = lesson(precise_logits(rows, matrix_VE), begin, end);
+            const auto chunk = lesson(precise_logits(rows, factor_VE), begin, end);
             sum += chunk.loss;
             if (!lesson.with_gradients) continue;
-            const auto gradient = chunk.gradient_NV.to(hidden_NE.scalar_type());
-            hidden_gradient.slice(0, begin, end).copy_(gradient.mm(matrix_VE.to(gradient.scalar_type())));
+            const auto& gradient = chunk.gradient_NV;
+            hidden_gradient.slice(0, begin, end).copy_(gradient.to(factor_VE.scalar_type()).mm(factor_VE));
             if (matrix_learns)
                 matrix_gradient.addmm_(gradient.t().to(matrix_VE.scalar_type()), rows.to(matrix_VE.scalar_type()));
         }
@@ -104,8 +106,10 @@ struct VocabularyLoss : torch::autograd::Function<VocabularyLoss> {
 Tensor vocabulary_loss(const Head& student, const Head& teacher, const Tensor& targets_N,
                        const VocabularyLossOptions& options) {
     core::invariant(options.text_share == 1 || teacher.hidden_NE.defined(), "a divergence needs a teacher");
+    const Head rounded{teacher.hidden_NE,
+                       teacher.matrix_VE.defined() ? model::rounded_factor(teacher.matrix_VE) : Tensor()};
     return VocabularyLoss::apply(student.hidden_NE, student.matrix_VE,
-                                 Lesson{teacher, targets_N, options, torch::GradMode::is_enabled()});
+                                 Lesson{rounded, targets_N, options, torch::GradMode::is_enabled()});
 }
 
 }  // namespace mha2mla::finetune

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "model/autocast.h"
+
 namespace mha2mla::finetune {
 namespace {
 
@@ -66,6 +68,24 @@ TEST(VocabularyLoss, OfTheTeacherItselfIsZero) {
     EXPECT_NEAR(loss.item<double>(), 0, 1e-9);
     loss.backward();
     EXPECT_LT(in.student.hidden_NE.grad().abs().max().item<double>(), 1e-12);
+}
+
+TEST(VocabularyLoss, WithRoundedProductsStaysClose) {
+    const auto exact = inputs();
+    const auto expected = torch::autograd::grad({whole(exact, {})}, {exact.student.hidden_NE, exact.student.matrix_VE});
+    const auto floats = [](const Tensor& x) { return x.detach().to(torch::kFloat32); };
+    const Head student{floats(exact.student.hidden_NE).requires_grad_(),
+                       floats(exact.student.matrix_VE).requires_grad_()};
+    const Head teacher{floats(exact.teacher.hidden_NE), floats(exact.teacher.matrix_VE)};
+    {
+        const model::Autocast autocast(torch::kCPU, true);
+        vocabulary_loss(student, teacher, exact.targets_N, {}).backward();
+    }
+    const auto relative = [](const Tensor& got, const Tensor& gradient) {
+        return ((got - gradient).norm() / gradient.norm()).item<double>();
+    };
+    EXPECT_LT(relative(student.hidden_NE.grad(), expected[0]), 0.02);
+    EXPECT_LT(relative(student.matrix_VE.grad(), expected[1]), 0.02);
 }
 
 /// An output matrix that does not learn costs no gradient.

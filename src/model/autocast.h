@@ -25,4 +25,12 @@ private:
     bool was_enabled_;
 };
 
+/// Whether products round their factors here and now.
+inline bool rounds_products(torch::Device device) { return at::autocast::is_autocast_enabled(device.type()); }
+
+/// What products take of a tensor: for several of them, so that not each rounds it again.
+inline torch::Tensor rounded_factor(const torch::Tensor& tensor) {
+    return rounds_products(tensor.device()) ? tensor.to(torch::kBFloat16) : tensor;
+}
+
 }  // namespace mha2mla::model

@@ -1,10 +1,22 @@
 #include "model/layers.h"
 
+#include "model/autocast.h"
+
 namespace mha2mla::model {
 
 LinearImpl::LinearImpl(const Weights& weights, const LinearShape& shape)
     : weight(register_parameter("weight", weights.load("weight", {shape.out, shape.in}))) {
     if (shape.bias) bias = register_parameter("bias", weights.load("bias", {shape.out}));
+}
+
+// LibTorch remembers for a while what it rounded of weights that learn. Those that do not are rounded here, once.
+const torch::Tensor& LinearImpl::factor() {
+    if (weight.requires_grad() || !rounds_products(weight.device())) return weight;
+    if (!rounded_.defined() || rounded_version_ != weight._version()) {
+        rounded_ = rounded_factor(weight);
+        rounded_version_ = static_cast<std::uint32_t>(weight._version());
+    }
+    return rounded_;
 }
 
 EmbeddingImpl::EmbeddingImpl(const Weights& weights, std::int64_t vocab_size, std::int64_t hidden_size)

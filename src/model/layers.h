@@ -18,10 +18,16 @@ class LinearImpl : public torch::nn::Module {
 public:
     LinearImpl(const Weights& weights, const LinearShape& shape);
 
-    torch::Tensor forward(const torch::Tensor& x) { return torch::linear(x, weight, bias); }
+    torch::Tensor forward(const torch::Tensor& x) { return torch::linear(x, factor(), bias); }
 
     torch::Tensor weight;
     torch::Tensor bias;  ///< undefined where there is none
+
+private:
+    const torch::Tensor& factor();
+
+    torch::Tensor rounded_;  // of a frozen weight
+    std::uint32_t rounded_version_ = 0;
 };
 TORCH_MODULE(Linear);
 
