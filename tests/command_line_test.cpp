@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <sstream>
 
+#include "core/file.h"
 #include "run_program.h"
 
 namespace mha2mla::tests {
@@ -168,6 +169,13 @@ TEST(CommandLine, EveryInstructionSetGeneratesTheSameText) {
         }
         EXPECT_EQ(outcome.json()["tokens"], portable) << isa;
     }
+}
+
+TEST(CommandLine, WhatRunsModelsDoesNotLoadLibTorch) {
+    const std::string program = core::read_text(MHA2MLA_PROGRAM);
+    ASSERT_THAT(program, HasSubstr("libpcre2"));  // names of needed libraries stand in the file
+    EXPECT_EQ(program.find("libtorch"), std::string::npos);
+    EXPECT_EQ(program.find("libc10"), std::string::npos);
 }
 
 TEST(CommandLine, EvalReportsPerplexityTokensAndSeconds) {

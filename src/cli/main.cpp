@@ -5,6 +5,7 @@
 #include "cli/session.h"
 #include "cli/signals.h"
 #include "cli/version.h"
+#include "cli/workshop.h"
 #include "core/error.h"
 
 namespace mha2mla::cli {
@@ -43,7 +44,7 @@ int run(int argc, char** argv) {
     } catch (const CLI::ParseError& error) {
         return program.exit(error) == 0 ? success : usage;
     } catch (const core::Cancelled&) {
-        std::cerr << "\nmha2mla: stopped; nothing was changed" << std::endl;
+        std::cerr << "\nmha2mla: stopped" << std::endl;
         return interrupted;
     }
 }
@@ -53,6 +54,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
     try {
+        mha2mla::cli::hand_over_to_workshop(argv);
         return mha2mla::cli::run(argc, argv);
     } catch (const mha2mla::core::Error& error) {
         std::cerr << "mha2mla: " << error.what() << std::endl;

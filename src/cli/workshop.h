@@ -7,11 +7,15 @@
 #include "core/dtype.h"
 #include "eval/perplexity.h"
 
-/// What the verbs need of the workshop half. workshop/ implements it; no_workshop/ is linked instead in a build of the
-/// runtime half alone and throws.
+/// What the verbs need of the workshop half. workshop/ implements it for mha2mla-workshop; mha2mla is linked with
+/// no_workshop/ instead, which throws.
 namespace mha2mla::cli {
 
 bool has_workshop();
+
+/// Becomes mha2mla-workshop, which lies beside this program, where that is there and `arguments` (argv) ask for more
+/// than running a model. Else returns.
+void hand_over_to_workshop(char** arguments);
 
 struct ModuleOptions {
     core::DType dtype = core::DType::bf16;  ///< of weights and products

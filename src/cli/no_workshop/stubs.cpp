@@ -1,3 +1,10 @@
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <string_view>
+#include <unistd.h>
+#include <vector>
+
 #include "cli/session.h"
 #include "cli/workshop.h"
 #include "core/error.h"
@@ -5,8 +12,26 @@
 namespace mha2mla::cli {
 namespace {
 
+namespace fs = std::filesystem;
+
+constexpr std::array<std::string_view, 6> runtime_verbs{"inspect", "generate", "eval", "tokenize", "bench", "pack"};
+
+bool asks_for_workshop_engine(const std::vector<std::string_view>& arguments) {
+    const auto engine = std::find(arguments.begin(), arguments.end(), "--engine");
+    if (engine != arguments.end() && engine + 1 != arguments.end()) return engine[1] == "workshop";
+    return std::find(arguments.begin(), arguments.end(), "--engine=workshop") != arguments.end();
+}
+
+/// The general help and the version are the workshop's: it knows all verbs.
+bool runs_here(const std::vector<std::string_view>& arguments) {
+    if (arguments.empty()) return false;
+    const bool ours = std::find(runtime_verbs.begin(), runtime_verbs.end(), arguments.front()) != runtime_verbs.end();
+    return ours && !asks_for_workshop_engine(arguments);
+}
+
 [[noreturn]] void refuse(const std::string& what) {
     throw core::Error({.what = what + " needs the workshop, which this build leaves out",
+                       .expected = "mha2mla-workshop beside this program",
                        .remedy = "build without --runtime-only (-DMHA2MLA_WORKSHOP=ON)"});
 }
 
@@ -19,6 +44,14 @@ void add_missing(CLI::App& program, Session& session, const std::string& name) {
 }  // namespace
 
 bool has_workshop() { return false; }
+
+void hand_over_to_workshop(char** arguments) {
+    std::vector<std::string_view> words;
+    for (char** word = arguments + 1; *word != nullptr; ++word) words.emplace_back(*word);
+    std::error_code unreadable;
+    const fs::path workshop = fs::read_symlink("/proc/self/exe", unreadable).parent_path() / "mha2mla-workshop";
+    if (!unreadable && !runs_here(words)) ::execv(workshop.c_str(), arguments);
+}
 
 eval::WindowScorer module_scorer(const checkpoint::Checkpoint&, const ModuleOptions&) {
     refuse("eval --engine workshop");

@@ -34,6 +34,8 @@ std::vector<double> negative_log_likelihoods(const torch::Tensor& logits_TV, con
 
 bool has_workshop() { return true; }
 
+void hand_over_to_workshop(char** /*arguments*/) {}
+
 eval::WindowScorer module_scorer(const checkpoint::Checkpoint& model, const ModuleOptions& module_options) {
     model::use_threads(module_options.threads);
     model::ModelOptions options;
