@@ -13,8 +13,8 @@ function(mha2mla_isa_flags directory)
   set_source_files_properties(${avx2} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
   set_source_files_properties(${avx512} ${amx} PROPERTIES
     COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512bf16;-mavx512vnni;-mfma;-mf16c;-mprefer-vector-width=512")
-  # GCC 12 takes the undefined vectors in its own AVX-512 header for a mistake.
   set_property(SOURCE ${amx} APPEND PROPERTY COMPILE_OPTIONS -mamx-tile -mamx-bf16 -mamx-int8)
+  # GCC 12 takes the undefined vectors in its own AVX-512 header for a mistake.
   set_property(SOURCE ${avx512} ${amx} APPEND PROPERTY COMPILE_OPTIONS
     $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized> $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized>)
 endfunction()

@@ -25,7 +25,7 @@ from results_report import number, write_png, write_report
 from results_rows import Remaining, Rows
 
 
-DETAILS = ("tokens", "questions", "rows", "tasks", "datasets")  # of the program's JSON, kept where they are there
+DETAILS = ("tokens", "questions", "rows", "tasks", "datasets", "left_out")  # of the program's JSON, kept where they are there
 
 
 def key(recipe, model, point):

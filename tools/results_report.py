@@ -13,6 +13,8 @@ FORMAT_DASHES = ["6 4", "", "2 3", "10 3 2 3"]  # the first format, usually bf16
 
 
 def number(value):
+    if value is None:
+        return "none"
     return f"{value:.3f}" if value < 1 else f"{value:,.2f}" if value < 1000 else f"{value:,.0f}"
 
 
@@ -32,7 +34,10 @@ def bytes_cell(line):
 def quality_cell(line, measure):
     for point, row in line:
         if point.measure == measure:
-            return "failed" if "error" in row else number(row[measure.quality])
+            if "error" in row:
+                return "failed"
+            left_out = len(row.get("left_out", []))
+            return number(row[measure.quality]) + (f" ({left_out} left out)" if left_out else "")
     return ""
 
 

@@ -39,7 +39,15 @@ struct TaskOption {
 
 std::vector<TaskOption> task_options() {
     const Names perplexity{"perplexity"}, windows{"perplexity", "fidelity"}, needle{"needle"}, longbench{"longbench"};
-    return {{"--engine", perplexity},
+    Names files{"commonsense", "requests", "longbench", "kv-retrieval"};
+    for (const auto& task : eval::choice_tasks()) files.emplace_back(task.name);
+    Names questions = files;
+    questions.emplace_back("needle");
+    return {{"--data", files},
+            {"--limit", files},
+            {"--parallel", questions},
+            {"--results", questions},
+            {"--engine", perplexity},
             {"--device", perplexity},
             {"--emulate-cache", perplexity},
             {"--stride", perplexity},

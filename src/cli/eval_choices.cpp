@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "cache/page_format.h"
+#include "cli/answer_run.h"
 #include "cli/eval_command.h"
 #include "cli/kv_cache_report.h"
 #include "core/error.h"
@@ -23,7 +24,9 @@ struct Benchmark {
     bool normalized = false;  // its score is accuracy_norm
     std::vector<eval::ChoiceQuestion> questions = {};
     std::vector<eval::TokenQuestion> tokens = {};  // of the same questions
-    int left_out = 0;                              // longer than the context
+    std::vector<std::string> left_out = {};        // why a row is not among them
+
+    std::size_t rows() const { return questions.size() + left_out.size(); }
 };
 
 /// How a benchmark went.
@@ -31,7 +34,7 @@ struct BenchmarkScore {
     std::string name;
     bool normalized = false;
     double questions = 0;
-    int left_out = 0;
+    std::vector<std::string> left_out = {};
     double right = 0, right_norm = 0;
     double seconds = 0;
 
@@ -66,13 +69,11 @@ public:
     Benchmark read(const std::string& name) const {
         Benchmark benchmark{.name = name, .normalized = is_normalized(name)};
         const auto* const task = eval::find_choice_task(name);
-        auto questions = task ? eval::read_questions(*task, command_.data, command_.limit)
-                              : eval::read_requests(command_.data, command_.limit);
-        for (auto& question : questions) add(benchmark, std::move(question));
-        if (benchmark.left_out > 0) {
-            session_.note(fmt::format("{}: {} of {} questions are left out: longer than the context of {} tokens", name,
-                                      benchmark.left_out, questions.size(), context_));
-        }
+        auto rows = task ? eval::read_questions(*task, command_.data, command_.limit)
+                         : eval::read_requests(command_.data, command_.limit);
+        benchmark.left_out = std::move(rows.left_out);
+        for (auto& question : rows.questions) add(benchmark, std::move(question));
+        note_left_out(benchmark.left_out, benchmark.rows(), session_);
         return benchmark;
     }
 
@@ -80,9 +81,16 @@ private:
     void add(Benchmark& benchmark, eval::ChoiceQuestion question) const {
         eval::TokenQuestion tokens;
         const std::string where = fmt::format("{}, question {} of {}", command_.data, question.id, benchmark.name);
-        for (const auto& choice : question.choices) tokens.push_back(eval::encode(choice, *words_, bos_, where));
-        if (eval::longest_text(tokens) > context_) {
-            ++benchmark.left_out;
+        try {
+            for (const auto& choice : question.choices) tokens.push_back(eval::encode(choice, *words_, bos_, where));
+        } catch (const core::Error& error) {
+            benchmark.left_out.emplace_back(error.what());
+            return;
+        }
+        const std::size_t longest = eval::longest_text(tokens) - 1;  // the last token is predicted, not read
+        if (longest > context_) {
+            benchmark.left_out.push_back(
+                fmt::format("{}: {} tokens, and the context holds {}", where, longest, context_));
             return;
         }
         benchmark.questions.push_back(std::move(question));
@@ -107,8 +115,9 @@ std::vector<Benchmark> read_benchmarks(const EvalCommand& command, const checkpo
     }
     for (const auto& benchmark : benchmarks) {
         if (!benchmark.questions.empty()) continue;
-        throw core::Error({.what = "no question fits into the context",
-                           .got = fmt::format("{} questions of {}", benchmark.left_out, benchmark.name),
+        throw core::Error({.what = "no question can be used",
+                           .got = fmt::format("{} rows of {}; {}", benchmark.left_out.size(), benchmark.name,
+                                              benchmark.left_out.front()),
                            .where = command.data,
                            .remedy = "pass a larger --context"});
     }
@@ -119,14 +128,14 @@ std::int64_t pages_of(std::int64_t tokens) { return (tokens + cache::page_tokens
 
 /// The cache is as large as a batch of the largest questions needs, and one text more, which stays for the next batch.
 runtime::DecoderOptions decoder_options(const EvalCommand& command, const std::vector<Benchmark>& benchmarks) {
-    std::size_t longest = 1;
+    std::size_t longest = 2;  // of which the last token is not read
     std::int64_t pages = 0;
     for (const auto& benchmark : benchmarks) {
         for (const auto& question : benchmark.tokens) longest = std::max(longest, eval::longest_text(question));
         pages = std::max(pages, eval::pages_for(benchmark.tokens, command.parallel));
     }
     auto options = command.model.decoder;
-    options.context_tokens = static_cast<int>(longest);
+    options.context_tokens = static_cast<int>(longest - 1);
     const std::int64_t pages_each = pages_of(options.context_tokens);
     options.sequences = static_cast<int>((pages + pages_each - 1) / pages_each) + 1;
     options.as_decoded = true;
@@ -217,7 +226,7 @@ double average(const std::vector<BenchmarkScore>& scores) {
 core::OrderedJson to_json(const BenchmarkScore& score) {
     return {{"task", score.name},
             {"questions", static_cast<std::int64_t>(score.questions)},
-            {"left_out", score.left_out},
+            {"left_out", score.left_out.size()},
             {"accuracy", score.accuracy()},
             {"accuracy_error", score.error(score.accuracy())},
             {"accuracy_norm", score.accuracy_norm()},
@@ -233,14 +242,20 @@ std::string table(const std::vector<BenchmarkScore>& scores) {
                             100 * score.error(score.accuracy_norm()));
     }
     if (scores.size() > 1) text += fmt::format("| average | | {:.2f} | |\n", 100 * average(scores));
+    for (const auto& score : scores) {
+        const auto rows = static_cast<std::size_t>(score.questions) + score.left_out.size();
+        if (!score.left_out.empty())
+            text += fmt::format("\n{}: {}\n", score.name, left_out_line(score.left_out.size(), rows));
+    }
     return text;
 }
 
 void print(const EvalCommand& command, const std::vector<BenchmarkScore>& scores, const core::OrderedJson& kv_cache,
            const Session& session) {
     double questions = 0, seconds = 0;
-    core::OrderedJson tasks = core::OrderedJson::array();
+    core::OrderedJson tasks = core::OrderedJson::array(), left_out = core::OrderedJson::array();
     for (const auto& score : scores) {
+        for (const auto& reason : score.left_out) left_out.push_back(reason);
         questions += score.questions;
         seconds += score.seconds;
         tasks.push_back(to_json(score));
@@ -250,6 +265,7 @@ void print(const EvalCommand& command, const std::vector<BenchmarkScore>& scores
                    {"questions", static_cast<std::int64_t>(questions)},
                    {"seconds", seconds},
                    {"tasks", tasks},
+                   {"left_out", left_out},
                    {"kv_cache", kv_cache}},
                   table(scores));
 }

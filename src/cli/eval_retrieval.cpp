@@ -20,7 +20,12 @@ struct Scores {
     int exact = 0;
 };
 
-double percent(int part, int all) { return all == 0 ? 0 : 100.0 * part / all; }
+/// Null where there is nothing to count.
+core::OrderedJson percent(int part, int all) {
+    return all == 0 ? core::OrderedJson() : core::OrderedJson(100.0 * part / all);
+}
+
+std::string percent_cell(int part, int all) { return all == 0 ? "" : fmt::format("{:.2f} %", 100.0 * part / all); }
 
 /// What a row's prompt is, and how long its answer may be.
 struct PromptKind {
@@ -69,8 +74,8 @@ void key_values(const EvalCommand& command, Session& session) {
     report.update(model.report(data.left_out));
     const auto remark = left_out_line(data.left_out.size(), rows);
     session.print(report,
-                  fmt::format("| rows | found | exact |\n| ---: | ---: | ---: |\n| {} | {:.2f} % | {:.2f} % |\n{}",
-                              scores.rows, percent(scores.found, scores.rows), percent(scores.exact, scores.rows),
+                  fmt::format("| rows | found | exact |\n| ---: | ---: | ---: |\n| {} | {} | {} |\n{}", scores.rows,
+                              percent_cell(scores.found, scores.rows), percent_cell(scores.exact, scores.rows),
                               remark.empty() ? "" : "\n" + remark + "\n"));
 }
 
@@ -140,8 +145,7 @@ core::OrderedJson cells_json(const std::vector<eval::NeedleResult>& results) {
 }
 
 core::Json needle_settings(const EvalCommand& command, const AnswerRun& model, Session& session) {
-    return {{"text", command.text},
-            {"chat", model.chat().name},
+    return {{"chat", model.chat().name},
             {"lengths", command.answers.lengths},
             {"depths", command.answers.depths},
             {"needles", command.answers.needles},
@@ -173,13 +177,13 @@ void needles(const EvalCommand& command, Session& session) {
         sum += share;
     }
     const double mean = 100 * sum / static_cast<double>(cells.size());
-    if (!command.answers.plot.empty()) {
-        core::write_text(command.answers.plot, eval::needle_heat_map(scores, "needle: found, in percent"));
-    }
     core::OrderedJson report{
         {"task", "needle"}, {"score", mean}, {"rows", questions.size()}, {"cells", cells_json(scores)}};
     report.update(model.report(left_out));
     session.print(report, needle_table(command.answers, scores) + fmt::format("\nmean {:.2f} %\n", mean));
+    if (!command.answers.plot.empty()) {
+        core::write_text(command.answers.plot, eval::needle_heat_map(scores, "needle: found, in percent"));
+    }
 }
 
 }  // namespace

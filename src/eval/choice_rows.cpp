@@ -113,6 +113,7 @@ std::size_t count_characters(std::string_view text) {
 }
 
 ChoiceQuestion read_arc(const core::JsonObject& row) {
+    if (row.has("question_concept")) row.fail("question_concept", "no such field: CommonsenseQA has it");
     const LabelledChoices choices(row);
     return question("Question: " + row.string("question") + "\nAnswer:", choices.texts, choices.right);
 }

@@ -8,6 +8,7 @@
 #include "data/gzip.h"
 #include "data/lines.h"
 #include "eval/choice_rows.h"
+#include "eval/usable_rows.h"
 
 namespace mha2mla::eval {
 namespace {
@@ -30,14 +31,14 @@ bool holds_requests(const std::filesystem::path& file) {
     return name.ends_with("requests.jsonl") || name.ends_with("requests.jsonl.gz");
 }
 
-std::vector<ChoiceQuestion> read_rows(const ChoiceTask& task, const std::filesystem::path& file, int limit) {
-    std::vector<ChoiceQuestion> questions;
-    data::for_each_json_line(data::read_maybe_gzipped(file), file.string(), [&](const core::JsonObject& row) {
-        if (limit > 0 && std::ssize(questions) == limit) return;
-        questions.push_back(task.read(row));
-        questions.back().id = std::to_string(questions.size() - 1);
-    });
-    return questions;
+ChoiceQuestions read_rows(const ChoiceTask& task, const std::filesystem::path& file, int limit) {
+    ChoiceQuestions rows;
+    const auto take = [&](const core::JsonObject& row, int number) {
+        rows.questions.push_back(task.read(row));
+        rows.questions.back().id = std::to_string(number - 1);
+    };
+    rows.left_out = for_each_usable_row(file, limit, take, [](const core::JsonObject&) {});
+    return rows;
 }
 
 /// "abstract_algebra" -> what MMLU's prompts begin with.
@@ -52,7 +53,7 @@ std::map<std::string, std::string> worked_examples(const std::vector<ChoiceQuest
     std::map<std::string, int> counts;
     for (const auto& example : examples) {
         auto& text = texts.try_emplace(example.subject, description_of(example.subject)).first->second;
-        if (counts[example.subject]++ == examples_per_subject) continue;
+        if (counts[example.subject]++ >= examples_per_subject) continue;
         const auto& right = example.choices[example.answer];
         text += right.context + right.continuation + "\n\n";
     }
@@ -60,7 +61,7 @@ std::map<std::string, std::string> worked_examples(const std::vector<ChoiceQuest
 }
 
 void add_examples(std::vector<ChoiceQuestion>& questions, const ChoiceTask& task, const std::filesystem::path& file) {
-    const auto examples = worked_examples(read_rows(task, file, 0));
+    const auto examples = worked_examples(read_rows(task, file, 0).questions);
     for (auto& question : questions) {
         const auto found = examples.find(question.subject);
         if (found == examples.end()) {
@@ -86,7 +87,9 @@ void add_request(ChoiceQuestion& question, const core::JsonObject& line) {
         line.fail("idx",
                   fmt::format("{}: the choices of a question stand together, in order", question.choices.size()));
     }
-    question.answer = static_cast<std::size_t>(line.integer("label", 0, most_choices));
+    const auto answer = static_cast<std::size_t>(line.integer("label", 0, most_choices));
+    if (index > 0 && answer != question.answer) line.fail("label", "that of the question's other choices");
+    question.answer = answer;
     const auto continuation = request.string("continuation");
     if (continuation.empty()) request.fail("continuation", "a text");
     question.choices.push_back({.context = request.string("context"),
@@ -131,16 +134,17 @@ const ChoiceTask* find_choice_task(std::string_view name) {
     return found == tasks.end() ? nullptr : &*found;
 }
 
-std::vector<ChoiceQuestion> read_questions(const ChoiceTask& task, const std::filesystem::path& data, int limit) {
-    const auto file = find_file(task.files, data);
+ChoiceQuestions read_questions(const ChoiceTask& task, const std::filesystem::path& data, int limit) {
+    const auto file = std::filesystem::absolute(find_file(task.files, data));
     if (holds_requests(file)) return read_requests(file, limit);
-    auto questions = read_rows(task, file, limit);
-    if (questions.empty()) throw core::Error({.what = "the benchmark has no rows", .where = file.string()});
-    if (!task.examples_files.empty()) add_examples(questions, task, find_file(task.examples_files, file.parent_path()));
-    return questions;
+    auto rows = read_rows(task, file, limit);
+    if (!task.examples_files.empty()) {
+        add_examples(rows.questions, task, find_file(task.examples_files, file.parent_path()));
+    }
+    return rows;
 }
 
-std::vector<ChoiceQuestion> read_requests(const std::filesystem::path& file, int limit) {
+ChoiceQuestions read_requests(const std::filesystem::path& file, int limit) {
     std::vector<ChoiceQuestion> questions;
     core::Json document;
     bool full = false;
@@ -154,7 +158,7 @@ std::vector<ChoiceQuestion> read_requests(const std::filesystem::path& file, int
     });
     if (questions.empty()) throw core::Error({.what = "there are no requests", .where = file.string()});
     for (const auto& question : questions) check_answer(question, file);
-    return questions;
+    return {std::move(questions)};
 }
 
 }  // namespace mha2mla::eval

@@ -21,14 +21,21 @@ const std::vector<ChoiceTask>& choice_tasks();
 /// Null where no benchmark has that name.
 const ChoiceTask* find_choice_task(std::string_view name);
 
-/// The first `limit` questions of a benchmark (0: all), examples before them. `data` is its file or a folder that holds
-/// it under one of its names. Ready requests (a name that ends in requests.jsonl or requests.jsonl.gz) are read as
-/// such. Throws Error naming the files that were looked for, or line and field of a row that is another benchmark's.
-std::vector<ChoiceQuestion> read_questions(const ChoiceTask& task, const std::filesystem::path& data, int limit);
+struct ChoiceQuestions {
+    std::vector<ChoiceQuestion> questions;
+    std::vector<std::string> left_out = {};  ///< why a row is no question, naming its line
+};
+
+/// The questions in the first `limit` rows of a benchmark (0: all), examples before them. `data` is its file or a
+/// folder that holds it under one of its names. Ready requests (a name that ends in requests.jsonl or
+/// requests.jsonl.gz) are read as such. Throws Error naming the files that were looked for, or a file without a
+/// question of the benchmark.
+ChoiceQuestions read_questions(const ChoiceTask& task, const std::filesystem::path& data, int limit);
 
 /// Ready log-likelihood requests, a line each: "doc_id" (one number a question, its lines together), "request"
 /// {"context", "continuation"}, "idx" (number of the choice, in order), "label" (that of the right one), "doc" with
-/// "choices" where their characters shall count for accuracy_norm, else those of the continuations count.
-std::vector<ChoiceQuestion> read_requests(const std::filesystem::path& file, int limit);
+/// "choices" where their characters shall count for accuracy_norm, else those of the continuations count. Throws Error
+/// for a line that does not fit: one that is missing would change the question it belongs to.
+ChoiceQuestions read_requests(const std::filesystem::path& file, int limit);
 
 }  // namespace mha2mla::eval

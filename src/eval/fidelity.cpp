@@ -51,6 +51,7 @@ double quantile(std::vector<double> values, double share) {
 }
 
 void add_window(std::span<const int> tokens, const ModelPair& pair, std::vector<TokenFidelity>& results) {
+    pair.source.check(tokens);  // the last one is only predicted, never read
     auto source = pair.source.new_sequence(), model = pair.model.new_sequence();
     const auto read = tokens.first(tokens.size() - 1);
     for (std::size_t at = 0, count = 0; at < read.size(); at += count) {
@@ -80,19 +81,23 @@ double mean(const std::vector<TokenFidelity>& tokens, const Value& value_of) {
     return sum / static_cast<double>(tokens.size());
 }
 
-double mean_kl(const std::vector<TokenFidelity>& tokens) {
-    return mean(tokens, [](const auto& token) { return token.kl; });
-}
-
 FidelityResult summary(const std::vector<TokenFidelity>& tokens) {
     std::vector<double> kl;
     for (const auto& token : tokens) kl.push_back(token.kl);
     return {.tokens = std::ssize(tokens),
-            .mean_kl = mean_kl(tokens),
+            .mean_kl = mean(tokens, [](const auto& token) { return token.kl; }),
             .kl_99 = quantile(std::move(kl), 0.99),
             .same_top = mean(tokens, [](const auto& token) { return token.same_top ? 1.0 : 0.0; }),
             .perplexity = std::exp(mean(tokens, [](const auto& token) { return token.nll; })),
             .source_perplexity = std::exp(mean(tokens, [](const auto& token) { return token.source_nll; }))};
+}
+
+void check_numbers(std::span<const TokenFidelity> tokens, int window) {
+    const auto is_number = [](const TokenFidelity& token) { return std::isfinite(token.kl); };
+    if (std::ranges::all_of(tokens, is_number)) return;
+    throw core::Error({.what = "the logits of a model are not numbers, or a probability is zero",
+                       .where = fmt::format("window {}", window),
+                       .remedy = "check the weights of both models with mha2mla inspect, and try --weights f32"});
 }
 
 void check_vocabularies(const ModelPair& pair) {
@@ -113,11 +118,16 @@ FidelityResult fidelity(const data::TokenWindows& text, const WindowRange& range
     const int windows = windows_to_read(text, range.first, range.windows);
     const auto start = std::chrono::steady_clock::now();
     std::vector<TokenFidelity> tokens;
+    double sum_kl = 0;
     progress.begin("fidelity", windows);
     for (int window = 0; window < windows; ++window) {
         core::throw_if_stopped(stop);
+        const std::size_t before = tokens.size();
         add_window(text[range.first + window], pair, tokens);
-        progress.update(window + 1, fmt::format("mean KL {:.4f}", mean_kl(tokens)));
+        const auto added = std::span(tokens).subspan(before);
+        check_numbers(added, range.first + window);
+        for (const TokenFidelity& token : added) sum_kl += token.kl;
+        progress.update(window + 1, fmt::format("mean KL {:.4f}", sum_kl / static_cast<double>(tokens.size())));
     }
     progress.end();
     auto result = summary(tokens);

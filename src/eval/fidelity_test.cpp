@@ -59,11 +59,18 @@ TEST_F(FidelityTest, EqualsPlainLoops) {
 }
 
 TEST_F(FidelityTest, AModelIsFaithfulToItself) {
-    const auto model = load("tiny-gqa");
-    const auto result = fidelity({std::vector<int>(80, 5), 40}, {}, {*model, *model, pool_}, progress_, {});
+    const auto model = load("tiny-gqa"), same = load("tiny-gqa");
+    const auto result = fidelity({std::vector<int>(80, 5), 40}, {}, {*model, *same, pool_}, progress_, {});
     EXPECT_EQ(result.mean_kl, 0);
     EXPECT_EQ(result.same_top, 1);
     EXPECT_EQ(result.perplexity, result.source_perplexity);
+}
+
+TEST_F(FidelityTest, RefusesATokenThatIsOnlyPredictedAndOutsideTheVocabulary) {
+    const auto model = load("tiny-gqa"), same = load("tiny-gqa");
+    std::vector<int> tokens(40, 5);
+    tokens.back() = static_cast<int>(model->config().vocab_size);
+    EXPECT_THROW(fidelity({tokens, 40}, {}, {*model, *same, pool_}, progress_, {}), core::Error);
 }
 
 TEST_F(FidelityTest, RefusesAnotherVocabulary) {

@@ -48,16 +48,6 @@ std::string format_prompt(std::string_view format, const core::JsonObject& row) 
     return prompt;
 }
 
-std::vector<std::string> strings(const core::JsonObject& row, const char* key) {
-    const auto& list = row.raw(key);
-    std::vector<std::string> texts;
-    const bool is_right = list.is_array() && std::all_of(list.begin(), list.end(),
-                                                         [](const core::Json& item) { return item.is_string(); });
-    if (!is_right) row.fail(key, "a list of texts");
-    for (const auto& item : list) texts.push_back(item.get<std::string>());
-    return texts;
-}
-
 /// What only shows when an answer is scored.
 void check_answers(const LongBenchTask& task, const LongBenchRow& row, const core::JsonObject& fields) {
     if (row.answers.empty()) fields.fail("answers", "at least one");
@@ -79,8 +69,8 @@ void check_dataset(const core::JsonObject& fields, const LongBenchTask& task) {
 LongBenchRow parse_row(const core::JsonObject& fields, const LongBenchTask& task, std::string_view format) {
     LongBenchRow row;
     row.prompt = format_prompt(format, fields);
-    row.answers = strings(fields, "answers");
-    if (fields.has("all_classes")) row.classes = strings(fields, "all_classes");
+    row.answers = fields.strings("answers");
+    if (fields.has("all_classes")) row.classes = fields.strings("all_classes");
     check_answers(task, row, fields);
     return row;
 }

@@ -21,9 +21,9 @@ WindowScorer native_scorer(runtime::Decoder& decoder, core::ThreadPool& pool) {
     return [&](std::span<const int> tokens, std::size_t first) {
         const auto vocab = static_cast<std::size_t>(decoder.config().vocab_size);
         std::vector<double> scores(tokens.size() - first);
+        decoder.check(tokens);  // the last one is only predicted, never read
         auto sequence = decoder.new_sequence();
         if (first > 1) decoder.forward(sequence, tokens.first(first - 1));
-        // The last token is only predicted, never read.
         decoder.forward_all(
             sequence, tokens.subspan(first - 1, scores.size()), [&](std::int64_t index, std::span<const float> logits) {
                 const auto at = static_cast<std::size_t>(index), rows = logits.size() / vocab;

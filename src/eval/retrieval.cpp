@@ -18,11 +18,19 @@ std::string needle(const std::string& secret) {
     return fmt::format(" The secret number of the lighthouse keeper is {}.", secret);
 }
 
-/// Behind the last sentence that ends at or before `most` bytes; the front where none does.
+/// Behind the last sentence that ends at or before `most` bytes; where none does, behind a word, or a character.
 std::size_t sentence_end(std::string_view text, std::size_t most) {
     if (most >= text.size()) return text.size();
-    const std::size_t stop = text.substr(0, most).find_last_of(".!?\n");
-    return stop == std::string_view::npos ? 0 : stop + 1;
+    const std::string_view before = text.substr(0, most);
+    std::size_t end = before.find_last_of(".!?\n") + 1;  // npos + 1 is 0
+    for (const std::string_view stop : {"\u3002", "\uff01", "\uff1f"}) {
+        const std::size_t at = before.rfind(stop);
+        if (at != std::string_view::npos) end = std::max(end, at + stop.size());
+    }
+    if (end == 0) end = before.find_last_of(' ') + 1;
+    if (end > 0) return end;
+    while (most > 0 && (static_cast<unsigned char>(text[most]) & 0xc0) == 0x80) --most;
+    return most;
 }
 
 std::string secret_number(const NeedleCell& cell, int number, std::uint64_t seed) {

@@ -1,9 +1,11 @@
 #include "eval/text_scorer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "cache/page_format.h"
+#include "core/error.h"
 #include "eval/log_sum_exp.h"
 
 namespace mha2mla::eval {
@@ -179,6 +181,12 @@ std::int64_t TextScorer::pages(std::span<const ScoredText> texts) {
     return pages;
 }
 
-std::vector<double> TextScorer::score(std::span<const ScoredText> texts) { return Run(*this, texts).scores(); }
+std::vector<double> TextScorer::score(std::span<const ScoredText> texts) {
+    for (const ScoredText& text : texts) decoder_.check(text.tokens);  // the last one is only predicted, never read
+    auto scores = Run(*this, texts).scores();
+    if (std::ranges::all_of(scores, [](double score) { return std::isfinite(score); })) return scores;
+    throw core::Error({.what = "the model's logits are not numbers",
+                       .remedy = "check its weights with mha2mla inspect, and try --weights f32"});
+}
 
 }  // namespace mha2mla::eval

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <gtest/gtest.h>
 
+#include "core/error.h"
 #include "core/random.h"
 #include "eval/native_scorer.h"
 
@@ -132,9 +133,17 @@ TEST_P(TextScorerTest, TakesNoMorePagesThanItSays) {
         others.push_back(decoder_->new_sequence());
         decoder_->forward(others.back(), random_tokens(1, 1));
     }
-    expect_as_alone({texts.front()}, {scorer.score(texts).front()});
+    const auto scores = scorer.score(texts);
     others.clear();
+    expect_as_alone(texts, scores);
     EXPECT_GE(decoder_->free_pages(), free - 4) << "only the trunk stays";
+}
+
+TEST_P(TextScorerTest, RefusesATokenThatIsOnlyPredictedAndOutsideTheVocabulary) {
+    TextScorer scorer(*decoder_, pool_);
+    const auto vocab = static_cast<int>(decoder_->config().vocab_size);
+    const std::vector<ScoredText> texts{text(random_tokens(3, 7), {5, vocab})};
+    EXPECT_THROW(scorer.score(texts), core::Error);
 }
 
 INSTANTIATE_TEST_SUITE_P(Caches, TextScorerTest, testing::Values("f32", "int8", "int4"),

@@ -228,6 +228,8 @@ TEST(Attention, EveryNumberOfTokensOfATile) {
         for (std::int64_t tokens = 1; tokens <= 67; ++tokens) {
             check_all_visible(isa, DType::bf16, {3, 16, 16, tokens});
             check_all_visible(isa, DType::bf16, {7, 17, 19, tokens});
+            check_all_visible(isa, DType::bf16, {14, 32, 16, tokens});
+            check_all_visible(isa, DType::bf16, {20, 64, 40, tokens});
         }
     }
 }
@@ -237,6 +239,8 @@ TEST(Attention, ReadsALatentAsKeyAndValue) {
         for (const DType dtype : {DType::f32, DType::bf16}) {
             check_all_visible(isa, dtype, {9, 120, 96, 300, 64, true});
             check_all_visible(isa, dtype, {2, 33, 31, 70, 64, true});
+            check_all_visible(isa, dtype, {20, 576, 512, 150, 64, true});
+            check_all_visible(isa, dtype, {45, 128, 96, 150, 64, true});
         }
     }
 }
@@ -246,6 +250,8 @@ TEST(Attention, BlocksOfAnySize) {
         for (const std::int64_t block_tokens : {1, 16, 100, 256}) {
             check_all_visible(isa, DType::bf16, {6, 32, 32, 333, block_tokens});
             check_all_visible(isa, DType::bf16, {3, 32, 32, 333, block_tokens});
+            check_all_visible(isa, DType::bf16, {14, 32, 32, 333, block_tokens});
+            check_all_visible(isa, DType::bf16, {20, 40, 24, 333, block_tokens});
         }
     }
 }

@@ -9,7 +9,7 @@ PeakLoops peak_loops(Isa isa) {
         case Isa::portable: return {};
         case Isa::avx2: return {.floats = avx2::float_peak, .bytes = avx2::byte_peak};
         case Isa::avx512:
-        case Isa::amx: return {.floats = nullptr, .bytes = avx2::byte_peak};
+        case Isa::amx: return {};
     }
     return {};
 }

@@ -13,7 +13,8 @@ struct LinearShape {
     bool bias = false;
 };
 
-/// y = x Wᵀ + b with W [out, in]. Unlike torch::nn::Linear it never draws random weights.
+/// y = x Wᵀ + b with W [out, in]. Unlike torch::nn::Linear it never draws random weights. Under an Autocast, a weight
+/// that does not learn is kept a second time, rounded.
 class LinearImpl : public torch::nn::Module {
 public:
     LinearImpl(const Weights& weights, const LinearShape& shape);

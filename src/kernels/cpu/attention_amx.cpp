@@ -63,13 +63,13 @@ private:
             __builtin_memcpy(row, tile.keys + t * tile.key_stride, width);
             __builtin_memset(row + width, 0, rest);
         }
-        before_tiles_load();
         return {block.keys, channels * 2};
     }
 
     /// Of keys [tokens]: [tokens][rows]. Those beyond the tokens are not numbers that anybody reads.
     static void score_tile(const AttentionParams& params, const RowBlock& block, const Keys& keys,
                            std::int64_t tokens) {
+        before_tiles_load();
         for (std::int64_t token = 0; token < tokens; token += 2 * tile_tokens) {
             const bool two = token + tile_tokens < tokens;
             const char* const first = keys.rows + token * keys.stride;

@@ -3,7 +3,8 @@
 #include "kernels/cpu/attention_block.h"
 #include "kernels/cpu/vector_avx512.h"
 
-/// bf16 attention on AVX-512. Included by *_avx512.cpp alone, and of internal linkage, as vector_avx2.h says.
+/// bf16 attention on AVX-512. Included by *_avx512.cpp and *_amx.cpp, and of internal linkage, as vector_avx2.h
+/// says.
 namespace mha2mla::kernels {
 namespace {
 
