@@ -51,8 +51,10 @@ TEST_F(EvalCommandTest, ChoicesGiveAccuraciesAndATable) {
 
 TEST_F(EvalCommandTest, AKilledRunGoesOnFromItsResults) {
     const auto results = folder_ / "results.jsonl";
-    const std::vector<std::string> arguments{
-        "eval", model, "--task", "piqa", "--data", file("piqa.jsonl", piqa_rows), "--results", results, "--json"};
+    file("piqa.jsonl", piqa_rows);
+    const std::string data = std::filesystem::path(results).parent_path();  // where the results lie, too
+    const std::vector<std::string> arguments{"eval", model,       "--task", "piqa",  "--data",
+                                             data,   "--results", results,  "--json"};
     const auto whole = run(arguments).json();
     const std::string text = core::read_text(results);
     const auto third = text.find("piqa/2");
@@ -66,6 +68,8 @@ TEST_F(EvalCommandTest, AKilledRunGoesOnFromItsResults) {
     auto other = arguments;
     other.insert(other.end(), {"--kv-cache", "int8"});
     EXPECT_THAT(run(other).err, testing::AllOf(HasSubstr("another run"), HasSubstr(results)));
+    file("piqa.jsonl", std::string(piqa_rows) + piqa_rows);
+    EXPECT_THAT(run(arguments).err, HasSubstr("another run")) << "of other questions";
 }
 
 TEST_F(EvalCommandTest, QuestionsBeyondTheContextAreCountedAndNamed) {
