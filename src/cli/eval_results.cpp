@@ -12,20 +12,23 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Changes when a file, or one of a folder, is written anew: its bytes and when the last of them came. The results may
-/// lie in that folder, too.
-std::string state_of(const fs::path& path, const fs::path& results) {
+/// Changes when a file, or the configuration or weights in a model's folder, are written anew: their bytes and when the
+/// last of them came.
+std::string state_of(const fs::path& path) {
     std::uintmax_t bytes = 0;
     fs::file_time_type written = fs::file_time_type::min();
     const auto add = [&](const fs::path& file) {
         std::error_code gone;
-        if (!fs::is_regular_file(file, gone) || fs::equivalent(file, results, gone)) return;
+        if (!fs::is_regular_file(file, gone)) return;
         bytes += fs::file_size(file, gone);
         written = std::max(written, fs::last_write_time(file, gone));
     };
     add(path);
-    std::error_code unreadable;
-    for (const auto& entry : fs::directory_iterator(path, unreadable)) add(entry.path());
+    std::error_code no_folder;
+    for (const auto& entry : fs::directory_iterator(path, no_folder)) {
+        const fs::path& file = entry.path();
+        if (file.extension() == ".safetensors" || file.filename() == "config.json") add(file);
+    }
     return fmt::format("{} bytes, {}", bytes, written.time_since_epoch().count());
 }
 
@@ -40,11 +43,11 @@ eval::ResultsFile results_file(const EvalCommand& command, core::Json task) {
     const core::Json run{{"task", command.task},
                          {"settings", std::move(task)},
                          {"model", absolute(command.model.path)},
-                         {"model_state", state_of(command.model.path, command.results)},
+                         {"model_state", state_of(command.model.path)},
                          {"data", absolute(command.data)},
-                         {"data_state", state_of(command.data, command.results)},
+                         {"data_state", state_of(command.data)},
                          {"text", absolute(command.text)},
-                         {"text_state", state_of(command.text, command.results)},
+                         {"text_state", state_of(command.text)},
                          {"weights", kernels::name_of(formats.layers)},
                          {"output_weights", kernels::name_of(formats.output)},
                          {"kv_cache", cache::name_of(command.model.decoder.kv_cache)},

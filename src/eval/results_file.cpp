@@ -9,14 +9,7 @@
 namespace mha2mla::eval {
 namespace {
 
-/// An interruption may have torn the last line: it is cut off.
-std::string whole_lines(const std::filesystem::path& path) {
-    auto text = core::read_text(path);
-    const std::size_t whole = text.rfind('\n') + 1;  // npos + 1 is 0
-    if (whole < text.size()) std::filesystem::resize_file(path, whole);
-    text.resize(whole);
-    return text;
-}
+std::string header_of(const core::Json& run) { return core::Json{{"run", run}}.dump(); }
 
 }  // namespace
 
@@ -25,12 +18,18 @@ ResultsFile::ResultsFile(std::filesystem::path path, const core::Json& run) : pa
     const bool goes_on = std::filesystem::file_size(path_, ignored) > 0 && !ignored;
     if (goes_on) read(run);
     stream_.open(path_, std::ios::app);
-    if (stream_.tellp() == 0) stream_ << core::Json{{"run", run}}.dump() << std::endl;
+    if (stream_.tellp() == 0) stream_ << header_of(run) << std::endl;
     if (!stream_) throw core::Error({.what = "results cannot be written", .where = path_.string()});
 }
 
 void ResultsFile::read(const core::Json& run) {
-    std::istringstream lines(whole_lines(path_));
+    const std::string text = core::read_text(path_);
+    const std::size_t whole = text.rfind('\n') + 1;  // npos + 1 is 0
+    if (whole == 0 && !header_of(run).starts_with(text)) {
+        throw core::Error(
+            {.what = "the file holds no results", .where = path_.string(), .remedy = "name another file"});
+    }
+    std::istringstream lines(text.substr(0, whole));
     std::size_t number = 0;
     for (std::string line; std::getline(lines, line);) {
         const std::string where = path_.string() + ", line " + std::to_string(++number);
@@ -46,6 +45,8 @@ void ResultsFile::read(const core::Json& run) {
                                .remedy = "name another file, or remove this one"});
         }
     }
+    // An interruption may have torn the last line: it is cut off, now that the file is known to be ours.
+    if (whole < text.size()) std::filesystem::resize_file(path_, whole);
 }
 
 const core::Json* ResultsFile::find(const std::string& id) const {

@@ -33,6 +33,20 @@ TEST_F(ResultsFileTest, RefusesAnotherRunsFile) {
     EXPECT_THROW(ResultsFile(path_, {{"model", "other"}}), core::Error);
 }
 
+TEST_F(ResultsFileTest, LeavesFilesThatAreNotItsOwnAsTheyAre) {
+    for (const std::string text : {R"({"some": "settings"})", "a line\nanother, without its end", "GGUF\n\x01"}) {
+        std::ofstream(path_, std::ios::trunc) << text;
+        EXPECT_THROW(ResultsFile(path_, run_), core::Error) << text;
+        EXPECT_EQ(core::read_text(path_), text);
+    }
+}
+
+TEST_F(ResultsFileTest, WritesATornHeaderAnew) {
+    std::ofstream(path_) << R"({"run":{"li)";
+    ResultsFile(path_, run_).add("a", 1);
+    EXPECT_EQ(ResultsFile(path_, run_).size(), 1u);
+}
+
 TEST_F(ResultsFileTest, RefusesADamagedFile) {
     ResultsFile(path_, run_).add("a", 1);
     std::ofstream(path_, std::ios::app) << "{\"id\": 7}\n";
