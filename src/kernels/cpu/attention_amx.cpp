@@ -78,8 +78,8 @@ private:
             clear_sums();
             for (std::int64_t channel = 0; channel < params.key_width; channel += step_channels) {
                 add_products(rows, query);
-                rows = {rows.first + tile_row_bytes, rows.second + tile_row_bytes, rows.stride};
-                query = {query.first + 16 * word_bytes, query.second + 16 * word_bytes, word_bytes};
+                rows = rows.ahead(tile_row_bytes);
+                query = query.ahead(16 * word_bytes);
             }
             float* const scores = block.scores + token * most_rows;
             float* const next_scores = scores + tile_tokens * most_rows;
@@ -138,8 +138,8 @@ private:
         TilePair values{block.values, block.values + tile_row_bytes, 2 * tile_row_bytes};
         for (std::int64_t token = 0; token < tokens; token += step_channels) {
             add_products(rows, values);
-            rows = {rows.first + tile_row_bytes, rows.second + tile_row_bytes, rows.stride};
-            values = {values.first + 2 * tile_bytes, values.second + 2 * tile_bytes, values.stride};
+            rows = rows.ahead(tile_row_bytes);
+            values = values.ahead(2 * tile_bytes);
         }
         _tile_stored(0, sums, stride);
         _tile_stored(1, sums + 16, stride);

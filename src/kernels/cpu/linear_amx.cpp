@@ -51,8 +51,8 @@ void multiply(const Product& product, const char* const (&rows)[2], const TileWe
     TilePair weights{first.whole, second.whole, tile_row_bytes};
     for (std::int64_t step = 0; step < product.steps; ++step) {
         add_products(x, weights);
-        x = {x.first + tile_row_bytes, x.second + tile_row_bytes, x.stride};
-        weights = {weights.first + tile_bytes, weights.second + tile_bytes, weights.stride};
+        x = x.ahead(tile_row_bytes);
+        weights = weights.ahead(tile_bytes);
     }
     if (product.rest_bytes > 0) add_products(x, {first.rest, second.rest, tile_row_bytes});
     _tile_stored(0, sums[0][0], tile_row_bytes);

@@ -49,6 +49,8 @@ struct TilePair {
     const char* first;
     const char* second;
     std::int64_t stride;
+
+    TilePair ahead(std::int64_t bytes) const { return {first + bytes, second + bytes, stride}; }
 };
 
 /// Adds bf16 products to tiles 0 to 3, whole ones: [rows.first | rows.second] times [pairs.first | pairs.second], row
