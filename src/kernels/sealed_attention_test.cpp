@@ -44,8 +44,9 @@ struct Case {
     bool has_bias = false;
 
     /// All but the portable set multiply such codes by queries and probabilities of 8 bits. AVX-512 rounds those that
-    /// meet exact rows alone to bf16.
+    /// meet exact rows alone to bf16; AMX rounds everything to it where there are many rows.
     bool rounds() const {
+        if (isa == Isa::amx && shape.rows() > 32) return true;
         if (isa >= Isa::avx512 && first_key >= shape.keys / block_tokens * block_tokens) return true;
         return isa != Isa::portable && shape.value_width == 0 && first.bits == 4 && first.group == 0 &&
                (shape.second_width == 0 || ((second.bits == 4 || second.bits == 8) && second.group == 0));
@@ -328,6 +329,21 @@ TEST(SealedAttention, EqualsDoubleSumsOverKeysAndValues) {
                                    {2, 2, 32, 0, 80, 150},
                                    {1, 1, 16, 0, 128, 100}}) {
             check({isa, first, second, shape});
+        }
+    });
+}
+
+// More than a block of 32: a prompt's.
+TEST(SealedAttention, ManyRows) {
+    for_each_format([](Isa isa, const Coding& first, const Coding& second) {
+        for (const Shape& shape : {Shape{3, 64, 64, 0, 64, 300},
+                                   {1, 45, 17, 0, 9, 130},
+                                   {2, 20, 32, 0, 80, 150},
+                                   {9, 8, 96, 24, 0, 200},
+                                   {7, 5, 33, 7, 0, 129},
+                                   {5, 9, 131, 64, 0, 77}}) {
+            check({isa, first, second, shape});
+            check({isa, first, second, shape, 3, {}, true});
         }
     });
 }

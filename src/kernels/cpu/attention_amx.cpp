@@ -1,12 +1,14 @@
 #include "kernels/cpu/attention_lanes.h"
 #include "kernels/cpu/bf16_words_avx512.h"
+#include "kernels/cpu/coded_rows_avx512.h"
 #include "kernels/cpu/implementations.h"
 #include "kernels/cpu/tiles_amx.h"
 #include "kernels/cpu/transpose_avx512.h"
 
-// bf16 attention of many rows: both products of a tile of keys are those of tile registers, the softmax between them is
-// that of attention_lanes.h. Scores are keys times queries, as they lie: [tokens][rows]. Values are probabilities times
-// pairs of tokens, so the probabilities are transposed and the values interleaved, once for all rows of the block.
+// Attention of many rows over bf16 and sealed tokens, which are rounded to bf16: both products of a tile of keys are
+// those of tile registers, the softmax between them is that of attention_lanes.h. Scores are keys times queries, as
+// they lie: [tokens][rows]. Values are probabilities times pairs of tokens, so the probabilities are transposed and the
+// values interleaved, once for all rows of the block.
 
 namespace mha2mla::kernels {
 namespace {
@@ -31,6 +33,30 @@ struct RowsInTiles {
         }
     }
 
+    /// A sealed tile becomes rows of bf16; its keys get zeros up to a whole step.
+    static KeyTile read(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
+        if (!tile.sealed) return tile;
+        const CodedRange range{tile.first_token, tile.tokens};
+        const std::int64_t key_stride = round_up(params.key_width, step_channels) * 2;
+        char* keys = block.keys;
+        for (const CodedRows& part : params.sealed.keys) {
+            load_rounded(part, tile.keys, range, {keys, key_stride});
+            keys += part.width * 2;
+        }
+        const std::int64_t rest = key_stride - params.key_width * 2;
+        for (std::int64_t t = 0; t < tile.tokens && rest > 0; ++t) {
+            __builtin_memset(keys + t * key_stride, 0, static_cast<std::size_t>(rest));
+        }
+        KeyTile rows{block.keys, key_stride, block.keys, key_stride, tile.first_key, tile.tokens, false, 0};
+        if (tile.is_latent()) return rows;
+        // Behind what interleave() takes.
+        rows.value_stride = block.parts.value_words * 2;
+        char* const values = block.values + most_tile_tokens * rows.value_stride;
+        load_rounded(params.sealed.values, tile.values, range, {values, rows.value_stride});
+        rows.values = values;
+        return rows;
+    }
+
     static void find_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
         fetch_ahead(params, block, 0, tile.tokens);
         score_tile(params, block, whole_keys(params, block, tile), tile.tokens);
@@ -52,9 +78,11 @@ private:
         std::int64_t stride;
     };
 
-    /// Keys that tile registers can load: in whole groups of tokens and of channels. A copy where they are not.
+    /// Keys that tile registers can load: in whole groups of tokens and of channels. A copy where they are not; those
+    /// in the scratch are.
     static Keys whole_keys(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
         const std::int64_t channels = round_up(params.key_width, step_channels);
+        if (tile.keys == block.keys) return {tile.keys, tile.key_stride};
         if (tile.tokens % tile_tokens == 0 && channels == params.key_width) return {tile.keys, tile.key_stride};
         const auto width = static_cast<std::size_t>(params.key_width * 2);
         const auto rest = static_cast<std::size_t>((channels - params.key_width) * 2);
@@ -152,12 +180,16 @@ private:
 // So few rows leave tiles idle.
 constexpr std::int64_t most_rows_in_vectors = 12;
 
+/// Sealed tokens are read anew for each block of rows: one block alone multiplies codes faster.
+bool is_for_tiles(const AttentionParams& params) {
+    if (params.dtype == core::DType::f32 || params.rows <= most_rows_in_vectors) return false;
+    return params.rows > most_block_rows || !has_sealed_blocks(params);
+}
+
 }  // namespace
 
 void amx::attention(const AttentionParams& params) {
-    if (params.dtype == core::DType::f32 || params.rows <= most_rows_in_vectors || has_sealed_blocks(params)) {
-        return avx512::attention(params);
-    }
+    if (!is_for_tiles(params)) return avx512::attention(params);
     const Tiles tiles(whole_tiles);
     for (std::int64_t row = 0; row < params.rows; row += most_block_rows) {
         const std::int64_t rows = smaller(most_block_rows, params.rows - row);

@@ -204,6 +204,9 @@ struct RowsInLanes {
         }
     }
 
+    /// Tiles are multiplied where they lie.
+    static KeyTile read(const AttentionParams&, const RowBlock&, const KeyTile& tile) { return tile; }
+
     static void find_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
         score_tile<Simd, Words, RowVectors>(params, block, tile);
         finish_probabilities(params, block, tile);
@@ -222,7 +225,7 @@ struct RowsInLanes {
 };
 
 /// Rows [first_row, first_row + rows) over all keys they see. `Rows` finds the probabilities of a tile, and adds its
-/// values to the sums.
+/// values to the sums; before, it may read the tile into the scratch.
 template <class Rows>
 void attend_rows(const AttentionParams& params, std::int64_t first_row, std::int64_t rows) {
     RowBlock block = row_block(params, first_row, rows);
@@ -230,7 +233,7 @@ void attend_rows(const AttentionParams& params, std::int64_t first_row, std::int
     clear(block);
     Rows::load(params, block);
     for (std::int64_t key = params.first_key; key < block.end_key;) {
-        const KeyTile tile = tile_at(params, key, block.end_key);
+        const KeyTile tile = Rows::read(params, block, tile_at(params, key, block.end_key));
         key += tile.tokens;
         block.next = next_tile(params, block, key);
         Rows::find_probabilities(params, block, tile);

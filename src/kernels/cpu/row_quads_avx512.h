@@ -33,6 +33,9 @@ struct RowQuads {
         }
     }
 
+    /// Tiles are multiplied where they lie.
+    static KeyTile read(const AttentionParams&, const RowBlock&, const KeyTile& tile) { return tile; }
+
     static void find_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
         for (std::int64_t token = 0; token < tile.tokens; token += token_group) {
             fetch_ahead(params, block, token, token_group);
