@@ -71,6 +71,9 @@ TEST(EvalLongBench, ReportsEveryDatasetAndWhatIsLeftOut) {
                      (qasper["score"].get<double>() + report["datasets"][1]["score"].get<double>()) / 2);
     EXPECT_EQ(report["chat"], "none");
     EXPECT_EQ(report["kv_cache"]["bytes_per_token"], 256);
+    EXPECT_EQ(report["run"]["model"], model);
+    EXPECT_EQ(report["run"]["data"], folder.path().string());
+    EXPECT_EQ(report["run"]["weights"], "bf16");
     EXPECT_THAT(report["left_out"][0].get<std::string>(), AllOf(HasSubstr("line 3"), HasSubstr("'answers'")));
     EXPECT_THAT(outcome.err, HasSubstr("1 of 3 rows is left out"));
 }
@@ -121,8 +124,8 @@ TEST(EvalLongBench, CutsLongPromptsInTheMiddle) {
     const auto shorter = run(longbench(folder, {"--dataset", "qasper", "--max-length", "40", "--json"})).json();
     EXPECT_LE(shorter["datasets"][0]["prompt_tokens"], 44);
     const auto none = run(longbench(folder, {"--dataset", "qasper", "--max-length", "1000", "--json"}));
-    EXPECT_EQ(none.json()["datasets"][0]["score"], nullptr) << "no row fits";
-    EXPECT_THAT(none.err, AllOf(HasSubstr("qasper/1"), HasSubstr("the context holds 128"), HasSubstr("1 of 1 rows")));
+    EXPECT_EQ(none.exit_code, 1);
+    EXPECT_THAT(none.err, AllOf(HasSubstr("--max-length"), HasSubstr("at most 90"), HasSubstr("qasper")));
 }
 
 TEST(EvalLongBench, AChatTemplateMakesMessages) {
@@ -161,6 +164,10 @@ TEST(EvalLongBench, MisuseIsNamed) {
     EXPECT_THAT(message(longbench(folder, {"--dataset", "lcc"})), HasSubstr("lcc"));
     EXPECT_THAT(message(longbench(folder, {"--chat", "alpaca"})), AllOf(HasSubstr("--chat"), HasSubstr("chatml")));
     EXPECT_THAT(message(longbench(folder, {"--context", "999"})), HasSubstr("--context"));
+    EXPECT_THAT(message(longbench(folder, {"--dataset", "trec,qasper,trec"})),
+                AllOf(HasSubstr("twice"), HasSubstr("trec")));
+    EXPECT_THAT(message({"eval", model, "--task", "longbench", "--data", folder / "qasper.jsonl"}),
+                HasSubstr("folder"));
     EXPECT_THAT(message(longbench(folder, {"--depths", "50"})), AllOf(HasSubstr("--depths"), HasSubstr("longbench")));
     EXPECT_THAT(message(longbench(folder, {"--engine", "workshop"})), HasSubstr("--engine"));
     write(folder, "vcsum.jsonl", R"({"context": "a", "input": "b", "answers": ["c"]})");
@@ -274,9 +281,9 @@ TEST(EvalRetrieval, NeedlesFillAGridAndAPlot) {
     const std::string lines = core::read_text(folder / "results");
     EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 9);
     const auto table = run(arguments);
-    EXPECT_EQ(
-        table.out,
-        "| depth | 400 | 800 |\n| ---: | ---: | ---: |\n| 0 % | 0 % | 0 % |\n| 100 % | 0 % | 0 % |\n\nmean 0.00 %\n");
+    EXPECT_EQ(table.out,
+              "| depth | 400 | 800 |\n| ---: | ---: | ---: |\n| 0 % | 0 % | 0 % |\n| 100 % | 0 % | 0 % |\n\n"
+              "mean 0.00 %; bf16 cache, 256 bytes a token\n");
 }
 
 TEST(EvalRetrieval, MisuseIsNamed) {
@@ -293,9 +300,19 @@ TEST(EvalRetrieval, MisuseIsNamed) {
                 AllOf(HasSubstr("--lengths"), HasSubstr("104")));
     EXPECT_THAT(message({"eval", model, "--task", "needle", "--text", text, "--lengths", "50"}),
                 AllOf(HasSubstr("--lengths"), HasSubstr("more than")));
+    EXPECT_THAT(message({"eval", model, "--task", "needle", "--text", text, "--lengths", "50,60,50"}),
+                HasSubstr("twice"));
+    EXPECT_THAT(
+        message({"eval", model, "--task", "needle", "--text", write(folder, "blank", " \n"), "--lengths", "90"}),
+        HasSubstr("haystack is empty"));
     EXPECT_THAT(message({"eval", model, "--task", "needle", "--text", text, "--plot", "no/such/file"}),
                 HasSubstr("--plot"));
     EXPECT_THAT(message({"eval", model, "--task", "kv-retrieval", "--data", text}), HasSubstr("no row"));
+    std::string endless;
+    for (int i = 0; i < 100; ++i) endless += "the cat sat ";
+    const auto rows = write(folder, "long.jsonl", core::Json{{"context", endless}, {"answer", "x"}}.dump());
+    EXPECT_THAT(message({"eval", model, "--task", "kv-retrieval", "--data", rows}),
+                AllOf(HasSubstr("no question is left"), HasSubstr("the context holds 128")));
 }
 
 }  // namespace

@@ -44,7 +44,9 @@ TEST_F(EvalCommandTest, ChoicesGiveAccuraciesAndATable) {
     EXPECT_EQ(object["questions"], 3);
     EXPECT_EQ(object["tasks"][0]["task"], "piqa");
     EXPECT_EQ(object["score"], object["tasks"][0]["accuracy_norm"]);
-    EXPECT_THAT(run(arguments).out, HasSubstr("| piqa | 3 |"));
+    EXPECT_EQ(object["tasks"][0]["file"], arguments[5]);
+    EXPECT_THAT(run(arguments).out,
+                testing::AllOf(HasSubstr("| piqa | 3 |"), HasSubstr("| piqa.jsonl |\n"), HasSubstr("\nbf16 cache, ")));
     json.insert(json.end(), {"--limit", "2"});
     EXPECT_EQ(run(json).json()["questions"], 2);
 }
@@ -79,6 +81,13 @@ TEST_F(EvalCommandTest, ResultsOfARewrittenFileAreNotTakenForItsOwn) {
     EXPECT_EQ(run(arguments).exit_code, 0);
     file("piqa.jsonl", std::string(piqa_rows) + piqa_rows);
     EXPECT_THAT(run(arguments).err, HasSubstr("another run"));
+    file("piqa.jsonl", piqa_rows);
+    auto in_folder = arguments;
+    in_folder[5] = folder_.path().string();
+    std::filesystem::remove(results);
+    EXPECT_EQ(run(in_folder).exit_code, 0);
+    file("piqa.jsonl", std::string(piqa_rows) + piqa_rows);
+    EXPECT_THAT(run(in_folder).err, HasSubstr("another run"));
 }
 
 TEST_F(EvalCommandTest, QuestionsBeyondTheContextAreCountedAndNamed) {
@@ -148,6 +157,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{"PerplexityWithoutText", {}, {"perplexity needs --text"}},
         Refused{"FidelityWithoutSource", {"--task", "fidelity", "--text", config_file}, {"--against"}},
         Refused{"ChoicesWithoutData", {"--task", "piqa"}, {"piqa needs --data"}},
+        Refused{"ContextBeyondTheModel", {"--task", "piqa", "--data", config_file, "--context", "999"}, {"--context"}},
         Refused{"FileOfAnotherBenchmark", {"--task", "piqa", "--data", config_file}, {"config.json, line 1"}},
         Refused{"FolderWithoutTheBenchmark", {"--task", "commonsense", "--data", model}, {"mmlu_validation.jsonl"}},
         Refused{"StrideOfAnotherTask", {"--task", "piqa", "--data", "x", "--stride", "3"}, {"--stride", "piqa"}},

@@ -27,17 +27,8 @@ AnswerRun::AnswerRun(const EvalCommand& command, Session& session)
       model_(checkpoint::Checkpoint::open(command.model.path)),
       words_(load_tokenizer(model_)),
       chat_(data::chat_template(command.answers.chat, data::chat_template_text(model_.tokenizer_files()))),
-      context_(model_.config().max_position_embeddings),
-      answer_stops_(answer_stops(model_.config(), chat_, *words_)) {
-    const int asked = command.model.decoder.context_tokens;
-    if (asked > context_) {
-        throw core::Error({.what = "the model was not made for so long a context",
-                           .expected = fmt::format("at most {}", context_),
-                           .got = fmt::to_string(asked),
-                           .where = "--context"});
-    }
-    if (asked > 0) context_ = asked;
-}
+      context_(allowed_context(command, model_.config())),
+      answer_stops_(answer_stops(model_.config(), chat_, *words_)) {}
 
 eval::Question AnswerRun::question(const std::string& id, const std::string& prompt, bool is_message,
                                    int max_tokens) const {
@@ -85,6 +76,7 @@ core::OrderedJson AnswerRun::report(const std::vector<std::string>& left_out) co
     return {{"chat", chat_.name},
             {"seconds", seconds_},
             {"left_out", left_out},
+            {"run", run_report(command_)},
             {"kv_cache", kv_cache_report(model_.config(), command_.model.decoder.kv_cache)}};
 }
 
@@ -92,6 +84,18 @@ void note_left_out(const std::vector<std::string>& left_out, std::size_t rows, S
     constexpr std::size_t named = 5;
     for (std::size_t i = 0; i < std::min(left_out.size(), named); ++i) session.note("left out: " + left_out[i]);
     if (!left_out.empty()) session.note(left_out_line(left_out.size(), rows));
+}
+
+void require_questions(std::size_t questions, const std::vector<std::string>& left_out, const EvalCommand& command) {
+    if (questions > 0) return;
+    throw core::Error({.what = "no question is left to be asked",
+                       .got = left_out.empty() ? "no rows" : left_out.front(),
+                       .where = command.data});
+}
+
+std::string table_remark(const core::OrderedJson& kv_cache, std::size_t left_out, std::size_t rows) {
+    const auto line = left_out_line(left_out, rows);
+    return "\n" + cache_text(kv_cache) + (line.empty() ? "" : "; " + line) + "\n";
 }
 
 std::string left_out_line(std::size_t left_out, std::size_t rows) {

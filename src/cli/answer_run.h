@@ -32,7 +32,7 @@ public:
     void answer(std::span<const eval::Question> questions, eval::ResultsFile& results);
     double seconds() const { return seconds_; }  ///< in answer()
 
-    /// "chat", "seconds", "kv_cache" and "left_out" for the report.
+    /// "chat", "seconds", "left_out", "run" and "kv_cache" for the report.
     core::OrderedJson report(const std::vector<std::string>& left_out) const;
 
 private:
@@ -54,7 +54,13 @@ private:
 /// Names the first few of the rows that are left out, with their reasons, on stderr, and counts the others.
 void note_left_out(const std::vector<std::string>& left_out, std::size_t rows, Session& session);
 
-/// "3 of 200 rows are left out" as a line below a table; "" where none is.
+/// Throws Error where nothing is left to be measured.
+void require_questions(std::size_t questions, const std::vector<std::string>& left_out, const EvalCommand& command);
+
+/// Below a table: "int4 cache, 2553 bytes a token; 3 of 200 rows are left out".
+std::string table_remark(const core::OrderedJson& kv_cache, std::size_t left_out, std::size_t rows);
+
+/// "3 of 200 rows are left out"; "" where none is.
 std::string left_out_line(std::size_t left_out, std::size_t rows);
 
 }  // namespace mha2mla::cli

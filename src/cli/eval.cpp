@@ -67,12 +67,24 @@ std::vector<TaskOption> task_options() {
             {"--plot", needle}};
 }
 
+/// What is named twice would be measured twice, and count twice.
+template <typename T>
+void check_distinct(std::vector<T> values, const char* option) {
+    std::ranges::sort(values);
+    const auto twice = std::ranges::adjacent_find(values);
+    if (twice == values.end()) return;
+    throw core::Error({.what = "is named twice", .got = fmt::format("{}", *twice), .where = option});
+}
+
 /// An option that the task does not read is an error: it would measure something else than was asked for.
 void check_options(const CLI::App& verb, const EvalCommand& command) {
     for (const auto& [name, readers] : task_options()) {
         if (verb.get_option(name)->count() == 0 || std::ranges::count(readers, command.task) > 0) continue;
         throw core::Error({.what = fmt::format("the task {} has no such option", command.task), .where = name});
     }
+    check_distinct(command.answers.datasets, "--dataset");
+    check_distinct(command.answers.lengths, "--lengths");
+    check_distinct(command.answers.depths, "--depths");
 }
 
 void evaluate(const CLI::App& verb, const EvalCommand& command, Session& session) {
@@ -122,7 +134,8 @@ void add_benchmark_options(CLI::App& verb, EvalCommand& command) {
     verb.add_option("--against", command.against, "fidelity: the model that MODEL was converted from");
     verb.add_option("--data", command.data,
                     "Benchmarks: their file, or the folder that holds it under its published name");
-    verb.add_option("--limit", command.limit, "Benchmarks: so many questions of each file, its first ones; 0 = all")
+    verb.add_option("--limit", command.limit,
+                    "Benchmarks: so many rows of each file, its first ones (of MMLU: its first subjects); 0 = all")
         ->check(CLI::Range(0, 1 << 30))
         ->capture_default_str();
     verb.add_option("--parallel", command.parallel, "Benchmarks: questions at a time")
@@ -135,6 +148,15 @@ void add_benchmark_options(CLI::App& verb, EvalCommand& command) {
 }
 
 }  // namespace
+
+int allowed_context(const EvalCommand& command, const checkpoint::ModelConfig& config) {
+    const int asked = command.model.decoder.context_tokens;
+    if (asked <= config.max_position_embeddings) return asked > 0 ? asked : config.max_position_embeddings;
+    throw core::Error({.what = "the model was not made for so long a context",
+                       .expected = fmt::format("at most {}", config.max_position_embeddings),
+                       .got = fmt::to_string(asked),
+                       .where = "--context"});
+}
 
 void require_option(const std::string& value, const char* option, const EvalCommand& command) {
     if (!value.empty()) return;

@@ -1,5 +1,6 @@
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 #include <fmt/format.h>
 
 #include "cache/page_format.h"
@@ -25,6 +26,7 @@ struct Benchmark {
     std::vector<eval::ChoiceQuestion> questions = {};
     std::vector<eval::TokenQuestion> tokens = {};  // of the same questions
     std::vector<std::string> left_out = {};        // why a row is not among them
+    std::filesystem::path file = {};
 
     std::size_t rows() const { return questions.size() + left_out.size(); }
 };
@@ -33,6 +35,7 @@ struct Benchmark {
 struct BenchmarkScore {
     std::string name;
     bool normalized = false;
+    std::string file = {};
     double questions = 0;
     std::vector<std::string> left_out = {};
     double right = 0, right_norm = 0;
@@ -61,9 +64,7 @@ public:
           words_(load_tokenizer(model)),
           bos_(model.config().bos_token_id.value_or(
               model.config().eos_token_ids.empty() ? 0 : model.config().eos_token_ids.front())),
-          context_(static_cast<std::size_t>(command.model.decoder.context_tokens > 0
-                                                ? command.model.decoder.context_tokens
-                                                : model.config().max_position_embeddings)),
+          context_(static_cast<std::size_t>(allowed_context(command, model.config()))),
           session_(session) {}
 
     Benchmark read(const std::string& name) const {
@@ -72,6 +73,7 @@ public:
         auto rows = task ? eval::read_questions(*task, command_.data, command_.limit)
                          : eval::read_requests(command_.data, command_.limit);
         benchmark.left_out = std::move(rows.left_out);
+        benchmark.file = std::move(rows.file);
         for (auto& question : rows.questions) add(benchmark, std::move(question));
         note_left_out(benchmark.left_out, benchmark.rows(), session_);
         return benchmark;
@@ -150,6 +152,7 @@ public:
         score_.name = benchmark.name;
         score_.normalized = benchmark.normalized;
         score_.left_out = benchmark.left_out;
+        score_.file = benchmark.file.string();
         for (std::size_t i = 0; i < benchmark.questions.size(); ++i) {
             const auto* const known = results.find(id(i));
             if (known) {
@@ -225,6 +228,7 @@ double average(const std::vector<BenchmarkScore>& scores) {
 
 core::OrderedJson to_json(const BenchmarkScore& score) {
     return {{"task", score.name},
+            {"file", score.file},
             {"questions", static_cast<std::int64_t>(score.questions)},
             {"left_out", score.left_out.size()},
             {"accuracy", score.accuracy()},
@@ -234,28 +238,34 @@ core::OrderedJson to_json(const BenchmarkScore& score) {
             {"seconds", score.seconds}};
 }
 
-std::string table(const std::vector<BenchmarkScore>& scores) {
-    std::string text = "| benchmark | questions | accuracy % | by characters % |\n| --- | ---: | ---: | ---: |\n";
+/// A file as its folder, --data, knows it.
+std::string file_in(const std::string& data, const std::string& file) {
+    return std::filesystem::is_directory(data) ? std::filesystem::relative(file, data).string()
+                                               : std::filesystem::path(file).filename().string();
+}
+
+std::string table(const EvalCommand& command, const std::vector<BenchmarkScore>& scores) {
+    std::string text =
+        "| benchmark | questions | accuracy % | by characters % | file |\n| --- | ---: | ---: | ---: | --- |\n";
     for (const auto& score : scores) {
-        text += fmt::format("| {} | {} | {:.2f} +/- {:.2f} | {:.2f} +/- {:.2f} |\n", score.name, score.questions,
+        text += fmt::format("| {} | {} | {:.2f} +/- {:.2f} | {:.2f} +/- {:.2f} | {} |\n", score.name, score.questions,
                             100 * score.accuracy(), 100 * score.error(score.accuracy()), 100 * score.accuracy_norm(),
-                            100 * score.error(score.accuracy_norm()));
+                            100 * score.error(score.accuracy_norm()), file_in(command.data, score.file));
     }
-    if (scores.size() > 1) text += fmt::format("| average | | {:.2f} | |\n", 100 * average(scores));
-    for (const auto& score : scores) {
-        const auto rows = static_cast<std::size_t>(score.questions) + score.left_out.size();
-        if (!score.left_out.empty())
-            text += fmt::format("\n{}: {}\n", score.name, left_out_line(score.left_out.size(), rows));
-    }
+    if (scores.size() > 1) text += fmt::format("| average | | {:.2f} | | |\n", 100 * average(scores));
     return text;
 }
 
 void print(const EvalCommand& command, const std::vector<BenchmarkScore>& scores, const core::OrderedJson& kv_cache,
            const Session& session) {
     double questions = 0, seconds = 0;
+    std::string remarks;
     core::OrderedJson tasks = core::OrderedJson::array(), left_out = core::OrderedJson::array();
     for (const auto& score : scores) {
         for (const auto& reason : score.left_out) left_out.push_back(reason);
+        const auto rows = static_cast<std::size_t>(score.questions) + score.left_out.size();
+        const auto line = left_out_line(score.left_out.size(), rows);
+        if (!line.empty()) remarks += fmt::format("{}: {}\n", score.name, line);
         questions += score.questions;
         seconds += score.seconds;
         tasks.push_back(to_json(score));
@@ -266,8 +276,9 @@ void print(const EvalCommand& command, const std::vector<BenchmarkScore>& scores
                    {"seconds", seconds},
                    {"tasks", tasks},
                    {"left_out", left_out},
+                   {"run", run_report(command)},
                    {"kv_cache", kv_cache}},
-                  table(scores));
+                  table(command, scores) + "\n" + remarks + cache_text(kv_cache) + "\n");
 }
 
 }  // namespace
@@ -276,7 +287,9 @@ void eval_choices(const EvalCommand& command, Session& session) {
     require_option(command.data, "--data", command);
     const auto model = checkpoint::Checkpoint::open(command.model.path);
     const auto benchmarks = read_benchmarks(command, model, session);
-    auto results = results_file(command, core::Json::object());
+    core::Json files = core::Json::object();
+    for (const auto& benchmark : benchmarks) files[benchmark.file.string()] = state_of(benchmark.file);
+    auto results = results_file(command, {{"files", files}});
     const auto decoder = load_decoder(model, decoder_options(command, benchmarks), session);
     eval::TextScorer scorer(*decoder, session.pool());
     const eval::ScoreOptions options{.at_once = command.parallel,

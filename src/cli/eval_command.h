@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <string>
 
@@ -47,8 +48,21 @@ data::TokenWindows text_windows(const EvalCommand& command, const checkpoint::Ch
 std::unique_ptr<runtime::Decoder> load_for_windows(const checkpoint::Checkpoint& model, runtime::DecoderOptions options,
                                                    const EvalCommand& command, Session& session);
 
+/// What --context or else the model allows. Throws Error where the option asks for more than the model does.
+int allowed_context(const EvalCommand& command, const checkpoint::ModelConfig& config);
+
 /// What a task needs and the user did not pass is an Error.
 void require_option(const std::string& value, const char* option, const EvalCommand& command);
+
+/// What a report is of: model, data, formats, version.
+core::OrderedJson run_report(const EvalCommand& command);
+
+/// "int4 cache, 2553 bytes a token", of a kv_cache_report.
+std::string cache_text(const core::OrderedJson& kv_cache);
+
+/// Changes when a file, or the configuration or weights in a model's folder, are written anew: their bytes and when the
+/// last of them came.
+std::string state_of(const std::filesystem::path& path);
 
 /// The file of --results, or none. `task` adds what the task's results depend on beside model, data and formats.
 eval::ResultsFile results_file(const EvalCommand& command, core::Json task);

@@ -36,11 +36,12 @@ void eval_fidelity(const EvalCommand& command, Session& session) {
          {"source_perplexity", result.source_perplexity},
          {"seconds", result.seconds},
          {"window", command.window},
+         {"run", run_report(command)},
          {"kv_cache", kv_cache}},
         fmt::format("KL to the source: mean {:.4g}, 99th percentile {:.4g}; the same likeliest token {:.2f} %; "
-                    "perplexity {:.4g}, source {:.4g}; {} tokens ({})\n",
+                    "perplexity {:.4g}, source {:.4g}; {} tokens ({}); {}\n",
                     result.mean_kl, result.kl_99, 100 * result.same_top, result.perplexity, result.source_perplexity,
-                    result.tokens, core::format_duration(result.seconds)));
+                    result.tokens, core::format_duration(result.seconds), cache_text(kv_cache)));
 }
 
 }  // namespace mha2mla::cli

@@ -34,20 +34,27 @@ struct DatasetRun {
 };
 
 int longest_prompt(const EvalCommand& command, const eval::LongBenchData& data, const AnswerRun& model) {
-    if (command.answers.max_length > 0) return command.answers.max_length;
     const auto frame = model.question("", "", data.task->chats, 0).prompt.size();
     const int most = model.context_tokens() - data.max_tokens - static_cast<int>(frame) - margin_tokens;
-    if (most > 0) return most;
-    throw core::Error({.what = "the context has no room for a prompt and its answer",
-                       .expected = fmt::format("more than {} tokens", model.context_tokens() - most),
-                       .got = fmt::to_string(model.context_tokens()),
-                       .where = std::string(data.task->dataset)});
+    if (most <= 0) {
+        throw core::Error({.what = "the context has no room for a prompt and its answer",
+                           .expected = fmt::format("more than {} tokens", model.context_tokens() - most),
+                           .got = fmt::to_string(model.context_tokens()),
+                           .where = std::string(data.task->dataset)});
+    }
+    const int asked = command.answers.max_length;
+    if (asked <= most) return asked > 0 ? asked : most;
+    throw core::Error({.what = fmt::format("the context has no room for such prompts of {}", data.task->dataset),
+                       .expected = fmt::format("at most {}", most),
+                       .got = fmt::to_string(asked),
+                       .where = "--max-length"});
 }
 
-/// The tokens of "\n": its last one ends an answer that is one line.
-void stop_at_newline(eval::Question& question, const tokenizer::Tokenizer& words) {
+/// An answer that is one line: the last token of "\n" ends it, and is not its first one.
+void ask_for_one_line(eval::Question& question, const tokenizer::Tokenizer& words) {
     const auto newline = words.encode("\n", false);
     if (!newline.empty()) question.stop_tokens.push_back(newline.back());
+    question.min_tokens = 1;
 }
 
 DatasetRun prepare(const EvalCommand& command, const eval::LongBenchTask& task, AnswerRun& model) {
@@ -58,7 +65,7 @@ DatasetRun prepare(const EvalCommand& command, const eval::LongBenchTask& task, 
     for (auto& row : run.data.rows) {
         const auto prompt = eval::truncate_middle(std::move(row.prompt), run.max_length, model.words());
         auto question = model.question(row.id, prompt, task.chats, run.data.max_tokens);
-        if (task.ends_at_newline) stop_at_newline(question, model.words());
+        if (task.ends_at_newline) ask_for_one_line(question, model.words());
         if (auto reason = model.admit(question)) {
             run.left_out.push_back(std::move(*reason));
             continue;
@@ -81,7 +88,12 @@ std::vector<DatasetRun> prepare_all(const EvalCommand& command, eval::LongBenchS
         session.progress().update(std::ssize(runs), std::string(task->dataset));
     }
     session.progress().end();
-    for (const auto& run : runs) note_left_out(run.left_out, run.all_rows(), session);
+    std::size_t questions = 0;
+    for (const auto& run : runs) {
+        note_left_out(run.left_out, run.all_rows(), session);
+        questions += run.questions.size();
+    }
+    require_questions(questions, runs.front().left_out, command);
     return runs;
 }
 
@@ -144,8 +156,7 @@ void print(const std::vector<DatasetRun>& runs, core::OrderedJson datasets, cons
     }
     core::OrderedJson report{{"task", "longbench"}, {"mean", mean_score(datasets)}, {"datasets", std::move(datasets)}};
     report.update(model.report(left_out));
-    const auto remark = left_out_line(left_out.size(), rows);
-    session.print(report, table(report) + (remark.empty() ? "" : "\n" + remark + "\n"));
+    session.print(report, table(report) + table_remark(report["kv_cache"], left_out.size(), rows));
 }
 
 }  // namespace
@@ -155,7 +166,9 @@ void eval_longbench(const EvalCommand& command, Session& session) {
     eval::LongBenchScorer scorer(command.answers.jieba);
     AnswerRun model(command, session);
     auto runs = prepare_all(command, scorer, model, session);
-    auto results = results_file(command, {{"datasets", command.answers.datasets},
+    core::Json files = core::Json::object();
+    for (const auto& run : runs) files[run.data.file.string()] = state_of(run.data.file);
+    auto results = results_file(command, {{"files", files},
                                           {"chat", model.chat().name},
                                           {"max_length", command.answers.max_length},
                                           {"context", model.context_tokens()}});

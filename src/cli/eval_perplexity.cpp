@@ -94,11 +94,9 @@ void check_engine(const CLI::App& verb, const EvalCommand& command) {
 
 std::string summary(const eval::PerplexityResult& result, const EvalCommand& command,
                     const core::OrderedJson& kv_cache) {
-    return fmt::format(
-        "perplexity {:.4g} +/- {:.2g} over {} tokens in {} windows of {} ({}); {} cache, {} bytes a token\n",
-        result.perplexity, result.standard_error, result.tokens, result.window_nll.size(), command.window,
-        core::format_duration(result.seconds), kv_cache["format"].get<std::string>(),
-        kv_cache["bytes_per_token"].get<std::size_t>());
+    return fmt::format("perplexity {:.4g} +/- {:.2g} over {} tokens in {} windows of {} ({}); {}\n", result.perplexity,
+                       result.standard_error, result.tokens, result.window_nll.size(), command.window,
+                       core::format_duration(result.seconds), cache_text(kv_cache));
 }
 
 /// What the user left open follows from the convention.
@@ -124,6 +122,7 @@ void evaluate(const EvalCommand& command, Session& session) {
                    {"stride", command.stride},
                    {"convention", command.convention},
                    {"window_nll", result.window_nll},
+                   {"run", run_report(command)},
                    {"kv_cache", kv_cache}},
                   summary(result, command, kv_cache));
 }

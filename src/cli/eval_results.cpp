@@ -8,12 +8,9 @@
 #include "kernels/kernels.h"
 
 namespace mha2mla::cli {
-namespace {
 
 namespace fs = std::filesystem;
 
-/// Changes when a file, or the configuration or weights in a model's folder, are written anew: their bytes and when the
-/// last of them came.
 std::string state_of(const fs::path& path) {
     std::uintmax_t bytes = 0;
     fs::file_time_type written = fs::file_time_type::min();
@@ -32,7 +29,23 @@ std::string state_of(const fs::path& path) {
     return fmt::format("{} bytes, {}", bytes, written.time_since_epoch().count());
 }
 
-}  // namespace
+core::OrderedJson run_report(const EvalCommand& command) {
+    const auto formats = weight_formats(command.model.decoder);
+    core::OrderedJson run{{"model", command.model.path}};
+    for (const auto& [name, value] :
+         {std::pair{"source", command.against}, {"data", command.data}, {"text", command.text}}) {
+        if (!value.empty()) run[name] = value;
+    }
+    run.update({{"weights", kernels::name_of(formats.layers)},
+                {"output_weights", kernels::name_of(formats.output)},
+                {"mha2mla", version()}});
+    return run;
+}
+
+std::string cache_text(const core::OrderedJson& kv_cache) {
+    return fmt::format("{} cache, {} bytes a token", kv_cache["format"].get<std::string>(),
+                       kv_cache["bytes_per_token"].get<std::size_t>());
+}
 
 eval::ResultsFile results_file(const EvalCommand& command, core::Json task) {
     if (command.results.empty()) return {};

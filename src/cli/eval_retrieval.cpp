@@ -20,12 +20,7 @@ struct Scores {
     int exact = 0;
 };
 
-/// Null where there is nothing to count.
-core::OrderedJson percent(int part, int all) {
-    return all == 0 ? core::OrderedJson() : core::OrderedJson(100.0 * part / all);
-}
-
-std::string percent_cell(int part, int all) { return all == 0 ? "" : fmt::format("{:.2f} %", 100.0 * part / all); }
+double percent(int part, int all) { return 100.0 * part / all; }
 
 /// What a row's prompt is, and how long its answer may be.
 struct PromptKind {
@@ -58,6 +53,7 @@ void key_values(const EvalCommand& command, Session& session) {
     AnswerRun model(command, session);
     const auto questions = admitted(data.rows, {.is_message = true, .max_tokens = value_tokens}, model, data.left_out);
     note_left_out(data.left_out, rows, session);
+    require_questions(questions.size(), data.left_out, command);
     auto results = results_file(command, {{"chat", model.chat().name}, {"context", model.context_tokens()}});
     model.answer(questions, results);
     Scores scores;
@@ -72,11 +68,10 @@ void key_values(const EvalCommand& command, Session& session) {
                              {"exact", percent(scores.exact, scores.rows)},
                              {"rows", scores.rows}};
     report.update(model.report(data.left_out));
-    const auto remark = left_out_line(data.left_out.size(), rows);
     session.print(report,
-                  fmt::format("| rows | found | exact |\n| ---: | ---: | ---: |\n| {} | {} | {} |\n{}", scores.rows,
-                              percent_cell(scores.found, scores.rows), percent_cell(scores.exact, scores.rows),
-                              remark.empty() ? "" : "\n" + remark + "\n"));
+                  fmt::format("| rows | found | exact |\n| ---: | ---: | ---: |\n| {} | {:.2f} % | {:.2f} % |\n{}",
+                              scores.rows, percent(scores.found, scores.rows), percent(scores.exact, scores.rows),
+                              table_remark(report["kv_cache"], data.left_out.size(), rows)));
 }
 
 /// The questions of each cell, one cell after the other.
@@ -180,7 +175,8 @@ void needles(const EvalCommand& command, Session& session) {
     core::OrderedJson report{
         {"task", "needle"}, {"score", mean}, {"rows", questions.size()}, {"cells", cells_json(scores)}};
     report.update(model.report(left_out));
-    session.print(report, needle_table(command.answers, scores) + fmt::format("\nmean {:.2f} %\n", mean));
+    session.print(report, needle_table(command.answers, scores) +
+                              fmt::format("\nmean {:.2f} %; {}\n", mean, cache_text(report["kv_cache"])));
     if (!command.answers.plot.empty()) {
         core::write_text(command.answers.plot, eval::needle_heat_map(scores, "needle: found, in percent"));
     }

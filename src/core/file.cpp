@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fstream>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -106,6 +107,27 @@ void OutputFile::write_at(std::size_t offset, std::span<const std::byte> bytes) 
 void OutputFile::sync_and_close() {
     if (::fsync(descriptor_) != 0) fail(path_, "cannot flush to disk", "check the free space");
     if (::close(std::exchange(descriptor_, -1)) != 0) fail(path_, "cannot close", "check the free space");
+}
+
+FileLock::FileLock(const fs::path& path) : descriptor_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644)) {
+    if (descriptor_ < 0) fail(path, "cannot open for writing");
+    // A file system that has no locks is no reason to fail.
+    if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
+    ::close(std::exchange(descriptor_, -1));
+    throw Error({.what = "another process writes to this file",
+                 .where = path.string(),
+                 .remedy = "wait for it, or name another file"});
+}
+
+FileLock::~FileLock() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+FileLock::FileLock(FileLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+FileLock& FileLock::operator=(FileLock&& other) noexcept {
+    std::swap(descriptor_, other.descriptor_);
+    return *this;
 }
 
 ScratchFile::ScratchFile(const fs::path& directory) : directory_(directory) {

@@ -45,6 +45,19 @@ private:
     int descriptor_ = -1;
 };
 
+/// Keeps other processes that lock it, too, away from a file as long as this object lives.
+class FileLock {
+public:
+    /// Creates the file where there is none. Throws Error where it cannot be written, or another process holds it.
+    explicit FileLock(const std::filesystem::path& path);
+    ~FileLock();
+    FileLock(FileLock&& other) noexcept;
+    FileLock& operator=(FileLock&& other) noexcept;
+
+private:
+    int descriptor_ = -1;
+};
+
 /// A file without a name, for what memory does not hold: it vanishes with the object, or with the process. Every call
 /// throws Error (full disk, no permission) naming the directory.
 class ScratchFile {

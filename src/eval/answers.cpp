@@ -18,7 +18,7 @@ std::vector<const Question*> unanswered(std::span<const Question> questions, con
 }
 
 runtime::GenerateOptions options_of(const Question& question) {
-    return {.max_tokens = question.max_tokens, .stop_tokens = question.stop_tokens};
+    return {.max_tokens = question.max_tokens, .stop_tokens = question.stop_tokens, .min_tokens = question.min_tokens};
 }
 
 void keep(const Question& question, std::span<const int> generated, const Answerer& answerer, ResultsFile& results) {

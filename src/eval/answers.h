@@ -19,6 +19,7 @@ struct Question {
     std::vector<int> prompt;
     int max_tokens = 0;
     std::vector<int> stop_tokens;  ///< not part of the answer
+    int min_tokens = 0;            ///< of the answer
 };
 
 struct Answer {

@@ -14,7 +14,7 @@ struct ChoiceTask {
     std::string_view name;                ///< of --task
     std::vector<std::string_view> files;  ///< names of its file in a folder; the first that is there counts
     ChoiceQuestion (*read)(const core::JsonObject& row);
-    std::vector<std::string_view> examples_files = {};  ///< of worked examples; none: questions stand alone
+    std::string_view examples_file = {};  ///< of worked examples, beside the questions; none: these stand alone
 };
 
 const std::vector<ChoiceTask>& choice_tasks();
@@ -22,20 +22,22 @@ const std::vector<ChoiceTask>& choice_tasks();
 const ChoiceTask* find_choice_task(std::string_view name);
 
 struct ChoiceQuestions {
-    std::vector<ChoiceQuestion> questions;
+    std::filesystem::path file = {};
+    std::vector<ChoiceQuestion> questions = {};
     std::vector<std::string> left_out = {};  ///< why a row is no question, naming its line
 };
 
 /// The questions in the first `limit` rows of a benchmark (0: all), examples before them. `data` is its file or a
 /// folder that holds it under one of its names. Ready requests (a name that ends in requests.jsonl or
-/// requests.jsonl.gz) are read as such. Throws Error naming the files that were looked for, or a file without a
-/// question of the benchmark.
+/// requests.jsonl.gz) are read as such. A subject without examples leaves its questions out. Throws Error naming the
+/// files that were looked for, or a file without a question of the benchmark.
 ChoiceQuestions read_questions(const ChoiceTask& task, const std::filesystem::path& data, int limit);
 
 /// Ready log-likelihood requests, a line each: "doc_id" (one number a question, its lines together), "request"
 /// {"context", "continuation"}, "idx" (number of the choice, in order), "label" (that of the right one), "doc" with
-/// "choices" where their characters shall count for accuracy_norm, else those of the continuations count. Throws Error
-/// for a line that does not fit: one that is missing would change the question it belongs to.
-ChoiceQuestions read_requests(const std::filesystem::path& file, int limit);
+/// "choices" where their characters shall count for accuracy_norm, else those of the continuations count. A last
+/// question whose choices are cut off is left out. Throws Error for a line that does not fit, as one that is missing
+/// would change the question it belongs to, and for a "task_name" that does not begin with the benchmark's.
+ChoiceQuestions read_requests(const std::filesystem::path& file, int limit, std::string_view benchmark = {});
 
 }  // namespace mha2mla::eval

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+#include "core/file.h"
 #include "eval/choice_rows.h"
 
 namespace mha2mla::eval {
@@ -52,6 +53,22 @@ TEST(ChoiceRows, HellaswagIsCleanedOfWikiHow) {
         "ctx_b": "then He", "endings": [" [step] eats.  Well [open", "x"], "label": "0"})");
     EXPECT_EQ(question.choices[0].context, "Cooking: How to cook. Boil. Then he");
     EXPECT_EQ(question.choices[0].continuation, "  eats. Well [open") << "lm-eval strips first, then removes brackets";
+}
+
+/// tools/make_hellaswag_fixture.py
+TEST(ChoiceRows, HellaswagIsReadAsByTheHarness) {
+    const std::string path = MHA2MLA_FIXTURES "/eval/hellaswag_rows.json";
+    const auto expected = core::parse_json(core::read_text(path), path);
+    ASSERT_EQ(expected["rows"].size(), 5u);
+    for (std::size_t i = 0; i < expected["rows"].size(); ++i) {
+        const auto question = ask(read_hellaswag, expected["rows"][i].dump());
+        ASSERT_EQ(question.choices.size(), expected["choices"][i].size());
+        for (std::size_t c = 0; c < question.choices.size(); ++c) {
+            EXPECT_EQ(question.choices[c].context, expected["query"][i].get<std::string>());
+            EXPECT_EQ(question.choices[c].continuation, " " + expected["choices"][i][c].get<std::string>());
+        }
+        EXPECT_EQ(question.answer, expected["gold"][i].get<std::size_t>());
+    }
 }
 
 TEST(ChoiceRows, MultipleChoiceIsAskedForALetter) {
@@ -113,11 +130,33 @@ TEST_F(ChoiceFiles, MmluStandsBehindFiveExamplesOfItsSubject) {
     EXPECT_EQ(read_questions(*find_choice_task("mmlu"), folder_, 1).questions.size(), 1u);
 }
 
-TEST_F(ChoiceFiles, ASubjectWithoutExamplesAndAFolderWithoutTheFileAreNamed) {
-    write("mmlu_validation.jsonl", mmlu("a", "high_school"));
+TEST_F(ChoiceFiles, ASubjectWithoutExamplesIsLeftOut) {
+    write("mmlu_validation.jsonl", mmlu("a", "high_school") + mmlu("b", "other"));
     write("mmlu_dev.jsonl", mmlu("o", "other"));
-    EXPECT_THROW(read_questions(*find_choice_task("mmlu"), folder_, 0), core::Error);
-    EXPECT_THROW(read_questions(*find_choice_task("piqa"), folder_, 0), core::Error);
+    const auto rows = read_questions(*find_choice_task("mmlu"), folder_, 0);
+    ASSERT_EQ(rows.questions.size(), 1u);
+    EXPECT_EQ(rows.questions[0].id, "1");
+    EXPECT_EQ(rows.file, folder_ / "mmlu_validation.jsonl");
+    EXPECT_THAT(rows.left_out,
+                testing::ElementsAre(HasSubstr("question 0: its subject 'high_school' has no examples")));
+}
+
+TEST_F(ChoiceFiles, FilesThatLackAreNamed) {
+    const auto message = [&](const char* task, const std::filesystem::path& data) -> std::string {
+        try {
+            read_questions(*find_choice_task(task), data, 0);
+        } catch (const core::Error& error) {
+            return error.what();
+        }
+        return "no error";
+    };
+    EXPECT_THAT(message("piqa", folder_), HasSubstr("piqa.jsonl"));
+    write("mmlu_validation.jsonl", mmlu("a", "high_school"));
+    EXPECT_THAT(message("mmlu", folder_),
+                testing::AllOf(HasSubstr("mmlu_dev.jsonl"), HasSubstr("beside the questions")));
+    write("mmlu_dev.jsonl", mmlu("a", "high_school"));
+    EXPECT_THAT(message("mmlu", folder_ / "mmlu_dev.jsonl"), HasSubstr("mmlu_validation.jsonl"))
+        << "examples are no questions";
 }
 
 TEST_F(ChoiceFiles, ExamplesLieBesideAFileThatIsNamedWithoutItsFolder) {
@@ -163,6 +202,49 @@ TEST_F(ChoiceFiles, RequestsAreGroupedByDocument) {
     EXPECT_EQ(questions[1].choices[0].characters, 5u) << "of the continuation";
     EXPECT_EQ(questions[1].answer, 1u);
     EXPECT_EQ(read_requests(folder_ / "requests.jsonl", 1).questions.size(), 1u);
+}
+
+TEST_F(ChoiceFiles, RequestsOfAnotherBenchmarkAreRefused) {
+    const auto line = [](const std::string& task, int index) {
+        return core::Json{{"doc_id", 1},
+                          {"idx", index},
+                          {"label", 0},
+                          {"task_name", task},
+                          {"request", {{"context", "c"}, {"continuation", " a"}}}}
+                   .dump() +
+               "\n";
+    };
+    write("requests.jsonl", line("arc_easy:mc", 0) + line("arc_easy:mc", 1));
+    const auto read = [&](const char* task) {
+        return read_questions(*find_choice_task(task), folder_ / "requests.jsonl", 0).questions.size();
+    };
+    EXPECT_EQ(read("arc-easy"), 1u);
+    EXPECT_THROW(read("piqa"), core::Error);
+    EXPECT_EQ(read_requests(folder_ / "requests.jsonl", 0).questions.size(), 1u);
+}
+
+TEST_F(ChoiceFiles, ALastQuestionThatIsCutOffIsLeftOut) {
+    const auto line = [](int question, int index, core::Json document) {
+        return core::Json{{"doc_id", question},
+                          {"idx", index},
+                          {"label", 0},
+                          {"doc", std::move(document)},
+                          {"request", {{"context", "c"}, {"continuation", " a"}}}}
+                   .dump() +
+               "\n";
+    };
+    const auto left_out = [&](const std::string& text) {
+        write("requests.jsonl", text);
+        return read_requests(folder_ / "requests.jsonl", 0).left_out;
+    };
+    const core::Json two{{"choices", {"x", "y"}}}, three{{"choices", {"x", "y", "z"}}};
+    const std::string whole = line(1, 0, two) + line(1, 1, two);
+    EXPECT_THAT(left_out(whole), testing::IsEmpty());
+    EXPECT_THAT(left_out(whole + line(2, 0, three) + line(2, 1, three)),
+                testing::ElementsAre(HasSubstr("the last choices of question 1")));
+    EXPECT_THAT(left_out(whole + line(2, 0, nullptr)), testing::SizeIs(1));
+    EXPECT_THAT(left_out(line(1, 0, nullptr) + line(1, 1, nullptr) + line(2, 0, nullptr) + line(2, 1, nullptr)),
+                testing::IsEmpty());
 }
 
 TEST_F(ChoiceFiles, RequestsOutOfOrderOrWithoutTheRightChoiceAreRefused) {

@@ -42,6 +42,7 @@ struct LongBenchRow {
 
 struct LongBenchData {
     const LongBenchTask* task = nullptr;
+    std::filesystem::path file = {};
     int max_tokens = 0;  ///< of an answer
     std::vector<LongBenchRow> rows = {};
     std::vector<std::string> left_out = {};  ///< rows that cannot be asked, and why: "x.jsonl, line 3: ..."

@@ -1,11 +1,13 @@
 #include <algorithm>
 #include <fmt/format.h>
+#include <optional>
 
 #include "core/error.h"
 #include "core/file.h"
 #include "core/json.h"
 #include "eval/answer_metrics.h"
 #include "eval/longbench.h"
+#include "eval/rouge.h"
 #include "eval/usable_rows.h"
 
 namespace mha2mla::eval {
@@ -14,16 +16,36 @@ namespace fs = std::filesystem;
 
 constexpr int most_answer_tokens = 1 << 16;
 
-fs::path rows_path(const fs::path& folder, const LongBenchTask& task) {
+/// Of a task, where it is there.
+std::optional<fs::path> find_rows(const fs::path& folder, const LongBenchTask& task) {
     const std::string name = std::string(task.dataset) + ".jsonl";
-    const auto plain = folder / name;
-    return fs::exists(plain) ? plain : folder / ("longbench-" + name);
+    for (const auto& path : {folder / name, folder / ("longbench-" + name)}) {
+        if (fs::exists(path)) return path;
+    }
+    return std::nullopt;
+}
+
+fs::path rows_path(const fs::path& folder, const LongBenchTask& task) {
+    if (const auto found = find_rows(folder, task)) return *found;
+    throw core::Error({.what = fmt::format("the folder does not hold {}", task.dataset),
+                       .expected = fmt::format("{0}.jsonl or longbench-{0}.jsonl", task.dataset),
+                       .where = folder.string(),
+                       .remedy = "name others by --dataset"});
 }
 
 core::Json read_config(const fs::path& folder, const char* name) {
-    const auto below = folder / "longbench-config" / name;
-    const auto path = fs::exists(folder / name) || !fs::exists(below) ? folder / name : below;
-    return core::parse_json(core::read_text(path), path.string());
+    for (const auto& path : {folder / name, folder / "longbench-config" / name}) {
+        if (fs::exists(path)) return core::parse_json(core::read_text(path), path.string());
+    }
+    throw core::Error({.what = fmt::format("LongBench's {} is missing", name),
+                       .where = folder.string(),
+                       .remedy = "put it there, or into longbench-config below"});
+}
+
+void check_folder(const fs::path& folder) {
+    if (fs::is_directory(folder)) return;
+    throw core::Error(
+        {.what = "is no folder", .where = folder.string(), .remedy = "name the one that holds LongBench"});
 }
 
 /// Python's str.format with the fields of a row: {context}, {input}; {{ and }} are braces.
@@ -48,9 +70,21 @@ std::string format_prompt(std::string_view format, const core::JsonObject& row) 
     return prompt;
 }
 
+/// ROUGE compares sentences word by word; Chinese has no more words than bytes.
+void check_sentences(const LongBenchTask& task, const LongBenchRow& row, const core::JsonObject& fields) {
+    if (task.metric != AnswerMetric::rouge && task.metric != AnswerMetric::rouge_zh) return;
+    for (const auto& answer : row.answers) {
+        const std::size_t words = task.metric == AnswerMetric::rouge ? longest_sentence(answer) : answer.size();
+        if (words > most_sentence_words) {
+            fields.fail("answers", fmt::format("sentences of at most {} words", most_sentence_words));
+        }
+    }
+}
+
 /// What only shows when an answer is scored.
 void check_answers(const LongBenchTask& task, const LongBenchRow& row, const core::JsonObject& fields) {
     if (row.answers.empty()) fields.fail("answers", "at least one");
+    check_sentences(task, row, fields);
     if (task.metric == AnswerMetric::classification && row.classes.empty()) fields.fail("all_classes", "at least one");
     if (task.metric != AnswerMetric::retrieval && task.metric != AnswerMetric::retrieval_zh) return;
     LongBenchScorer("").score(task, "", row);
@@ -78,9 +112,10 @@ LongBenchRow parse_row(const core::JsonObject& fields, const LongBenchTask& task
 }  // namespace
 
 std::vector<const LongBenchTask*> longbench_tasks_in(const fs::path& folder) {
+    check_folder(folder);
     std::vector<const LongBenchTask*> found;
     for (const auto& task : longbench_tasks()) {
-        if (fs::exists(rows_path(folder, task))) found.push_back(&task);
+        if (find_rows(folder, task)) found.push_back(&task);
     }
     if (!found.empty()) return found;
     throw core::Error(
@@ -91,15 +126,16 @@ std::vector<const LongBenchTask*> longbench_tasks_in(const fs::path& folder) {
 }
 
 LongBenchData read_longbench(const fs::path& folder, const LongBenchTask& task, int limit) {
+    check_folder(folder);
     const std::string name(task.dataset);
+    LongBenchData data{.task = &task, .file = rows_path(folder, task)};
     const auto prompts = read_config(folder, "dataset2prompt.json"),
                lengths = read_config(folder, "dataset2maxlen.json");
     const auto format = core::JsonObject(prompts, "dataset2prompt.json").string(name.c_str());
-    LongBenchData data{.task = &task};
     data.max_tokens =
         static_cast<int>(core::JsonObject(lengths, "dataset2maxlen.json").integer(name.c_str(), 1, most_answer_tokens));
     data.left_out = for_each_usable_row(
-        rows_path(folder, task), limit,
+        data.file, limit,
         [&](const core::JsonObject& fields, int line) {
             auto row = parse_row(fields, task, format);
             row.id = fmt::format("{}/{}", name, line);

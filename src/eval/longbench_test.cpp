@@ -103,6 +103,21 @@ TEST_F(LongBenchTest, WhatCannotBeScoredIsLeftOut) {
     EXPECT_THAT(read("passage_retrieval_en").left_out, ElementsAre(HasSubstr("names no paragraph")));
 }
 
+TEST_F(LongBenchTest, ASummaryThatCannotBeComparedIsLeftOut) {
+    write("dataset2prompt.json", R"({"qmsum": "{context}", "vcsum": "{context}"})");
+    write("dataset2maxlen.json", R"({"qmsum": 8, "vcsum": 8})");
+    const auto left_out = [&](const char* dataset, const std::string& word) {
+        std::string endless;
+        for (int i = 0; i < 20'000; ++i) endless += word;
+        write(std::string(dataset) + ".jsonl",
+              std::string(good_row) + "\n" + core::Json{{"context", ""}, {"answers", {endless}}}.dump() + "\n");
+        return read(dataset).left_out;
+    };
+    EXPECT_THAT(left_out("qmsum", "word "), ElementsAre(AllOf(HasSubstr("line 2"), HasSubstr("at most 16384 words"))));
+    EXPECT_THAT(left_out("vcsum", "会"), ElementsAre(HasSubstr("line 2")));
+    EXPECT_THAT(left_out("qmsum", "end. "), ElementsAre()) << "many sentences are no long one";
+}
+
 TEST_F(LongBenchTest, AFileOfAnotherDatasetIsAnError) {
     write("qasper.jsonl", R"({"input": "", "context": "", "answers": ["x"], "dataset": "trec"})");
     EXPECT_THAT(error_of("qasper"), AllOf(HasSubstr("qasper.jsonl, line 1"), HasSubstr("trec")));

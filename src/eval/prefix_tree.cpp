@@ -12,10 +12,6 @@ std::span<const int> read_tokens(const ScoredText& text) {
     return std::span(text.tokens).first(text.tokens.size() - 1);
 }
 
-std::size_t shared_tokens(std::span<const int> a, std::span<const int> b) {
-    return static_cast<std::size_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
-}
-
 class Builder {
 public:
     Builder(std::span<const ScoredText> texts, std::size_t least) : texts_(texts), least_(least), order_(texts.size()) {
@@ -83,6 +79,10 @@ private:
 };
 
 }  // namespace
+
+std::size_t shared_tokens(std::span<const int> a, std::span<const int> b) {
+    return static_cast<std::size_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
+}
 
 std::vector<PrefixNode> prefix_tree(std::span<const ScoredText> texts, std::size_t least) {
     for (const auto& text : texts) {

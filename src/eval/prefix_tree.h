@@ -21,6 +21,9 @@ struct PrefixNode {
     std::vector<std::size_t> texts = {};  ///< that go through it
 };
 
+/// How many tokens both begin with.
+std::size_t shared_tokens(std::span<const int> a, std::span<const int> b);
+
 /// The tree of what the texts read, so that what several begin with is computed once. Parents stand before children. A
 /// branch is made where `least` tokens are shared, or all of what is left of a text: for less, a batch of its own costs
 /// more than it saves.

@@ -11,9 +11,20 @@ namespace {
 
 std::string header_of(const core::Json& run) { return core::Json{{"run", run}}.dump(); }
 
+/// The fields of `run` that `other` has not, or has otherwise: what a message needs to say.
+core::Json differing(const core::Json& run, const core::Json& other) {
+    core::Json fields = core::Json::object();
+    if (!run.is_object()) return run;
+    for (const auto& [name, value] : run.items()) {
+        if (!other.is_object() || !other.contains(name) || other[name] != value) fields[name] = value;
+    }
+    return fields;
+}
+
 }  // namespace
 
 ResultsFile::ResultsFile(std::filesystem::path path, const core::Json& run) : path_(std::move(path)) {
+    lock_.emplace(path_);
     std::error_code ignored;
     const bool goes_on = std::filesystem::file_size(path_, ignored) > 0 && !ignored;
     if (goes_on) read(run);
@@ -37,10 +48,10 @@ void ResultsFile::read(const core::Json& run) {
         const core::JsonObject fields(json, where);
         if (number > 1) {
             results_[fields.string("id")] = fields.raw("result");
-        } else if (fields.raw("run") != run) {
+        } else if (const auto& theirs = fields.raw("run"); theirs != run) {
             throw core::Error({.what = "the file holds the results of another run",
-                               .expected = run.dump(),
-                               .got = fields.raw("run").dump(),
+                               .expected = differing(run, theirs).dump(),
+                               .got = differing(theirs, run).dump(),
                                .where = path_.string(),
                                .remedy = "name another file, or remove this one"});
         }

@@ -3,8 +3,10 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <optional>
 #include <string>
 
+#include "core/file.h"
 #include "core/json.h"
 
 namespace mha2mla::eval {
@@ -16,7 +18,7 @@ public:
     /// Nothing is kept: no file.
     ResultsFile() = default;
     /// Goes on with a file that is there. `run` is what a result depends on (model, task, options): a file of another
-    /// run is an Error, and so is a damaged one.
+    /// run is an Error, and so is a damaged one, or one that another process writes to.
     ResultsFile(std::filesystem::path path, const core::Json& run);
 
     /// The result of a request that an earlier run or this one finished; null where there is none.
@@ -30,6 +32,7 @@ private:
 
     std::filesystem::path path_;
     std::map<std::string, core::Json> results_;
+    std::optional<core::FileLock> lock_;
     std::ofstream stream_;
 };
 

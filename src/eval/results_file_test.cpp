@@ -20,17 +20,34 @@ protected:
 TEST_F(ResultsFileTest, GoesOnWhereARunWasKilled) {
     ResultsFile(path_, run_).add("a", {{"score", 0.5}});
     std::ofstream(path_, std::ios::app) << R"({"id": "b", "res)";
-    ResultsFile again(path_, run_);
-    ASSERT_NE(again.find("a"), nullptr);
-    EXPECT_EQ((*again.find("a"))["score"], 0.5);
-    EXPECT_EQ(again.find("b"), nullptr) << "its line was torn";
-    again.add("b", 2);
+    {
+        ResultsFile again(path_, run_);
+        ASSERT_NE(again.find("a"), nullptr);
+        EXPECT_EQ((*again.find("a"))["score"], 0.5);
+        EXPECT_EQ(again.find("b"), nullptr) << "its line was torn";
+        again.add("b", 2);
+    }
     EXPECT_EQ(ResultsFile(path_, run_).size(), 2u);
+}
+
+TEST_F(ResultsFileTest, IsWrittenByOneAtATime) {
+    ResultsFile first(path_, run_);
+    EXPECT_THROW(ResultsFile(path_, run_), core::Error);
+    ResultsFile moved = std::move(first);
+    EXPECT_THROW(ResultsFile(path_, run_), core::Error);
+    moved = {};
+    EXPECT_EQ(ResultsFile(path_, run_).size(), 0u);
 }
 
 TEST_F(ResultsFileTest, RefusesAnotherRunsFile) {
     ResultsFile(path_, run_).add("a", 1);
-    EXPECT_THROW(ResultsFile(path_, {{"model", "other"}}), core::Error);
+    try {
+        ResultsFile(path_, {{"model", "other"}, {"limit", 3}});
+        FAIL() << "no error";
+    } catch (const core::Error& error) {
+        EXPECT_EQ(error.info().expected, R"({"model":"other"})") << "only what differs";
+        EXPECT_EQ(error.info().got, R"({"model":"m"})");
+    }
 }
 
 TEST_F(ResultsFileTest, LeavesFilesThatAreNotItsOwnAsTheyAre) {

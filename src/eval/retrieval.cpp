@@ -62,7 +62,8 @@ RetrievalScore score_retrieval(std::string_view output, std::string_view answer)
 
 Haystack::Haystack(const tokenizer::Tokenizer& words, std::string_view text, const data::ChatTemplate& chat)
     : words_(words), chat_(chat), text_(words.encode(text, false, false)) {
-    if (text_.empty()) throw core::Error({.what = "the haystack is empty", .where = "--text"});
+    const bool is_blank = text.find_first_not_of(" \t\n\v\f\r") == std::string_view::npos;
+    if (is_blank || text_.empty()) throw core::Error({.what = "the haystack is empty", .where = "--text"});
 }
 
 std::string Haystack::hay(std::size_t first, std::size_t tokens) const {

@@ -46,7 +46,7 @@ struct NeedleCell {
 /// Hides sentences with a secret number in a text, "needles in a haystack" (Kamradt 2023), and asks for the number.
 class Haystack {
 public:
-    /// The text is repeated where a length needs more of it. Throws Error where it has no tokens.
+    /// The text is repeated where a length needs more of it. Throws Error where it is blank.
     Haystack(const tokenizer::Tokenizer& words, std::string_view text, const data::ChatTemplate& chat);
 
     /// The `number`-th question of a cell, with a number that follows from the seed. The needle lies at the end of a

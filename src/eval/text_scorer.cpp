@@ -20,10 +20,6 @@ std::int64_t pages_of(const PrefixNode& node) {
     return static_cast<std::int64_t>((end + page_tokens - 1) / page_tokens - node.depth / page_tokens);
 }
 
-std::size_t shared_tokens(const std::vector<int>& a, const std::vector<int>& b) {
-    return static_cast<std::size_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
-}
-
 }  // namespace
 
 /// One call: the nodes of the tree, each taken in once its parent is.

@@ -163,7 +163,8 @@ void Engine::sample(std::span<const float> logits) {
     pool_.parallel_for(std::ssize(generating_), 1, [&](std::int64_t begin, std::int64_t end) {
         for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
             Request& request = *generating_[i];
-            request.sampled = request.sampler.sample(logits.subspan(i * vocab, vocab), request.tokens);
+            request.sampled = request.sampler.sample(logits.subspan(i * vocab, vocab), request.tokens,
+                                                     request.options.excluded(request.generated_tokens()));
         }
     });
 }

@@ -73,6 +73,8 @@ TEST_P(EngineOfMany, EachGetsTheTextThatItGetsAlone) {
         requests.push_back(request(prompt, generated, requests.size()));
     }
     requests[3].options.stop_tokens = {alone(requests[3]).tokens[7]};
+    requests[6].options.stop_tokens = {alone(requests[6]).tokens[0]};
+    requests[6].options.min_tokens = 1;
     test::Engine base(model_, options(4), 3);
     Engine engine(base.decoder, base.pool, 4);
     for (const auto& one : requests) engine.submit(one);

@@ -64,7 +64,7 @@ bool Generation::prefill(std::span<const int> prompt, const std::stop_token& sto
 FinishReason Generation::decode(const std::function<void(int)>& emit, const std::stop_token& stop) {
     while (stats_.generated_tokens < options_.max_tokens) {
         if (stop.stop_requested()) return FinishReason::cancelled;
-        const int token = sampler_.sample(logits_, history_);
+        const int token = sampler_.sample(logits_, history_, options_.excluded(stats_.generated_tokens));
         if (ends_text(token)) return FinishReason::stop;
         emit(token);
         history_.push_back(token);

@@ -14,6 +14,12 @@ struct GenerateOptions {
     SamplingOptions sampling = {};
     int max_tokens = 128;
     std::vector<int> stop_tokens = {};  ///< end of text; not part of the output
+    int min_tokens = 0;                 ///< no stop token is chosen before so many are there
+
+    /// What is not to be chosen behind so many tokens.
+    std::span<const int> excluded(int generated_tokens) const {
+        return std::span(stop_tokens).first(generated_tokens < min_tokens ? stop_tokens.size() : 0);
+    }
 };
 
 enum class FinishReason { stop, length, context, cancelled };

@@ -55,6 +55,17 @@ TEST_F(Generate, StopTokenEndsTheTextAndIsNotPartOfIt) {
     EXPECT_EQ(output.stats.finish, FinishReason::stop);
 }
 
+TEST_F(Generate, BeforeTheLeastNumberOfTokensNoStopTokenIsChosen) {
+    test::Engine engine(model_, test::f32_options());
+    const auto all = run(engine, {.max_tokens = 8}, prompt_).tokens;
+    const auto late = run(engine, {.max_tokens = 8, .stop_tokens = {all[0]}, .min_tokens = 1}, prompt_);
+    ASSERT_FALSE(late.tokens.empty());
+    auto logits = test::oracle_logits(model_, prompt_).back();
+    logits[static_cast<std::size_t>(all[0])] = -1e30f;
+    EXPECT_EQ(late.tokens[0], std::max_element(logits.begin(), logits.end()) - logits.begin()) << "the second best";
+    EXPECT_TRUE(run(engine, {.max_tokens = 8, .stop_tokens = {all[0]}}, prompt_).tokens.empty());
+}
+
 TEST_F(Generate, EndsWhereTheContextIsFull) {
     test::Engine engine(model_, {.context_tokens = 64});
     const Output output = run(engine, {.max_tokens = 100}, prompt_);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <string>
 
@@ -43,9 +44,13 @@ struct Better {
 
 Sampler::Sampler(const SamplingOptions& options) : options_(options), random_(options.seed) { check(options); }
 
-int Sampler::sample(std::span<const float> logits, std::span<const int> history) {
+int Sampler::sample(std::span<const float> logits, std::span<const int> history, std::span<const int> excluded) {
     scores_.assign(logits.begin(), logits.end());
     penalize_repetition(history);
+    for (const int token : excluded) {
+        const auto index = static_cast<std::size_t>(token);
+        if (index < scores_.size()) scores_[index] = -std::numeric_limits<float>::infinity();
+    }
     if (options_.temperature == 0) {
         return static_cast<int>(std::max_element(scores_.begin(), scores_.end()) - scores_.begin());
     }

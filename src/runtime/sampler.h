@@ -24,7 +24,8 @@ class Sampler {
 public:
     /// Throws Error on an option out of range.
     explicit Sampler(const SamplingOptions& options);
-    int sample(std::span<const float> logits, std::span<const int> history);
+    /// Tokens that are `excluded` are not chosen, unless there are no others.
+    int sample(std::span<const float> logits, std::span<const int> history, std::span<const int> excluded = {});
 
 private:
     void penalize_repetition(std::span<const int> history);

@@ -41,6 +41,14 @@ TEST(Sampler, GreedyTakesTheBestAndTheFirstOfEquals) {
     EXPECT_EQ(sampler.sample(std::vector<float>{0, 2, 2, 1}, {}), 1);
 }
 
+TEST(Sampler, ExcludedTokensAreNotChosen) {
+    Sampler greedy({});
+    EXPECT_EQ(greedy.sample(logits_of(mixed), {}, std::vector{1, 3}), 4);
+    EXPECT_EQ(greedy.sample(logits_of(mixed), {}, std::vector{-1, 5}), 1) << "no tokens of this vocabulary";
+    Sampler drawing({.temperature = 1});
+    for (int i = 0; i < 200; ++i) EXPECT_NE(drawing.sample(logits_of(mixed), {}, std::vector{1}), 1);
+}
+
 TEST(Sampler, TemperatureOneDrawsByProbability) {
     expect_distribution(frequencies({.temperature = 1}, logits_of(mixed)),
                         {{0, 0.1}, {1, 0.4}, {2, 0.05}, {3, 0.3}, {4, 0.15}});
