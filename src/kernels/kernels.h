@@ -191,8 +191,8 @@ struct SealedFormat {
 /// row's width and keys that no row sees are not read. Output is unnormalized: out = sum of exp(s - max) * v; a merge
 /// of all ranges divides by the sum. With bf16 rows the scaled query and the probabilities may be rounded to bf16
 /// (AVX-512 does), and the sum is that of the rounded probabilities; with f32 rows all is float. Sealed latents of 4
-/// bits by channel may be multiplied as codes, by queries and probabilities of 8 bits (AVX2 does); all sealed elements
-/// may be rounded to bf16 where there are many rows (AMX does). Positions stay below 2^24. A caller may add to every
+/// bits by channel may be multiplied as codes, by queries and probabilities of 8 bits (AVX2 does); other sealed
+/// elements may be rounded to bf16 (AVX-512 does). Positions stay below 2^24. A caller may add to every
 /// logit: logit_bias is indexed by the key's number in the blocks, and what it holds for a key that the row does not
 /// see has no effect.
 struct AttentionParams {

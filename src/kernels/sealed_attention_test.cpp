@@ -43,11 +43,10 @@ struct Case {
     Filling filling = {};
     bool has_bias = false;
 
-    /// All but the portable set multiply such codes by queries and probabilities of 8 bits. AVX-512 rounds those that
-    /// meet exact rows alone to bf16; AMX rounds everything to it where there are many rows.
+    /// AVX-512 rounds what it multiplies to bf16. All but the portable set multiply such codes by queries and
+    /// probabilities of 8 bits.
     bool rounds() const {
-        if (isa == Isa::amx && shape.rows() > 32) return true;
-        if (isa >= Isa::avx512 && first_key >= shape.keys / block_tokens * block_tokens) return true;
+        if (isa >= Isa::avx512) return true;
         return isa != Isa::portable && shape.value_width == 0 && first.bits == 4 && first.group == 0 &&
                (shape.second_width == 0 || ((second.bits == 4 || second.bits == 8) && second.group == 0));
     }

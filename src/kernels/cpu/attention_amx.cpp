@@ -1,6 +1,5 @@
 #include "kernels/cpu/attention_lanes.h"
 #include "kernels/cpu/bf16_words_avx512.h"
-#include "kernels/cpu/coded_rows_avx512.h"
 #include "kernels/cpu/implementations.h"
 #include "kernels/cpu/tiles_amx.h"
 #include "kernels/cpu/transpose_avx512.h"
@@ -33,29 +32,7 @@ struct RowsInTiles {
         }
     }
 
-    /// A sealed tile becomes rows of bf16; its keys get zeros up to a whole step.
-    static KeyTile read(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
-        if (!tile.sealed) return tile;
-        const CodedRange range{tile.first_token, tile.tokens};
-        const std::int64_t key_stride = round_up(params.key_width, step_channels) * 2;
-        char* keys = block.keys;
-        for (const CodedRows& part : params.sealed.keys) {
-            load_rounded(part, tile.keys, range, {keys, key_stride});
-            keys += part.width * 2;
-        }
-        const std::int64_t rest = key_stride - params.key_width * 2;
-        for (std::int64_t t = 0; t < tile.tokens && rest > 0; ++t) {
-            __builtin_memset(keys + t * key_stride, 0, static_cast<std::size_t>(rest));
-        }
-        KeyTile rows{block.keys, key_stride, block.keys, key_stride, tile.first_key, tile.tokens, false, 0};
-        if (tile.is_latent()) return rows;
-        // Behind what interleave() takes.
-        rows.value_stride = block.parts.value_words * 2;
-        char* const values = block.values + most_tile_tokens * rows.value_stride;
-        load_rounded(params.sealed.values, tile.values, range, {values, rows.value_stride});
-        rows.values = values;
-        return rows;
-    }
+    static constexpr auto read = Bf16Words::read;
 
     static void find_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
         fetch_ahead(params, block, 0, tile.tokens);
@@ -180,10 +157,10 @@ private:
 // So few rows leave tiles idle.
 constexpr std::int64_t most_rows_in_vectors = 12;
 
-/// Sealed tokens are read anew for each block of rows: one block alone multiplies codes faster.
+/// Codes that can be multiplied as they are wait for more than a block of rows: each block reads them anew.
 bool is_for_tiles(const AttentionParams& params) {
-    if (params.dtype == core::DType::f32 || params.rows <= most_rows_in_vectors) return false;
-    return params.rows > most_block_rows || !has_sealed_blocks(params);
+    if (!fits_bf16(params) || params.rows <= most_rows_in_vectors) return false;
+    return params.rows > most_block_rows || !has_sealed_blocks(params) || !multiplies_codes(params);
 }
 
 }  // namespace

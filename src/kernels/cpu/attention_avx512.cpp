@@ -49,7 +49,7 @@ private:
 }  // namespace
 
 void avx512::attention(const AttentionParams& params) {
-    if (params.dtype == core::DType::f32 || has_sealed_blocks(params)) {
+    if (!fits_bf16(params) || (has_sealed_blocks(params) && multiplies_codes(params))) {
         attend_mixed<QuadProducts>(params);
     } else if (params.rows <= 4) {
         attend_rows<RowQuads<1>>(params, 0, params.rows);

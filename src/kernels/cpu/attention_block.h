@@ -36,6 +36,28 @@ static inline bool has_sealed_blocks(const AttentionParams& params) {
     return false;
 }
 
+static inline bool has_digits_by_channel(const CodedRows& rows) {
+    return rows.group == 0 && (rows.bits == 4 || rows.bits == 8);
+}
+
+/// Latents of 4 bits and rotary keys of 4 or 8, by channel: their codes can be multiplied.
+static inline bool multiplies_codes(const AttentionParams& params) {
+    if (params.end_key <= params.first_key) return false;
+    const KeyValueBlock& first = params.blocks[params.first_key / params.block_tokens];
+    if (first.keys != first.values) return false;  // no latents
+    const CodedRows& latent = params.sealed.keys[0];
+    const CodedRows& rotary = params.sealed.keys[1];
+    return has_digits_by_channel(latent) && latent.bits == 4 && latent.width == params.value_width &&
+           (rotary.width == 0 || has_digits_by_channel(rotary));
+}
+
+/// Whether bf16 holds what is cached, as it is or rounded from codes.
+static inline bool fits_bf16(const AttentionParams& params) {
+    const SealedFormat& sealed = params.sealed;
+    return params.dtype == core::DType::bf16 && sealed.keys[0].bits <= 16 && sealed.keys[1].bits <= 16 &&
+           sealed.values.bits <= 16;
+}
+
 /// Query rows that pass over the keys together, and where their state lies in the scratch.
 struct RowBlock {
     std::int64_t first_row;

@@ -12,6 +12,7 @@
 /// Both work on 32-bit words; a `Words` policy says what a word is, such as a pair of bf16.
 ///   Word                       a vector of words
 ///   width                      channels of a word of the queries and keys, tokens of a word of the probabilities
+///   read                       a tile, in the scratch if it is sealed
 ///   pack_query                 one row of queries, scaled, into words that are `stride` words apart
 ///   load, broadcast            words
 ///   broadcast_last             the last word of a key of odd width
@@ -204,8 +205,7 @@ struct RowsInLanes {
         }
     }
 
-    /// Tiles are multiplied where they lie.
-    static KeyTile read(const AttentionParams&, const RowBlock&, const KeyTile& tile) { return tile; }
+    static constexpr auto read = Words::read;
 
     static void find_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
         score_tile<Simd, Words, RowVectors>(params, block, tile);

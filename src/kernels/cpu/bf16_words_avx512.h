@@ -1,7 +1,6 @@
 #pragma once
 
-#include "kernels/cpu/attention_block.h"
-#include "kernels/cpu/vector_avx512.h"
+#include "kernels/cpu/coded_rows_avx512.h"
 
 /// bf16 attention on AVX-512. Included by *_avx512.cpp and *_amx.cpp, and of internal linkage, as vector_avx2.h
 /// says.
@@ -14,6 +13,7 @@ struct Bf16Words {
     static constexpr int width = 2;
     static constexpr int exp_degree = 4;  ///< below the rounding of probabilities to bf16
 
+    static constexpr auto read = rounded_tile;
     static Word load(const char* p) { return _mm512_loadu_si512(p); }
     static void store(char* p, Word x) { _mm512_storeu_si512(p, x); }
     static constexpr auto broadcast = [](const char* p) __attribute__((always_inline)) {

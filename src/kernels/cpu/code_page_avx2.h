@@ -42,19 +42,6 @@ constexpr std::int64_t per_quad = 4;       // tokens or digits
 constexpr std::int64_t key_quad_bytes = per_quad * most_tile_tokens;
 constexpr std::int64_t value_quad_bytes = per_quad * code_vector;
 
-bool has_digits_by_channel(const CodedRows& rows) { return rows.group == 0 && (rows.bits == 4 || rows.bits == 8); }
-
-/// Latents of 4 bits and rotary keys of 4 or 8.
-bool multiplies_codes(const AttentionParams& params) {
-    if (params.end_key <= params.first_key) return false;
-    const KeyValueBlock& first = params.blocks[params.first_key / params.block_tokens];
-    if (first.keys != first.values) return false;  // no latents
-    const CodedRows& latent = params.sealed.keys[0];
-    const CodedRows& rotary = params.sealed.keys[1];
-    return has_digits_by_channel(latent) && latent.bits == 4 && latent.width == params.value_width &&
-           (rotary.width == 0 || has_digits_by_channel(rotary));
-}
-
 /// A whole sealed page. Parts of one are left to floats.
 bool is_code_page(const KeyTile& cached) {
     return cached.sealed && cached.first_token == 0 && cached.tokens == most_tile_tokens;

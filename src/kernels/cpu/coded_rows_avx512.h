@@ -3,8 +3,8 @@
 #include "kernels/cpu/attention_block.h"
 #include "kernels/cpu/vector_avx512.h"
 
-/// Coded rows as bf16, 32 elements at a time, for products that take bf16. Included by *_amx.cpp, and of internal
-/// linkage, as vector_avx2.h says.
+/// Coded rows as bf16, 32 elements at a time, for products that take bf16. Included by *_avx512.cpp and *_amx.cpp, and
+/// of internal linkage, as vector_avx2.h says.
 namespace mha2mla::kernels {
 namespace {
 
@@ -118,6 +118,31 @@ void load_rounded(const CodedRows& rows, const char* block, CodedRange range, Ha
     for (std::int64_t r = 0; r < range.count; ++r, row += rows.row_bytes, out.data += out.stride) {
         __builtin_memcpy(out.data, row, static_cast<std::size_t>(rows.width * 2));
     }
+}
+
+/// A sealed tile as rows of bf16 in the scratch; its keys get zeros up to a multiple of 32 channels. Others stay where
+/// they are.
+KeyTile rounded_tile(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
+    if (!tile.sealed) return tile;
+    const CodedRange range{tile.first_token, tile.tokens};
+    const std::int64_t key_stride = round_up(params.key_width, coded_step) * 2;
+    char* keys = block.keys;
+    for (const CodedRows& part : params.sealed.keys) {
+        load_rounded(part, tile.keys, range, {keys, key_stride});
+        keys += part.width * 2;
+    }
+    const std::int64_t rest = key_stride - params.key_width * 2;
+    for (std::int64_t t = 0; t < tile.tokens && rest > 0; ++t) {
+        __builtin_memset(keys + t * key_stride, 0, static_cast<std::size_t>(rest));
+    }
+    KeyTile rows{block.keys, key_stride, block.keys, key_stride, tile.first_key, tile.tokens, false, 0};
+    if (tile.is_latent()) return rows;
+    // The first half is for kernels that interleave values.
+    rows.value_stride = block.parts.value_words * 2;
+    char* const values = block.values + most_tile_tokens * rows.value_stride;
+    load_rounded(params.sealed.values, tile.values, range, {values, rows.value_stride});
+    rows.values = values;
+    return rows;
 }
 
 }  // namespace

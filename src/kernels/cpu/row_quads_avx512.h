@@ -33,8 +33,7 @@ struct RowQuads {
         }
     }
 
-    /// Tiles are multiplied where they lie.
-    static KeyTile read(const AttentionParams&, const RowBlock&, const KeyTile& tile) { return tile; }
+    static constexpr auto read = Bf16Words::read;
 
     static void find_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
         for (std::int64_t token = 0; token < tile.tokens; token += token_group) {
