@@ -109,6 +109,9 @@ TEST(EvalLongBench, GoesOnBehindFinishedRequests) {
     const auto other = run(longbench(folder, {"--dataset", "qasper", "--results", results, "--weights", "int8"}));
     EXPECT_EQ(other.exit_code, 1);
     EXPECT_THAT(other.err, HasSubstr("another run"));
+    write(folder, "dataset2maxlen.json", R"({"qasper": 16, "trec": 5, "vcsum": 5})");
+    const auto rewritten = run(longbench(folder, {"--dataset", "qasper", "--results", results}));
+    EXPECT_THAT(rewritten.err, AllOf(HasSubstr("another run"), HasSubstr("dataset2maxlen.json")));
 }
 
 TEST(EvalLongBench, CutsLongPromptsInTheMiddle) {

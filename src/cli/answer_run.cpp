@@ -86,11 +86,12 @@ void note_left_out(const std::vector<std::string>& left_out, std::size_t rows, S
     if (!left_out.empty()) session.note(left_out_line(left_out.size(), rows));
 }
 
-void require_questions(std::size_t questions, const std::vector<std::string>& left_out, const EvalCommand& command) {
+void require_questions(std::size_t questions, const std::vector<std::string>& left_out,
+                       const std::filesystem::path& file) {
     if (questions > 0) return;
     throw core::Error({.what = "no question is left to be asked",
                        .got = left_out.empty() ? "no rows" : left_out.front(),
-                       .where = command.data});
+                       .where = file.string()});
 }
 
 std::string table_remark(const core::OrderedJson& kv_cache, std::size_t left_out, std::size_t rows) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <span>
@@ -54,8 +55,9 @@ private:
 /// Names the first few of the rows that are left out, with their reasons, on stderr, and counts the others.
 void note_left_out(const std::vector<std::string>& left_out, std::size_t rows, Session& session);
 
-/// Throws Error where nothing is left to be measured.
-void require_questions(std::size_t questions, const std::vector<std::string>& left_out, const EvalCommand& command);
+/// Throws Error where nothing of a file is left to be measured.
+void require_questions(std::size_t questions, const std::vector<std::string>& left_out,
+                       const std::filesystem::path& file);
 
 /// Below a table: "int4 cache, 2553 bytes a token; 3 of 200 rows are left out".
 std::string table_remark(const core::OrderedJson& kv_cache, std::size_t left_out, std::size_t rows);

@@ -73,7 +73,7 @@ void check_distinct(std::vector<T> values, const char* option) {
     std::ranges::sort(values);
     const auto twice = std::ranges::adjacent_find(values);
     if (twice == values.end()) return;
-    throw core::Error({.what = "is named twice", .got = fmt::format("{}", *twice), .where = option});
+    throw core::Error({.what = "a value is named twice", .got = fmt::format("{}", *twice), .where = option});
 }
 
 /// An option that the task does not read is an error: it would measure something else than was asked for.
@@ -135,7 +135,7 @@ void add_benchmark_options(CLI::App& verb, EvalCommand& command) {
     verb.add_option("--data", command.data,
                     "Benchmarks: their file, or the folder that holds it under its published name");
     verb.add_option("--limit", command.limit,
-                    "Benchmarks: so many rows of each file, its first ones (of MMLU: its first subjects); 0 = all")
+                    "Benchmarks: so many rows of each file (of requests: questions), its first ones; 0 = all")
         ->check(CLI::Range(0, 1 << 30))
         ->capture_default_str();
     verb.add_option("--parallel", command.parallel, "Benchmarks: questions at a time")

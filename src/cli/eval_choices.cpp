@@ -8,6 +8,7 @@
 #include "cli/eval_command.h"
 #include "cli/kv_cache_report.h"
 #include "core/error.h"
+#include "core/file.h"
 #include "eval/choice_encoding.h"
 #include "eval/choice_tasks.h"
 #include "eval/choices.h"
@@ -24,26 +25,23 @@ struct Benchmark {
     std::string name;
     bool normalized = false;  // its score is accuracy_norm
     std::vector<eval::ChoiceQuestion> questions = {};
-    std::vector<eval::TokenQuestion> tokens = {};  // of the same questions
-    std::vector<std::string> left_out = {};        // why a row is not among them
-    std::filesystem::path file = {};
+    std::vector<eval::TokenQuestion> tokens = {};   // of the same questions
+    std::vector<std::string> left_out = {};         // why a row is not among them
+    std::vector<std::filesystem::path> files = {};  // that of the questions first
 
     std::size_t rows() const { return questions.size() + left_out.size(); }
 };
 
 /// How a benchmark went.
 struct BenchmarkScore {
-    std::string name;
-    bool normalized = false;
-    std::string file = {};
+    const Benchmark* benchmark;
     double questions = 0;
-    std::vector<std::string> left_out = {};
     double right = 0, right_norm = 0;
     double seconds = 0;
 
     double accuracy() const { return right / questions; }
     double accuracy_norm() const { return right_norm / questions; }
-    double score() const { return normalized ? accuracy_norm() : accuracy(); }
+    double score() const { return benchmark->normalized ? accuracy_norm() : accuracy(); }
     /// Of the mean of `questions` zeros and ones.
     double error(double accuracy) const {
         return questions < 2 ? 0 : std::sqrt(accuracy * (1 - accuracy) / (questions - 1));
@@ -73,7 +71,7 @@ public:
         auto rows = task ? eval::read_questions(*task, command_.data, command_.limit)
                          : eval::read_requests(command_.data, command_.limit);
         benchmark.left_out = std::move(rows.left_out);
-        benchmark.file = std::move(rows.file);
+        benchmark.files = std::move(rows.files);
         for (auto& question : rows.questions) add(benchmark, std::move(question));
         note_left_out(benchmark.left_out, benchmark.rows(), session_);
         return benchmark;
@@ -116,12 +114,7 @@ std::vector<Benchmark> read_benchmarks(const EvalCommand& command, const checkpo
         benchmarks.push_back(reader.read(command.task));
     }
     for (const auto& benchmark : benchmarks) {
-        if (!benchmark.questions.empty()) continue;
-        throw core::Error({.what = "no question can be used",
-                           .got = fmt::format("{} rows of {}; {}", benchmark.left_out.size(), benchmark.name,
-                                              benchmark.left_out.front()),
-                           .where = command.data,
-                           .remedy = "pass a larger --context"});
+        require_questions(benchmark.questions.size(), benchmark.left_out, benchmark.files.front());
     }
     return benchmarks;
 }
@@ -148,11 +141,8 @@ runtime::DecoderOptions decoder_options(const EvalCommand& command, const std::v
 /// come.
 class Scoring {
 public:
-    Scoring(const Benchmark& benchmark, eval::ResultsFile& results) : benchmark_(benchmark), results_(results) {
-        score_.name = benchmark.name;
-        score_.normalized = benchmark.normalized;
-        score_.left_out = benchmark.left_out;
-        score_.file = benchmark.file.string();
+    Scoring(const Benchmark& benchmark, eval::ResultsFile& results)
+        : benchmark_(benchmark), results_(results), score_{.benchmark = &benchmark} {
         for (std::size_t i = 0; i < benchmark.questions.size(); ++i) {
             const auto* const known = results.find(id(i));
             if (known) {
@@ -222,15 +212,15 @@ BenchmarkScore measure(const Benchmark& benchmark, eval::ResultsFile& results, c
 /// The paper's average: ARC's two halves are one benchmark.
 double average(const std::vector<BenchmarkScore>& scores) {
     double sum = 0, arc = 0;
-    for (const auto& score : scores) (score.name.starts_with("arc") ? arc : sum) += score.score();
+    for (const auto& score : scores) (score.benchmark->name.starts_with("arc") ? arc : sum) += score.score();
     return scores.size() == 1 ? scores.front().score() : (sum + arc / 2) / static_cast<double>(scores.size() - 1);
 }
 
 core::OrderedJson to_json(const BenchmarkScore& score) {
-    return {{"task", score.name},
-            {"file", score.file},
+    return {{"task", score.benchmark->name},
+            {"file", score.benchmark->files.front().string()},
             {"questions", static_cast<std::int64_t>(score.questions)},
-            {"left_out", score.left_out.size()},
+            {"left_out", score.benchmark->left_out.size()},
             {"accuracy", score.accuracy()},
             {"accuracy_error", score.error(score.accuracy())},
             {"accuracy_norm", score.accuracy_norm()},
@@ -239,18 +229,19 @@ core::OrderedJson to_json(const BenchmarkScore& score) {
 }
 
 /// A file as its folder, --data, knows it.
-std::string file_in(const std::string& data, const std::string& file) {
-    return std::filesystem::is_directory(data) ? std::filesystem::relative(file, data).string()
-                                               : std::filesystem::path(file).filename().string();
+std::string file_in(const std::string& data, const std::filesystem::path& file) {
+    if (!std::filesystem::is_directory(data)) return file.filename().string();
+    return file.lexically_relative(core::absolute_target(data)).string();
 }
 
 std::string table(const EvalCommand& command, const std::vector<BenchmarkScore>& scores) {
     std::string text =
         "| benchmark | questions | accuracy % | by characters % | file |\n| --- | ---: | ---: | ---: | --- |\n";
     for (const auto& score : scores) {
-        text += fmt::format("| {} | {} | {:.2f} +/- {:.2f} | {:.2f} +/- {:.2f} | {} |\n", score.name, score.questions,
-                            100 * score.accuracy(), 100 * score.error(score.accuracy()), 100 * score.accuracy_norm(),
-                            100 * score.error(score.accuracy_norm()), file_in(command.data, score.file));
+        text += fmt::format("| {} | {} | {:.2f} +/- {:.2f} | {:.2f} +/- {:.2f} | {} |\n", score.benchmark->name,
+                            score.questions, 100 * score.accuracy(), 100 * score.error(score.accuracy()),
+                            100 * score.accuracy_norm(), 100 * score.error(score.accuracy_norm()),
+                            file_in(command.data, score.benchmark->files.front()));
     }
     if (scores.size() > 1) text += fmt::format("| average | | {:.2f} | | |\n", 100 * average(scores));
     return text;
@@ -259,13 +250,11 @@ std::string table(const EvalCommand& command, const std::vector<BenchmarkScore>&
 void print(const EvalCommand& command, const std::vector<BenchmarkScore>& scores, const core::OrderedJson& kv_cache,
            const Session& session) {
     double questions = 0, seconds = 0;
-    std::string remarks;
+    std::size_t rows = 0;
     core::OrderedJson tasks = core::OrderedJson::array(), left_out = core::OrderedJson::array();
     for (const auto& score : scores) {
-        for (const auto& reason : score.left_out) left_out.push_back(reason);
-        const auto rows = static_cast<std::size_t>(score.questions) + score.left_out.size();
-        const auto line = left_out_line(score.left_out.size(), rows);
-        if (!line.empty()) remarks += fmt::format("{}: {}\n", score.name, line);
+        for (const auto& reason : score.benchmark->left_out) left_out.push_back(reason);
+        rows += score.benchmark->rows();
         questions += score.questions;
         seconds += score.seconds;
         tasks.push_back(to_json(score));
@@ -278,7 +267,7 @@ void print(const EvalCommand& command, const std::vector<BenchmarkScore>& scores
                    {"left_out", left_out},
                    {"run", run_report(command)},
                    {"kv_cache", kv_cache}},
-                  table(command, scores) + "\n" + remarks + cache_text(kv_cache) + "\n");
+                  table(command, scores) + table_remark(kv_cache, left_out.size(), rows));
 }
 
 }  // namespace
@@ -288,7 +277,7 @@ void eval_choices(const EvalCommand& command, Session& session) {
     const auto model = checkpoint::Checkpoint::open(command.model.path);
     const auto benchmarks = read_benchmarks(command, model, session);
     core::Json files = core::Json::object();
-    for (const auto& benchmark : benchmarks) files[benchmark.file.string()] = state_of(benchmark.file);
+    for (const auto& benchmark : benchmarks) add_states(benchmark.files, files);
     auto results = results_file(command, {{"files", files}});
     const auto decoder = load_decoder(model, decoder_options(command, benchmarks), session);
     eval::TextScorer scorer(*decoder, session.pool());

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cli/answer_options.h"
 #include "cli/model_options.h"
@@ -63,6 +64,8 @@ std::string cache_text(const core::OrderedJson& kv_cache);
 /// Changes when a file, or the configuration or weights in a model's folder, are written anew: their bytes and when the
 /// last of them came.
 std::string state_of(const std::filesystem::path& path);
+/// That of each of the files, by its path.
+void add_states(const std::vector<std::filesystem::path>& files, core::Json& states);
 
 /// The file of --results, or none. `task` adds what the task's results depend on beside model, data and formats.
 eval::ResultsFile results_file(const EvalCommand& command, core::Json task);

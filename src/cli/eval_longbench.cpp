@@ -88,12 +88,10 @@ std::vector<DatasetRun> prepare_all(const EvalCommand& command, eval::LongBenchS
         session.progress().update(std::ssize(runs), std::string(task->dataset));
     }
     session.progress().end();
-    std::size_t questions = 0;
     for (const auto& run : runs) {
         note_left_out(run.left_out, run.all_rows(), session);
-        questions += run.questions.size();
+        require_questions(run.questions.size(), run.left_out, run.data.files.front());
     }
-    require_questions(questions, runs.front().left_out, command);
     return runs;
 }
 
@@ -108,7 +106,8 @@ core::OrderedJson scored(const DatasetRun& run, eval::LongBenchScorer& scorer, c
     }
     const auto rows = run.questions.size();
     return {{"dataset", run.data.task->dataset},
-            {"score", rows == 0 ? core::OrderedJson() : core::OrderedJson(100 * sum / static_cast<double>(rows))},
+            {"file", run.data.files.front().string()},
+            {"score", 100 * sum / static_cast<double>(rows)},
             {"rows", rows},
             {"left_out", run.left_out.size()},
             {"max_length", run.max_length},
@@ -118,9 +117,7 @@ core::OrderedJson scored(const DatasetRun& run, eval::LongBenchScorer& scorer, c
             {"seconds", run.seconds}};
 }
 
-std::string score_text(const core::OrderedJson& score) {
-    return score.is_null() ? "-" : fmt::format("{:.2f}", score.get<double>());
-}
+std::string score_text(const core::OrderedJson& score) { return fmt::format("{:.2f}", score.get<double>()); }
 
 std::string table(const core::OrderedJson& report) {
     std::string text =
@@ -136,15 +133,10 @@ std::string table(const core::OrderedJson& report) {
 }
 
 /// Of the datasets, each counted once, as LongBench does.
-core::OrderedJson mean_score(const core::OrderedJson& datasets) {
+double mean_score(const core::OrderedJson& datasets) {
     double sum = 0;
-    int count = 0;
-    for (const auto& row : datasets) {
-        if (row["score"].is_null()) continue;
-        sum += row["score"].get<double>();
-        ++count;
-    }
-    return count == 0 ? core::OrderedJson() : core::OrderedJson(sum / count);
+    for (const auto& row : datasets) sum += row["score"].get<double>();
+    return sum / static_cast<double>(datasets.size());
 }
 
 void print(const std::vector<DatasetRun>& runs, core::OrderedJson datasets, const AnswerRun& model, Session& session) {
@@ -167,7 +159,7 @@ void eval_longbench(const EvalCommand& command, Session& session) {
     AnswerRun model(command, session);
     auto runs = prepare_all(command, scorer, model, session);
     core::Json files = core::Json::object();
-    for (const auto& run : runs) files[run.data.file.string()] = state_of(run.data.file);
+    for (const auto& run : runs) add_states(run.data.files, files);
     auto results = results_file(command, {{"files", files},
                                           {"chat", model.chat().name},
                                           {"max_length", command.answers.max_length},
@@ -195,7 +187,8 @@ void add_answer_options(CLI::App& verb, EvalCommand& command) {
     verb.add_option("--jieba", options.jieba, "Folder of the PyPI package jieba, for LongBench's Chinese scores")
         ->type_name("DIR");
     verb.add_option("--max-length", options.max_length,
-                    "Of LongBench: longer prompts lose their middle; tokens, 0 = what the context holds")
+                    "Of LongBench: longer prompts lose their middle; tokens, 0 = as many as the context holds, which "
+                    "is the most")
         ->check(CLI::Range(0, 1 << 24))
         ->capture_default_str();
     verb.add_option("--lengths", options.lengths, "Of needle: tokens of the prompts")

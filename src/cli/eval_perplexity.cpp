@@ -122,6 +122,7 @@ void evaluate(const EvalCommand& command, Session& session) {
                    {"stride", command.stride},
                    {"convention", command.convention},
                    {"window_nll", result.window_nll},
+                   {"engine", command.engine},
                    {"run", run_report(command)},
                    {"kv_cache", kv_cache}},
                   summary(result, command, kv_cache));

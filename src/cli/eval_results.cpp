@@ -29,6 +29,10 @@ std::string state_of(const fs::path& path) {
     return fmt::format("{} bytes, {}", bytes, written.time_since_epoch().count());
 }
 
+void add_states(const std::vector<fs::path>& files, core::Json& states) {
+    for (const auto& file : files) states[file.string()] = state_of(file);
+}
+
 core::OrderedJson run_report(const EvalCommand& command) {
     const auto formats = weight_formats(command.model.decoder);
     core::OrderedJson run{{"model", command.model.path}};

@@ -53,7 +53,7 @@ void key_values(const EvalCommand& command, Session& session) {
     AnswerRun model(command, session);
     const auto questions = admitted(data.rows, {.is_message = true, .max_tokens = value_tokens}, model, data.left_out);
     note_left_out(data.left_out, rows, session);
-    require_questions(questions.size(), data.left_out, command);
+    require_questions(questions.size(), data.left_out, command.data);
     auto results = results_file(command, {{"chat", model.chat().name}, {"context", model.context_tokens()}});
     model.answer(questions, results);
     Scores scores;
@@ -147,6 +147,27 @@ core::Json needle_settings(const EvalCommand& command, const AnswerRun& model, S
             {"seed", session.options().seed}};
 }
 
+std::vector<eval::NeedleResult> scored_cells(const std::vector<eval::NeedleCell>& cells,
+                                             const std::vector<eval::RetrievalRow>& rows,
+                                             const std::vector<eval::Question>& questions,
+                                             const eval::ResultsFile& results) {
+    const std::size_t each = questions.size() / cells.size();
+    std::vector<eval::NeedleResult> scores;
+    for (std::size_t i = 0; i < questions.size(); ++i) {
+        if (i % each == 0) scores.push_back({cells[i / each], 0});
+        const auto answer = eval::answer_of(questions[i], results);
+        const bool is_found = eval::score_retrieval(answer.text, rows[i].answer).is_found;
+        scores.back().score += is_found ? 1.0 / static_cast<double>(each) : 0;
+    }
+    return scores;
+}
+
+double mean_percent(const std::vector<eval::NeedleResult>& scores) {
+    double sum = 0;
+    for (const auto& score : scores) sum += 100 * score.score;
+    return sum / static_cast<double>(scores.size());
+}
+
 void needles(const EvalCommand& command, Session& session) {
     require_option(command.text, "--text", command);
     check_plot(command.answers.plot);
@@ -160,18 +181,8 @@ void needles(const EvalCommand& command, Session& session) {
     core::invariant(left_out.empty(), "the lengths were checked");
     auto results = results_file(command, needle_settings(command, model, session));
     model.answer(questions, results);
-    std::vector<eval::NeedleResult> scores;
-    double sum = 0;
-    for (std::size_t i = 0; i < questions.size(); ++i) {
-        const auto each = static_cast<std::size_t>(command.answers.needles);
-        if (i % each == 0) scores.push_back({cells[i / each], 0});
-        const auto answer = eval::answer_of(questions[i], results);
-        const double share =
-            eval::score_retrieval(answer.text, rows[i].answer).is_found ? 1.0 / command.answers.needles : 0;
-        scores.back().score += share;
-        sum += share;
-    }
-    const double mean = 100 * sum / static_cast<double>(cells.size());
+    const auto scores = scored_cells(cells, rows, questions, results);
+    const double mean = mean_percent(scores);
     core::OrderedJson report{
         {"task", "needle"}, {"score", mean}, {"rows", questions.size()}, {"cells", cells_json(scores)}};
     report.update(model.report(left_out));

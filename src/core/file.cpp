@@ -114,7 +114,7 @@ FileLock::FileLock(const fs::path& path) : descriptor_(::open(path.c_str(), O_RD
     // A file system that has no locks is no reason to fail.
     if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
     ::close(std::exchange(descriptor_, -1));
-    throw Error({.what = "another process writes to this file",
+    throw Error({.what = "something else writes to this file",
                  .where = path.string(),
                  .remedy = "wait for it, or name another file"});
 }

@@ -45,10 +45,10 @@ private:
     int descriptor_ = -1;
 };
 
-/// Keeps other processes that lock it, too, away from a file as long as this object lives.
+/// Keeps others that lock it, too, away from a file as long as this object lives.
 class FileLock {
 public:
-    /// Creates the file where there is none. Throws Error where it cannot be written, or another process holds it.
+    /// Creates the file where there is none. Throws Error where it cannot be written, or is locked.
     explicit FileLock(const std::filesystem::path& path);
     ~FileLock();
     FileLock(FileLock&& other) noexcept;

@@ -76,6 +76,19 @@ TEST_F(AnswersTest, AStopTokenEndsAnAnswerAndIsNoPartOfIt) {
     }
 }
 
+TEST_F(AnswersTest, AnAnswerHasItsLeastNumberOfTokens) {
+    auto asked = questions();
+    runtime::Decoder decoder(model_, plain_, pool_, progress_);
+    ResultsFile free, bound;
+    answer({decoder, pool_, *words_, 2}, asked, free, progress_, {});
+    for (auto& question : asked) {
+        question.stop_tokens = words_->encode(answer_of(question, free).text, false);
+        question.min_tokens = 1;
+    }
+    answer({decoder, pool_, *words_, 2}, asked, bound, progress_, {});
+    for (const auto& question : asked) EXPECT_GE(answer_of(question, bound).generated_tokens, 1) << question.id;
+}
+
 /// Asks for a stop once a question is answered.
 class StoppingProgress : public core::Progress {
 public:

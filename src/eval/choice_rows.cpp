@@ -143,6 +143,7 @@ ChoiceQuestion read_openbookqa(const core::JsonObject& row) {
 }
 
 ChoiceQuestion read_commonsenseqa(const core::JsonObject& row) {
+    row.string("question_concept");  // ARC's rows lack it, and have the others
     const LabelledChoices choices(row);
     check_count(row, "choices", choices.texts.size(), 5, 5);
     return question("Question: " + strip(row.string("question")) + lettered(choices.texts) + "\nAnswer:", letters(5),

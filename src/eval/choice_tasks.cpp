@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/file.h"
 #include "data/gzip.h"
 #include "data/lines.h"
 #include "eval/choice_rows.h"
@@ -27,13 +28,24 @@ std::filesystem::path find_file(const std::vector<std::string_view>& names, cons
                        .remedy = "pass its file by --data"});
 }
 
+/// Benchmarks may have the same fields: a file under the published name of another one is that one.
+void check_name(const ChoiceTask& task, const std::filesystem::path& file) {
+    for (const auto& other : choice_tasks()) {
+        if (&other == &task || std::ranges::count(other.files, file.filename().string()) == 0) continue;
+        throw core::Error({.what = fmt::format("the file is that of {}", other.name),
+                           .expected = fmt::format("that of {}", task.name),
+                           .where = file.string(),
+                           .remedy = fmt::format("pass --task {}", other.name)});
+    }
+}
+
 bool holds_requests(const std::filesystem::path& file) {
     const std::string name = file.filename().string();
     return name.ends_with("requests.jsonl") || name.ends_with("requests.jsonl.gz");
 }
 
 ChoiceQuestions read_rows(const ChoiceTask& task, const std::filesystem::path& file, int limit) {
-    ChoiceQuestions rows{.file = file};
+    ChoiceQuestions rows{.files = {file}};
     const auto take = [&](const core::JsonObject& row, int number) {
         rows.questions.push_back(task.read(row));
         rows.questions.back().id = std::to_string(number - 1);
@@ -76,14 +88,22 @@ std::filesystem::path find_examples(const ChoiceTask& task, const std::filesyste
                        .remedy = "put that file beside the questions"});
 }
 
+std::map<std::string, std::string> read_examples(const ChoiceTask& task, const std::filesystem::path& file) {
+    const auto rows = read_rows(task, file, 0);
+    if (rows.left_out.empty()) return worked_examples(rows.questions);
+    throw core::Error(
+        {.what = "a worked example cannot be read", .got = rows.left_out.front(), .where = file.string()});
+}
+
 void add_examples(ChoiceQuestions& rows, const ChoiceTask& task) {
-    const auto file = find_examples(task, rows.file);
-    const auto examples = worked_examples(read_rows(task, file, 0).questions);
+    const auto questions_file = rows.files.front(), file = find_examples(task, questions_file);
+    const auto examples = read_examples(task, file);
+    rows.files.push_back(file);
     for (auto& question : std::exchange(rows.questions, {})) {
         const auto found = examples.find(question.subject);
         if (found == examples.end()) {
             rows.left_out.push_back(fmt::format("{}, question {}: its subject '{}' has no examples in {}",
-                                                rows.file.string(), question.id, question.subject, file.string()));
+                                                questions_file.string(), question.id, question.subject, file.string()));
             continue;
         }
         for (auto& choice : question.choices) choice.context = found->second + choice.context;
@@ -123,26 +143,66 @@ void add_request(ChoiceQuestion& question, const core::JsonObject& line) {
                                 .characters = characters_of(line, static_cast<std::size_t>(index), continuation)});
 }
 
-/// Ready requests may say what they are of: "arc_easy", "hellaswag:mc".
-void check_benchmark(const core::JsonObject& line, std::string_view benchmark) {
-    auto name = line.string_or("task_name", std::string(benchmark));
-    std::replace(name.begin(), name.end(), '_', '-');
-    if (name.starts_with(benchmark)) return;
+/// Ready requests may say what they are of: "arc_easy", "hellaswag:mc", "mmlu_anatomy".
+bool is_of(const ChoiceTask& task, std::string_view request_name) {
+    const auto name = request_name.substr(0, request_name.find(':'));
+    return std::ranges::any_of(task.request_names, [&](std::string_view known) {
+        if (!name.starts_with(known)) return false;
+        const bool has_subjects = !task.examples_file.empty();
+        return name.size() == known.size() || (has_subjects && name[known.size()] == '_');
+    });
+}
+
+void check_benchmark(const core::JsonObject& line, const ChoiceTask* task) {
+    if (task == nullptr || !line.has("task_name") || is_of(*task, line.string("task_name"))) return;
     throw core::Error({.what = "the file holds requests of another benchmark",
-                       .expected = std::string(benchmark),
-                       .got = name,
+                       .expected = fmt::format("{}", fmt::join(task->request_names, ", ")),
+                       .got = line.string("task_name"),
                        .where = line.where(),
                        .remedy = "--task requests scores those of any"});
 }
 
-/// Whether the last question has fewer choices than its document names or, where it names none, than all others.
-bool is_cut_off(const std::vector<ChoiceQuestion>& questions, std::size_t choices_named) {
-    if (questions.empty()) return false;
-    const std::size_t count = questions.back().choices.size();
-    if (choices_named > 0) return count < choices_named;
-    return questions.size() > 1 && std::all_of(questions.begin(), questions.end() - 1,
-                                               [&](const auto& question) { return question.choices.size() > count; });
-}
+/// Ready requests as their lines come.
+class RequestReader {
+public:
+    RequestReader(int limit, const ChoiceTask* task) : limit_(limit), task_(task) {}
+
+    void take(const core::JsonObject& line) {
+        if (full_) return;
+        const bool begins = questions_.empty() || line.raw("doc_id") != document_;
+        if (begins && lacks_choices()) line.fail("doc_id", "that of the last question, which lacks choices");
+        full_ = begins && limit_ > 0 && std::ssize(questions_) == limit_;
+        if (full_) return;
+        if (begins) questions_.push_back({.id = std::to_string(questions_.size())});
+        document_ = line.raw("doc_id");
+        choices_named_ = document_choices(line).size();
+        check_benchmark(line, task_);
+        add_request(questions_.back(), line);
+    }
+
+    /// Whether the file ends before the last question's choices do: those that its document names or, where it names
+    /// none, that each question has.
+    bool is_cut_off() const {
+        if (full_ || questions_.empty()) return false;
+        if (choices_named_ > 0) return lacks_choices();
+        const std::size_t usual = questions_.front().choices.size();
+        return questions_.back().choices.size() < usual &&
+               std::all_of(questions_.begin(), questions_.end() - 1,
+                           [&](const auto& question) { return question.choices.size() == usual; });
+    }
+
+    std::vector<ChoiceQuestion>& questions() { return questions_; }
+
+private:
+    bool lacks_choices() const { return !questions_.empty() && questions_.back().choices.size() < choices_named_; }
+
+    int limit_;
+    const ChoiceTask* task_;
+    std::vector<ChoiceQuestion> questions_;
+    core::Json document_;
+    std::size_t choices_named_ = 0;  // by the last question's document
+    bool full_ = false;
+};
 
 void check_answer(const ChoiceQuestion& question, const std::filesystem::path& file) {
     if (question.answer < question.choices.size()) return;
@@ -156,20 +216,29 @@ void check_answer(const ChoiceQuestion& question, const std::filesystem::path& f
 
 const std::vector<ChoiceTask>& choice_tasks() {
     static const std::vector<ChoiceTask> tasks{
-        {"mmlu", {"mmlu_validation.jsonl", "mmlu_test.jsonl", "mmlu.jsonl"}, read_mmlu, "mmlu_dev.jsonl"},
-        {"arc-easy", {"ai2_arc_ARC-Easy_validation.jsonl", "ai2_arc_ARC-Easy_test.jsonl", "arc_easy.jsonl"}, read_arc},
+        {"mmlu", {"mmlu_validation.jsonl", "mmlu_test.jsonl", "mmlu.jsonl"}, read_mmlu, {"mmlu"}, "mmlu_dev.jsonl"},
+        {"arc-easy",
+         {"ai2_arc_ARC-Easy_validation.jsonl", "ai2_arc_ARC-Easy_test.jsonl", "arc_easy.jsonl"},
+         read_arc,
+         {"arc_easy"}},
         {"arc-challenge",
          {"ai2_arc_ARC-Challenge_validation.jsonl", "ai2_arc_ARC-Challenge_test.jsonl", "arc_challenge.jsonl"},
-         read_arc},
-        {"piqa", {"piqa_plain_text_validation.jsonl", "piqa.jsonl"}, read_piqa},
+         read_arc,
+         {"arc_challenge"}},
+        {"piqa", {"piqa_plain_text_validation.jsonl", "piqa.jsonl"}, read_piqa, {"piqa"}},
         {"hellaswag",
          {"hellaswag_default_validation.jsonl", "hellaswag.jsonl", "hellaswag-1000/rc_5shot/requests.jsonl.gz"},
-         read_hellaswag},
-        {"openbookqa", {"openbookqa_main_validation.jsonl", "openbookqa.jsonl"}, read_openbookqa},
+         read_hellaswag,
+         {"hellaswag"}},
+        {"openbookqa", {"openbookqa_main_validation.jsonl", "openbookqa.jsonl"}, read_openbookqa, {"openbookqa"}},
         {"commonsenseqa",
          {"tau_commonsense_qa_none_validation.jsonl", "commonsense_qa_default_validation.jsonl", "commonsenseqa.jsonl"},
-         read_commonsenseqa},
-        {"winogrande", {"winogrande_winogrande_xl_validation.jsonl", "winogrande.jsonl"}, read_winogrande},
+         read_commonsenseqa,
+         {"commonsense_qa", "commonsenseqa", "csqa"}},
+        {"winogrande",
+         {"winogrande_winogrande_xl_validation.jsonl", "winogrande.jsonl"},
+         read_winogrande,
+         {"winogrande"}},
     };
     return tasks;
 }
@@ -182,37 +251,30 @@ const ChoiceTask* find_choice_task(std::string_view name) {
 }
 
 ChoiceQuestions read_questions(const ChoiceTask& task, const std::filesystem::path& data, int limit) {
-    const auto file = std::filesystem::absolute(find_file(task.files, data));
-    if (holds_requests(file)) return read_requests(file, limit, task.name);
+    const auto file = core::absolute_target(find_file(task.files, data));
+    if (holds_requests(file)) return read_requests(file, limit, &task);
+    check_name(task, file);
     auto rows = read_rows(task, file, limit);
     if (!task.examples_file.empty()) add_examples(rows, task);
     return rows;
 }
 
-ChoiceQuestions read_requests(const std::filesystem::path& file, int limit, std::string_view benchmark) {
-    ChoiceQuestions rows{.file = file};
-    auto& questions = rows.questions;
-    core::Json document;
-    std::size_t choices_named = 0;
-    bool full = false;
-    data::for_each_json_line(data::read_maybe_gzipped(file), file.string(), [&](const core::JsonObject& line) {
-        const bool begins = questions.empty() || line.raw("doc_id") != document;
-        full = full || (begins && limit > 0 && std::ssize(questions) == limit);
-        if (full) return;
-        if (begins) questions.push_back({.id = std::to_string(questions.size())});
-        document = line.raw("doc_id");
-        choices_named = document_choices(line).size();
-        check_benchmark(line, benchmark);
-        add_request(questions.back(), line);
-    });
-    if (is_cut_off(questions, choices_named)) {
+ChoiceQuestions read_requests(const std::filesystem::path& file, int limit, const ChoiceTask* task) {
+    RequestReader reader(limit, task);
+    data::for_each_json_line(data::read_maybe_gzipped(file), file.string(),
+                             [&](const core::JsonObject& line) { reader.take(line); });
+    ChoiceQuestions rows{.files = {core::absolute_target(file)}};
+    if (reader.is_cut_off()) {
         rows.left_out.push_back(fmt::format("{}: the file ends before the last choices of question {}", file.string(),
-                                            questions.back().id));
-        questions.pop_back();
+                                            reader.questions().back().id));
+        reader.questions().pop_back();
     }
-    if (questions.empty()) throw core::Error({.what = "there are no requests", .where = file.string()});
-    for (const auto& question : questions) check_answer(question, file);
-    return rows;
+    rows.questions = std::move(reader.questions());
+    for (const auto& question : rows.questions) check_answer(question, file);
+    if (!rows.questions.empty()) return rows;
+    throw core::Error({.what = "there are no whole requests",
+                       .got = rows.left_out.empty() ? "no lines" : rows.left_out.front(),
+                       .where = file.string()});
 }
 
 }  // namespace mha2mla::eval

@@ -14,7 +14,8 @@ struct ChoiceTask {
     std::string_view name;                ///< of --task
     std::vector<std::string_view> files;  ///< names of its file in a folder; the first that is there counts
     ChoiceQuestion (*read)(const core::JsonObject& row);
-    std::string_view examples_file = {};  ///< of worked examples, beside the questions; none: these stand alone
+    std::vector<std::string_view> request_names;  ///< "task_name" of its ready requests
+    std::string_view examples_file = {};          ///< of worked examples, beside the questions; none: these stand alone
 };
 
 const std::vector<ChoiceTask>& choice_tasks();
@@ -22,7 +23,7 @@ const std::vector<ChoiceTask>& choice_tasks();
 const ChoiceTask* find_choice_task(std::string_view name);
 
 struct ChoiceQuestions {
-    std::filesystem::path file = {};
+    std::vector<std::filesystem::path> files = {};  ///< absolute: that of the questions, then of worked examples
     std::vector<ChoiceQuestion> questions = {};
     std::vector<std::string> left_out = {};  ///< why a row is no question, naming its line
 };
@@ -35,9 +36,9 @@ ChoiceQuestions read_questions(const ChoiceTask& task, const std::filesystem::pa
 
 /// Ready log-likelihood requests, a line each: "doc_id" (one number a question, its lines together), "request"
 /// {"context", "continuation"}, "idx" (number of the choice, in order), "label" (that of the right one), "doc" with
-/// "choices" where their characters shall count for accuracy_norm, else those of the continuations count. A last
-/// question whose choices are cut off is left out. Throws Error for a line that does not fit, as one that is missing
-/// would change the question it belongs to, and for a "task_name" that does not begin with the benchmark's.
-ChoiceQuestions read_requests(const std::filesystem::path& file, int limit, std::string_view benchmark = {});
+/// "choices" where their characters shall count for accuracy_norm, else those of the continuations count. Where the
+/// file ends before a question's last choices, it is left out. Throws Error for a line that does not fit, as one that
+/// is missing would change the question it belongs to, and for a "task_name" of another benchmark than `task`, if any.
+ChoiceQuestions read_requests(const std::filesystem::path& file, int limit, const ChoiceTask* task = nullptr);
 
 }  // namespace mha2mla::eval

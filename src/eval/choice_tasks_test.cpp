@@ -136,7 +136,7 @@ TEST_F(ChoiceFiles, ASubjectWithoutExamplesIsLeftOut) {
     const auto rows = read_questions(*find_choice_task("mmlu"), folder_, 0);
     ASSERT_EQ(rows.questions.size(), 1u);
     EXPECT_EQ(rows.questions[0].id, "1");
-    EXPECT_EQ(rows.file, folder_ / "mmlu_validation.jsonl");
+    EXPECT_EQ(rows.files, (std::vector{folder_ / "mmlu_validation.jsonl", folder_ / "mmlu_dev.jsonl"}));
     EXPECT_THAT(rows.left_out,
                 testing::ElementsAre(HasSubstr("question 0: its subject 'high_school' has no examples")));
 }
@@ -157,6 +157,10 @@ TEST_F(ChoiceFiles, FilesThatLackAreNamed) {
     write("mmlu_dev.jsonl", mmlu("a", "high_school"));
     EXPECT_THAT(message("mmlu", folder_ / "mmlu_dev.jsonl"), HasSubstr("mmlu_validation.jsonl"))
         << "examples are no questions";
+    write("mmlu_dev.jsonl", mmlu("a", "high_school") + "{}\n");
+    EXPECT_THAT(message("mmlu", folder_), testing::AllOf(HasSubstr("worked example"), HasSubstr("line 2")));
+    write("arc_challenge.jsonl", "");
+    EXPECT_THAT(message("arc-easy", folder_ / "arc_challenge.jsonl"), HasSubstr("--task arc-challenge"));
 }
 
 TEST_F(ChoiceFiles, ExamplesLieBesideAFileThatIsNamedWithoutItsFolder) {
@@ -221,6 +225,18 @@ TEST_F(ChoiceFiles, RequestsOfAnotherBenchmarkAreRefused) {
     EXPECT_EQ(read("arc-easy"), 1u);
     EXPECT_THROW(read("piqa"), core::Error);
     EXPECT_EQ(read_requests(folder_ / "requests.jsonl", 0).questions.size(), 1u);
+    const auto fits = [&](const char* task, const std::string& name) {
+        write("requests.jsonl", line(name, 0) + line(name, 1));
+        try {
+            return read(task) == 1;
+        } catch (const core::Error&) {
+            return false;
+        }
+    };
+    EXPECT_TRUE(fits("mmlu", "mmlu_high_school"));
+    EXPECT_TRUE(fits("commonsenseqa", "csqa"));
+    EXPECT_FALSE(fits("piqa", "piqa_ar"));
+    EXPECT_FALSE(fits("mmlu", "mmluish"));
 }
 
 TEST_F(ChoiceFiles, ALastQuestionThatIsCutOffIsLeftOut) {
@@ -243,6 +259,8 @@ TEST_F(ChoiceFiles, ALastQuestionThatIsCutOffIsLeftOut) {
     EXPECT_THAT(left_out(whole + line(2, 0, three) + line(2, 1, three)),
                 testing::ElementsAre(HasSubstr("the last choices of question 1")));
     EXPECT_THAT(left_out(whole + line(2, 0, nullptr)), testing::SizeIs(1));
+    EXPECT_THAT(read_requests(folder_ / "requests.jsonl", 1).left_out, testing::IsEmpty()) << "it was not to be read";
+    EXPECT_THROW(left_out(line(0, 0, two) + whole), core::Error) << "in the middle";
     EXPECT_THAT(left_out(line(1, 0, nullptr) + line(1, 1, nullptr) + line(2, 0, nullptr) + line(2, 1, nullptr)),
                 testing::IsEmpty());
 }

@@ -42,8 +42,8 @@ struct LongBenchRow {
 
 struct LongBenchData {
     const LongBenchTask* task = nullptr;
-    std::filesystem::path file = {};
-    int max_tokens = 0;  ///< of an answer
+    std::vector<std::filesystem::path> files = {};  ///< absolute: rows, prompts, lengths
+    int max_tokens = 0;                             ///< of an answer
     std::vector<LongBenchRow> rows = {};
     std::vector<std::string> left_out = {};  ///< rows that cannot be asked, and why: "x.jsonl, line 3: ..."
 };

@@ -6,6 +6,7 @@
 #include "core/file.h"
 #include "core/json.h"
 #include "eval/answer_metrics.h"
+#include "eval/answer_metrics_text.h"
 #include "eval/longbench.h"
 #include "eval/rouge.h"
 #include "eval/usable_rows.h"
@@ -33,9 +34,9 @@ fs::path rows_path(const fs::path& folder, const LongBenchTask& task) {
                        .remedy = "name others by --dataset"});
 }
 
-core::Json read_config(const fs::path& folder, const char* name) {
+fs::path config_path(const fs::path& folder, const char* name) {
     for (const auto& path : {folder / name, folder / "longbench-config" / name}) {
-        if (fs::exists(path)) return core::parse_json(core::read_text(path), path.string());
+        if (fs::exists(path)) return path;
     }
     throw core::Error({.what = fmt::format("LongBench's {} is missing", name),
                        .where = folder.string(),
@@ -47,6 +48,8 @@ void check_folder(const fs::path& folder) {
     throw core::Error(
         {.what = "is no folder", .where = folder.string(), .remedy = "name the one that holds LongBench"});
 }
+
+core::Json read_config(const fs::path& path) { return core::parse_json(core::read_text(path), path.string()); }
 
 /// Python's str.format with the fields of a row: {context}, {input}; {{ and }} are braces.
 std::string format_prompt(std::string_view format, const core::JsonObject& row) {
@@ -70,13 +73,15 @@ std::string format_prompt(std::string_view format, const core::JsonObject& row) 
     return prompt;
 }
 
-/// ROUGE compares sentences word by word; Chinese has no more words than bytes.
+/// ROUGE compares sentences word by word; Chinese has no more words than characters.
 void check_sentences(const LongBenchTask& task, const LongBenchRow& row, const core::JsonObject& fields) {
     if (task.metric != AnswerMetric::rouge && task.metric != AnswerMetric::rouge_zh) return;
     for (const auto& answer : row.answers) {
-        const std::size_t words = task.metric == AnswerMetric::rouge ? longest_sentence(answer) : answer.size();
+        const std::size_t words =
+            task.metric == AnswerMetric::rouge ? longest_sentence(answer) : to_code_points(answer).size();
         if (words > most_sentence_words) {
-            fields.fail("answers", fmt::format("sentences of at most {} words", most_sentence_words));
+            fields.fail("answers",
+                        fmt::format("sentences of at most {} words (Chinese: characters)", most_sentence_words));
         }
     }
 }
@@ -128,14 +133,16 @@ std::vector<const LongBenchTask*> longbench_tasks_in(const fs::path& folder) {
 LongBenchData read_longbench(const fs::path& folder, const LongBenchTask& task, int limit) {
     check_folder(folder);
     const std::string name(task.dataset);
-    LongBenchData data{.task = &task, .file = rows_path(folder, task)};
-    const auto prompts = read_config(folder, "dataset2prompt.json"),
-               lengths = read_config(folder, "dataset2maxlen.json");
+    const auto place = core::absolute_target(folder);
+    LongBenchData data{.task = &task,
+                       .files = {rows_path(place, task), config_path(place, "dataset2prompt.json"),
+                                 config_path(place, "dataset2maxlen.json")}};
+    const auto prompts = read_config(data.files[1]), lengths = read_config(data.files[2]);
     const auto format = core::JsonObject(prompts, "dataset2prompt.json").string(name.c_str());
     data.max_tokens =
         static_cast<int>(core::JsonObject(lengths, "dataset2maxlen.json").integer(name.c_str(), 1, most_answer_tokens));
     data.left_out = for_each_usable_row(
-        data.file, limit,
+        data.files[0], limit,
         [&](const core::JsonObject& fields, int line) {
             auto row = parse_row(fields, task, format);
             row.id = fmt::format("{}/{}", name, line);

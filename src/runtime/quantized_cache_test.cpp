@@ -47,7 +47,7 @@ protected:
     std::vector<int> tokens_ = test::random_tokens(200, 101);
 };
 
-/// Of bf16 rows, and where AVX-512 meets no sealed page of queries, too.
+/// Of bf16 rows; AVX-512 rounds queries, probabilities and sealed rows, too.
 double rounding() { return kernels::kernels().isa >= kernels::Isa::avx512 ? 8e-3 : 2e-3; }
 
 TEST_P(QuantizedCache, PagesAtOnceEqualTokenByToken) {
@@ -118,8 +118,10 @@ TEST_P(QuantizedCache, SeveralAtOncePageByPageEqualEachAlone) {
         const std::vector<Feed> feeds{{.sequence = &first, .tokens = part}, {.sequence = &second, .tokens = part}};
         logits = decoder.forward(feeds);
     }
-    EXPECT_LT(relative_error({{logits.begin(), logits.begin() + 101}}, alone), rounding());
-    EXPECT_LT(relative_error({{logits.begin() + 101, logits.end()}}, alone), rounding());
+    // What is rounded otherwise may get the next code.
+    const double most = rounding() + GetParam().from_exact / 50;
+    EXPECT_LT(relative_error({{logits.begin(), logits.begin() + 101}}, alone), most);
+    EXPECT_LT(relative_error({{logits.begin() + 101, logits.end()}}, alone), most);
 }
 
 TEST_P(QuantizedCache, BytesFollowTheFormula) {

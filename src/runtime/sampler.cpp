@@ -11,6 +11,8 @@
 namespace mha2mla::runtime {
 namespace {
 
+constexpr float excluded_score = -std::numeric_limits<float>::infinity();
+
 void require(bool holds, const char* option, const char* expected, double got) {
     if (holds) return;
     throw core::Error({.what = "a sampling option is out of range",
@@ -47,20 +49,28 @@ Sampler::Sampler(const SamplingOptions& options) : options_(options), random_(op
 int Sampler::sample(std::span<const float> logits, std::span<const int> history, std::span<const int> excluded) {
     scores_.assign(logits.begin(), logits.end());
     penalize_repetition(history);
-    for (const int token : excluded) {
-        const auto index = static_cast<std::size_t>(token);
-        if (index < scores_.size()) scores_[index] = -std::numeric_limits<float>::infinity();
-    }
+    exclude(excluded);
     if (options_.temperature == 0) {
         return static_cast<int>(std::max_element(scores_.begin(), scores_.end()) - scores_.begin());
     }
     candidates_.resize(scores_.size());
     std::iota(candidates_.begin(), candidates_.end(), 0);
     max_ = *std::max_element(scores_.begin(), scores_.end());
+    if (!excluded.empty())
+        std::erase_if(candidates_,
+                      [this](int token) { return scores_[static_cast<std::size_t>(token)] == excluded_score; });
+    if (candidates_.empty()) return excluded.front();
     keep_top_k();
     keep_top_p();
     keep_min_p();
     return draw();
+}
+
+void Sampler::exclude(std::span<const int> tokens) {
+    for (const int token : tokens) {
+        const auto index = static_cast<std::size_t>(token);
+        if (index < scores_.size()) scores_[index] = excluded_score;
+    }
 }
 
 /// The penalty of CTRL (arXiv 1909.05858) section 4.1, once for each token of the window.

@@ -28,6 +28,7 @@ public:
     int sample(std::span<const float> logits, std::span<const int> history, std::span<const int> excluded = {});
 
 private:
+    void exclude(std::span<const int> tokens);
     void penalize_repetition(std::span<const int> history);
     void keep_top_k();
     void keep_top_p();

@@ -47,6 +47,7 @@ TEST(Sampler, ExcludedTokensAreNotChosen) {
     EXPECT_EQ(greedy.sample(logits_of(mixed), {}, std::vector{-1, 5}), 1) << "no tokens of this vocabulary";
     Sampler drawing({.temperature = 1});
     for (int i = 0; i < 200; ++i) EXPECT_NE(drawing.sample(logits_of(mixed), {}, std::vector{1}), 1);
+    EXPECT_EQ(drawing.sample(logits_of(mixed), {}, std::vector{2, 0, 1, 3, 4}), 2) << "there are no others";
 }
 
 TEST(Sampler, TemperatureOneDrawsByProbability) {

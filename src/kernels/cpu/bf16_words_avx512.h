@@ -43,7 +43,7 @@ struct Bf16Words {
     // 32 channels of two tokens, the tokens' bf16 side by side. Neither channels nor a token beyond the end are read.
     static void load_values(const KeyTile& tile, std::int64_t token, std::int64_t channel, std::int64_t channels,
                             Word (&values)[2]) {
-        const __mmask32 mask = channels >= 32 ? ~__mmask32{0} : (__mmask32{1} << channels) - 1;
+        const __mmask32 mask = first_of_32(channels);
         const char* row = tile.values + token * tile.value_stride + channel * 2;
         const Word first = _mm512_maskz_loadu_epi16(mask, row);
         const __mmask32 second_mask = token + 1 < tile.tokens ? mask : 0;

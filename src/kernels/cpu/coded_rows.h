@@ -4,8 +4,38 @@
 
 #include "kernels/kernels.h"
 
-/// Coded rows element by element: the definition that the vector versions are held to.
+/// Coded rows: the walk over their groups, and element by element the definition that the vector versions are held to.
 namespace mha2mla::kernels {
+
+/// Some rows of a part.
+struct RowRange {
+    std::int64_t first;
+    std::int64_t count;
+};
+
+/// Elements [first, end) of a row, which share a scale and a zero.
+struct CodedGroup {
+    std::int64_t row;    // of the range
+    const char* codes;   // of the row
+    const char* scales;  // [2]
+    std::int64_t first;
+    std::int64_t end;
+};
+
+/// Calls visit(group) for the groups of rows that have their own.
+template <class Visit>
+[[gnu::always_inline]] inline void for_each_group(const CodedRows& rows, const char* block, RowRange range,
+                                                  const Visit& visit) {
+    const std::int64_t groups = (rows.width + rows.group - 1) / rows.group;
+    for (std::int64_t r = 0; r < range.count; ++r) {
+        const char* codes = block + rows.offset_bytes + (range.first + r) * rows.row_bytes;
+        const char* scales = block + rows.scales_offset_bytes + (range.first + r) * groups * 4;
+        for (std::int64_t first = 0; first < rows.width; first += rows.group, scales += 4) {
+            const std::int64_t end = first + rows.group < rows.width ? first + rows.group : rows.width;
+            visit(CodedGroup{r, codes, scales, first, end});
+        }
+    }
+}
 
 template <typename Number>
 Number load_number(const char* at) {

@@ -2,18 +2,13 @@
 
 #include <cstring>
 
+#include "kernels/cpu/coded_rows.h"
 #include "kernels/cpu/vector_avx2.h"
-#include "kernels/kernels.h"
 
 /// Coded rows to floats, eight elements at a time. Included by *_avx2.cpp and *_avx512.cpp, and of internal linkage, as
 /// vector_avx2.h says.
 namespace mha2mla::kernels {
 namespace {
-
-struct RowRange {
-    std::int64_t first;
-    std::int64_t count;
-};
 
 /// Where rows of floats go.
 struct FloatRows {
@@ -84,19 +79,17 @@ private:
 /// Rows whose groups lie within the row.
 template <int Bits>
 void load_grouped(const CodedRows& rows, const char* block, RowRange range, FloatRows out) {
-    const std::int64_t groups = (rows.width + rows.group - 1) / rows.group;
-    for (std::int64_t r = 0; r < range.count; ++r, out.data += out.stride) {
-        const char* codes = block + rows.offset_bytes + (range.first + r) * rows.row_bytes;
-        const char* scales = block + rows.scales_offset_bytes + (range.first + r) * groups * 4;
-        for (std::int64_t first = 0; first < rows.width; first += rows.group, scales += 4) {
-            const ScaleVectors s = ScaleVectors::of_group(scales);
-            const std::int64_t end = first + rows.group < rows.width ? first + rows.group : rows.width;
-            std::int64_t i = first;
-            for (; i + 8 <= end; i += 8)
-                Avx2::store(out.data + i, Avx2::fma(codes_at<Bits>(codes, i), s.scale, s.zero));
-            if (i < end) Avx2::store(out.data + i, Avx2::fma(codes_at<Bits>(codes, i, end - i), s.scale, s.zero));
-        }
-    }
+    for_each_group(
+        rows, block, range, [&](const CodedGroup& group) __attribute__((always_inline)) {
+            const ScaleVectors s = ScaleVectors::of_group(group.scales);
+            float* const row = out.data + group.row * out.stride;
+            std::int64_t i = group.first;
+            for (; i + 8 <= group.end; i += 8) {
+                Avx2::store(row + i, Avx2::fma(codes_at<Bits>(group.codes, i), s.scale, s.zero));
+            }
+            if (i == group.end) return;
+            Avx2::store(row + i, Avx2::fma(codes_at<Bits>(group.codes, i, group.end - i), s.scale, s.zero));
+        });
 }
 
 /// Rows that share a scale in each channel.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "kernels/cpu/attention_block.h"
+#include "kernels/cpu/coded_rows.h"
 #include "kernels/cpu/vector_avx512.h"
 
 /// Coded rows as bf16, 32 elements at a time, for products that take bf16. Included by *_avx512.cpp and *_amx.cpp, and
@@ -14,12 +15,6 @@ constexpr std::int64_t coded_step = 32;
 struct HalfRows {
     char* data;
     std::int64_t stride;
-};
-
-/// Rows of a coded part.
-struct CodedRange {
-    std::int64_t first;
-    std::int64_t count;
 };
 
 inline __mmask32 first_of_32(std::int64_t count) { return count >= 32 ? ~__mmask32{0} : (__mmask32{1} << count) - 1; }
@@ -57,29 +52,25 @@ void store_rounded(char* at, std::int64_t count, const FloatPair& x) {
 
 /// Rows whose groups lie within the row.
 template <int Bits>
-void load_grouped(const CodedRows& rows, const char* block, CodedRange range, HalfRows out) {
-    const std::int64_t groups = (rows.width + rows.group - 1) / rows.group;
-    for (std::int64_t r = 0; r < range.count; ++r, out.data += out.stride) {
-        const char* codes = block + rows.offset_bytes + (range.first + r) * rows.row_bytes;
-        const char* scales = block + rows.scales_offset_bytes + (range.first + r) * groups * 4;
-        for (std::int64_t first = 0; first < rows.width; first += rows.group, scales += 4) {
+void load_grouped(const CodedRows& rows, const char* block, RowRange range, HalfRows out) {
+    for_each_group(
+        rows, block, range, [&](const CodedGroup& group) __attribute__((always_inline)) {
             int pair = 0;
-            __builtin_memcpy(&pair, scales, sizeof pair);
+            __builtin_memcpy(&pair, group.scales, sizeof pair);
             const __m512i pairs = _mm512_set1_epi32(pair);
             const __m512 scale = Avx512::even_bf16(pairs), zero = Avx512::odd_bf16(pairs);
-            const std::int64_t end = smaller(first + rows.group, rows.width);
-            for (std::int64_t i = first; i < end; i += coded_step) {
-                const FloatPair x = codes_from<Bits>(codes, i, end - i);
-                store_rounded(out.data + i * 2, end - i,
+            char* const row = out.data + group.row * out.stride;
+            for (std::int64_t i = group.first; i < group.end; i += coded_step) {
+                const FloatPair x = codes_from<Bits>(group.codes, i, group.end - i);
+                store_rounded(row + i * 2, group.end - i,
                               {Avx512::fma(x.low, scale, zero), Avx512::fma(x.high, scale, zero)});
             }
-        }
-    }
+        });
 }
 
 /// Rows that share a scale in each channel.
 template <int Bits>
-void load_by_channel(const CodedRows& rows, const char* block, CodedRange range, HalfRows out) {
+void load_by_channel(const CodedRows& rows, const char* block, RowRange range, HalfRows out) {
     for (std::int64_t i = 0; i < rows.width; i += coded_step) {
         const std::int64_t count = rows.width - i;
         const char* const scales = block + rows.scales_offset_bytes + i * 4;
@@ -98,7 +89,7 @@ void load_by_channel(const CodedRows& rows, const char* block, CodedRange range,
 }
 
 template <int Bits>
-void load_codes(const CodedRows& rows, const char* block, CodedRange range, HalfRows out) {
+void load_codes(const CodedRows& rows, const char* block, RowRange range, HalfRows out) {
     if (rows.group == 0) {
         load_by_channel<Bits>(rows, block, range, out);
     } else {
@@ -107,7 +98,7 @@ void load_codes(const CodedRows& rows, const char* block, CodedRange range, Half
 }
 
 /// Rows of codes or bf16 numbers, rounded to bf16. Nothing is written beyond a row's width.
-void load_rounded(const CodedRows& rows, const char* block, CodedRange range, HalfRows out) {
+void load_rounded(const CodedRows& rows, const char* block, RowRange range, HalfRows out) {
     switch (rows.bits) {
         case 2: return load_codes<2>(rows, block, range, out);
         case 4: return load_codes<4>(rows, block, range, out);
@@ -124,7 +115,7 @@ void load_rounded(const CodedRows& rows, const char* block, CodedRange range, Ha
 /// they are.
 KeyTile rounded_tile(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
     if (!tile.sealed) return tile;
-    const CodedRange range{tile.first_token, tile.tokens};
+    const RowRange range{tile.first_token, tile.tokens};
     const std::int64_t key_stride = round_up(params.key_width, coded_step) * 2;
     char* keys = block.keys;
     for (const CodedRows& part : params.sealed.keys) {

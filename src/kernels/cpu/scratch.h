@@ -34,11 +34,11 @@ struct AttentionScratch {
     std::int64_t query;        // [key_width] or [key_width / 2] words of each row of the block, in whole vectors
     std::int64_t scores;       // [most_tile_tokens, block rows] or [block rows, score_stride]
     std::int64_t probabilities;
-    std::int64_t state;  // running max, running sum, rescaling factor, visible keys: [block rows] each
-    std::int64_t sums;   // [block rows, value_words]
-    std::int64_t keys;   // [most_tile_tokens, key_words]
-    std::int64_t values;
-    std::int64_t codes;  // of CodeTile in cpu/code_page_avx2.h
+    std::int64_t state;   // running max, running sum, rescaling factor, visible keys: [block rows] each
+    std::int64_t sums;    // [block rows, value_words]
+    std::int64_t keys;    // [most_tile_tokens, key_words]
+    std::int64_t values;  // [most_tile_tokens, value_words]; as bf16 two halves: interleaved values, rows
+    std::int64_t codes;   // of CodeTile in cpu/code_page_avx2.h
     std::int64_t bytes;
 };
 
