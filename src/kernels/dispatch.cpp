@@ -14,11 +14,11 @@ namespace {
 constexpr KernelSet sets[] = {
     {Isa::portable, portable::linear, portable::rms_norm, portable::rope, portable::swiglu, portable::store_rows,
      portable::load_rows, portable::attention, portable::merge},
-    {Isa::avx2, avx2::linear, avx2::rms_norm, portable::rope, avx2::swiglu, portable::store_rows, avx2::load_rows,
+    {Isa::avx2, avx2::linear, avx2::rms_norm, portable::rope, avx2::swiglu, avx2::store_rows, avx2::load_rows,
      avx2::attention, portable::merge},
-    {Isa::avx512, avx512::linear, avx512::rms_norm, portable::rope, avx512::swiglu, portable::store_rows,
-     avx2::load_rows, avx512::attention, portable::merge},
-    {Isa::amx, amx::linear, avx512::rms_norm, portable::rope, avx512::swiglu, portable::store_rows, avx2::load_rows,
+    {Isa::avx512, avx512::linear, avx512::rms_norm, portable::rope, avx512::swiglu, avx512::store_rows, avx2::load_rows,
+     avx512::attention, portable::merge},
+    {Isa::amx, amx::linear, avx512::rms_norm, portable::rope, avx512::swiglu, avx512::store_rows, avx2::load_rows,
      amx::attention, portable::merge},
 };
 

@@ -80,6 +80,14 @@ struct RowBlock {
     char* codes;
 };
 
+/// Some rows of floats.
+struct FloatBlock {
+    const float* data;
+    std::int64_t stride;
+    std::int64_t rows;
+    std::int64_t columns;
+};
+
 static inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
 static inline KeyTile tile_at(const AttentionParams& params, std::int64_t key, std::int64_t end) {

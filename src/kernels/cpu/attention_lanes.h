@@ -17,6 +17,7 @@
 ///   load, broadcast            words
 ///   broadcast_last             the last word of a key of odd width
 ///   exp_degree                 of exp2_of
+///   add_columns                y[column][row] += factor * x[row][column], for a vector of rows and columns at most
 ///   dot                        sums plus the product of words
 ///   pack_probabilities         the probabilities of `width` tokens
 ///   ones                       words of probabilities 1
@@ -70,13 +71,17 @@ void score_tile(const AttentionParams& params, const RowBlock& block, const KeyT
 }
 
 /// Adds the caller's logits. Lanes without a row keep their zeros.
-template <class Simd, int RowVectors>
+template <class Simd, class Words, int RowVectors>
 void add_logit_bias(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
     constexpr std::int64_t token_floats = RowVectors * Simd::lanes;
-    for (std::int64_t row = 0; row < block.rows; ++row) {
+    for (std::int64_t row = 0; row < block.rows; row += Simd::lanes) {
         const float* bias = logit_bias(params, block, row, tile.first_key);
-        float* scores = block.scores + row;
-        for (std::int64_t t = 0; t < tile.tokens; ++t) scores[t * token_floats] += bias[t] * log2_of_e;
+        const std::int64_t rows = smaller(Simd::lanes, block.rows - row);
+        for (std::int64_t t = 0; t < tile.tokens; t += Simd::lanes) {
+            const std::int64_t tokens = smaller(Simd::lanes, tile.tokens - t);
+            Words::add_columns({bias + t, params.logit_bias_stride, rows, tokens}, log2_of_e,
+                               block.scores + t * token_floats + row, token_floats);
+        }
     }
 }
 
@@ -214,7 +219,7 @@ struct RowsInLanes {
 
     /// From scores.
     static void finish_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
-        if (params.logit_bias != nullptr) add_logit_bias<Simd, RowVectors>(params, block, tile);
+        if (params.logit_bias != nullptr) add_logit_bias<Simd, Words, RowVectors>(params, block, tile);
         if (tile.first_key + tile.tokens > block.all_visible) mask_scores<Simd, RowVectors>(block, tile);
         softmax_tile<Simd, Words, RowVectors>(block, tile);
     }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "kernels/cpu/coded_rows_avx512.h"
+#include "kernels/cpu/transpose_avx512.h"
 
 /// bf16 attention on AVX-512. Included by *_avx512.cpp and *_amx.cpp, and of internal linkage, as vector_avx2.h
 /// says.
@@ -32,6 +33,19 @@ struct Bf16Words {
     // The two tokens' bf16 of a row side by side.
     static Word pack_probabilities(const __m512 (&p)[2]) {
         return _mm512_permutexvar_epi16(interleave_halves(), Avx512::to_bf16(p[0], p[1]));
+    }
+
+    static void add_columns(const FloatBlock& x, float factor, float* y, std::int64_t y_stride) {
+        __m512i rows[16];
+        for (int r = 0; r < 16; ++r) {
+            const __m512 row = r < x.rows ? Avx512::load_first(x.data + r * x.stride, x.columns) : Avx512::zero();
+            rows[r] = _mm512_castps_si512(row);
+        }
+        transpose_rows(rows, [&](int column, __m512i words) {
+            if (column >= x.columns) return;
+            float* const at = y + column * y_stride;
+            Avx512::store(at, Avx512::fma(_mm512_castsi512_ps(words), Avx512::set(factor), Avx512::load(at)));
+        });
     }
 
     static void pack_query(const float* q, const AttentionParams& params, std::uint32_t* words, std::int64_t stride) {

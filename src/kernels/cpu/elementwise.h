@@ -83,6 +83,23 @@ void rms_norm_with(const RmsNormParams& params) {
 }
 
 template <class Simd>
+void store_rows_with(const StoreRowsParams& params) {
+    for (std::int64_t row = 0; row < params.rows; ++row) {
+        const float* x = params.x + row * params.x_stride;
+        char* y = static_cast<char*>(params.y) + row * params.y_stride_bytes;
+        for (std::int64_t i = 0; i < params.width; i += Simd::lanes) {
+            const std::int64_t count = params.width - i;
+            const typename Simd::Vector numbers = Simd::load_first(x + i, count);
+            if (params.dtype == core::DType::f32) {
+                Simd::store_first(reinterpret_cast<float*>(y) + i, count, numbers);
+            } else {
+                Simd::store_first_bf16(reinterpret_cast<core::bf16*>(y) + i, count, numbers);
+            }
+        }
+    }
+}
+
+template <class Simd>
 void swiglu_with(const SwiGluParams& params) {
     using V = typename Simd::Vector;
     for (std::int64_t i = 0; i < params.count; i += Simd::lanes) {

@@ -24,6 +24,7 @@ double float_peak(std::int64_t iterations);      // of kernels/peaks.h
 double byte_peak(std::int64_t iterations);
 void rms_norm(const RmsNormParams& params);
 void swiglu(const SwiGluParams& params);
+void store_rows(const StoreRowsParams& params);
 void load_rows(const LoadRowsParams& params);
 void attention(const AttentionParams& params);
 }  // namespace avx2
@@ -33,6 +34,7 @@ void linear(const LinearParams& params);
 void linear_groups(const LinearParams& params);  // int8 and int4
 void rms_norm(const RmsNormParams& params);
 void swiglu(const SwiGluParams& params);
+void store_rows(const StoreRowsParams& params);
 void attention(const AttentionParams& params);
 }  // namespace avx512
 

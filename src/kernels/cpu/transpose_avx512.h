@@ -6,10 +6,9 @@
 namespace mha2mla::kernels {
 namespace {
 
-/// 16 x 16 words of 32 bits. Strides are bytes from one row to the next.
-void transpose_words(const char* from, std::int64_t from_stride, char* to, std::int64_t to_stride) {
-    __m512i rows[16];
-    for (int r = 0; r < 16; ++r) rows[r] = Avx512::load_words(from + r * from_stride);
+/// 16 x 16 words of 32 bits. Calls take(column, its words).
+template <class Take>
+__attribute__((always_inline)) inline void transpose_rows(const __m512i (&rows)[16], const Take& take) {
     __m512i pairs[16];  // of two rows each, within lanes of 128 bits
     for (int r = 0; r < 16; r += 2) {
         pairs[r] = _mm512_unpacklo_epi32(rows[r], rows[r + 1]);
@@ -23,17 +22,23 @@ void transpose_words(const char* from, std::int64_t from_stride, char* to, std::
         quads[3][i] = _mm512_unpackhi_epi64(pairs[4 * i + 1], pairs[4 * i + 3]);
     }
     constexpr int even = 0x88, odd = 0xdd;  // lanes of either operand
-    const auto store = [&](int column, __m512i words) { _mm512_storeu_si512(to + column * to_stride, words); };
     for (int k = 0; k < 4; ++k) {
         const __m512i low_even = _mm512_shuffle_i32x4(quads[k][0], quads[k][1], even);
         const __m512i high_even = _mm512_shuffle_i32x4(quads[k][2], quads[k][3], even);
         const __m512i low_odd = _mm512_shuffle_i32x4(quads[k][0], quads[k][1], odd);
         const __m512i high_odd = _mm512_shuffle_i32x4(quads[k][2], quads[k][3], odd);
-        store(k, _mm512_shuffle_i32x4(low_even, high_even, even));
-        store(4 + k, _mm512_shuffle_i32x4(low_odd, high_odd, even));
-        store(8 + k, _mm512_shuffle_i32x4(low_even, high_even, odd));
-        store(12 + k, _mm512_shuffle_i32x4(low_odd, high_odd, odd));
+        take(k, _mm512_shuffle_i32x4(low_even, high_even, even));
+        take(4 + k, _mm512_shuffle_i32x4(low_odd, high_odd, even));
+        take(8 + k, _mm512_shuffle_i32x4(low_even, high_even, odd));
+        take(12 + k, _mm512_shuffle_i32x4(low_odd, high_odd, odd));
     }
+}
+
+/// In memory. Strides are bytes from one row to the next.
+inline void transpose_words(const char* from, std::int64_t from_stride, char* to, std::int64_t to_stride) {
+    __m512i rows[16];
+    for (int r = 0; r < 16; ++r) rows[r] = Avx512::load_words(from + r * from_stride);
+    transpose_rows(rows, [&](int column, __m512i words) { _mm512_storeu_si512(to + column * to_stride, words); });
 }
 
 }  // namespace

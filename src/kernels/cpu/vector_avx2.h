@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <immintrin.h>
 
+#include "core/dtype.h"
+
 /// Vector operations that the shared kernel templates are written in: AVX2. Included by *_avx2.cpp alone.
 ///
 /// Everything that a file compiled for an instruction set defines has internal linkage. Otherwise the linker could pick
@@ -50,6 +52,19 @@ struct Avx2 {
     static Vector even_bf16(__m256i pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)); }
     static Vector odd_bf16(__m256i pairs) {
         return _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+    }
+    /// The first numbers rounded as core::to_bf16 does: NaN, too.
+    static void store_first_bf16(core::bf16* p, std::int64_t count, Vector x) {
+        const __m256i bits = _mm256_castps_si256(x), high = _mm256_srli_epi32(bits, 16);
+        const __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+        const __m256i half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+        const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, half), 16);
+        const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+        const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+        const __m256i halves = _mm256_blendv_epi8(rounded, quiet, is_nan);
+        const __m128i packed = _mm_packus_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
+        if (count >= lanes) return _mm_storeu_si128(reinterpret_cast<__m128i*>(p), packed);
+        __builtin_memcpy(static_cast<void*>(p), &packed, static_cast<std::size_t>(count) * sizeof *p);
     }
     static __m256i load_words(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 

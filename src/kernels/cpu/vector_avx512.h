@@ -48,6 +48,17 @@ struct Avx512 {
     }
     static __m512i load_words(const void* p) { return _mm512_loadu_si512(p); }
 
+    /// The first numbers rounded as core::to_bf16 does: denormal numbers and NaN, too.
+    static void store_first_bf16(core::bf16* p, std::int64_t count, Vector x) {
+        const __m512i bits = _mm512_castps_si512(x), high = _mm512_srli_epi32(bits, 16);
+        const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+        const __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+        const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, half), 16);
+        const __mmask16 is_nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+        const __m512i halves = _mm512_mask_or_epi32(rounded, is_nan, high, _mm512_set1_epi32(0x40));
+        _mm512_mask_cvtepi32_storeu_epi16(p, first(count), halves);
+    }
+
     /// Two float vectors rounded to bf16: [low | high].
     static __m512i to_bf16(Vector low, Vector high) { return bits_of(_mm512_cvtne2ps_pbh(high, low)); }
     static __m512i bits_of(__m512bh x) { return reinterpret_cast<__m512i>(x); }
