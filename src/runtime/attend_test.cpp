@@ -126,7 +126,7 @@ TEST_P(Attend, EqualsPlainSoftmaxAndReadsNoUnwrittenRow) {
     config.head_dim = width;
     config.rope_theta = 100;
     const RopeTable rope(config, (keys + 63) / 64 * 64, pool);
-    const PositionTable positions(rope);
+    const PositionTable positions(rope, core::DType::f32);
     std::vector<std::int64_t> visible;
     for (std::int64_t row = 0; row < rows; ++row) visible.push_back(keys - rows + row + 1);
     std::vector<float> out(q.size()), log_sum(static_cast<std::size_t>(rows));

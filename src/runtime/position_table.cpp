@@ -6,8 +6,16 @@
 
 namespace mha2mla::runtime {
 
-PositionTable::PositionTable(const RopeTable& rope)
-    : rope_(&rope), matrix_(memory_, kernels::WeightFormat::f32, cache::page_tokens, 2 * rope.pairs()) {
+namespace {
+
+kernels::WeightFormat format_of(core::DType dtype) {
+    return dtype == core::DType::f32 ? kernels::WeightFormat::f32 : kernels::WeightFormat::bf16;
+}
+
+}  // namespace
+
+PositionTable::PositionTable(const RopeTable& rope, core::DType dtype)
+    : rope_(&rope), matrix_(memory_, format_of(dtype), cache::page_tokens, 2 * rope.pairs()) {
     const auto pairs = static_cast<std::size_t>(rope.pairs());
     std::vector<float> row(2 * pairs);
     const float* entry = rope.data();

@@ -12,8 +12,8 @@ namespace mha2mla::runtime {
 /// another page the query is turned: its angles at position 64 p + u are those at 64 p plus those at u.
 class PositionTable {
 public:
-    /// `rope` must outlive it.
-    explicit PositionTable(const RopeTable& rope);
+    /// In the numbers of the cache, f32 or bf16: with bf16 the queries may be rounded, too. `rope` must outlive it.
+    PositionTable(const RopeTable& rope, core::DType dtype);
 
     std::int64_t width() const { return matrix_.inputs(); }  ///< d
     /// [page_tokens, d].

@@ -13,6 +13,11 @@ using checkpoint::ModelConfig;
 
 bool has_positional_part(const ModelConfig& config) { return config.is_mla() && config.mla().positional_part; }
 
+std::optional<PositionTable> position_table(const ModelConfig& config, const RopeTable& rope, core::DType dtype) {
+    if (!has_positional_part(config)) return std::nullopt;
+    return std::optional<PositionTable>(std::in_place, rope, dtype);
+}
+
 void widen(std::int64_t& width, std::int64_t needed) { width = std::max(width, needed); }
 
 void add_mla_widths(const ModelConfig& config, int layer, WorkspaceShape& shape) {
@@ -82,7 +87,7 @@ Transformer::Transformer(const ModelConfig& config, ModelWeights weights, const 
       form_(options.attention),
       attention_shape_(config_),
       rope_(config_, positions, pool),
-      positions_(has_positional_part(config_) ? std::optional<PositionTable>(rope_) : std::nullopt),
+      positions_(position_table(config_, rope_, options.kv_cache.content.dtype)),
       workspace_(workspace_shape(config_, weights_, options.kv_cache.content.dtype, positions, pool.size())),
       compute_{.kernels = kernels::kernels(), .pool = pool, .workspace = workspace_} {
     chunks_.reserve(max_chunk_tokens);
