@@ -15,28 +15,33 @@ kernels::WeightFormat format_of(core::DType dtype) {
 }  // namespace
 
 PositionTable::PositionTable(const RopeTable& rope, core::DType dtype)
-    : rope_(&rope), matrix_(memory_, format_of(dtype), cache::page_tokens, 2 * rope.pairs()) {
+    : matrix_(memory_, format_of(dtype), cache::page_tokens, 2 * rope.pairs()) {
     const auto pairs = static_cast<std::size_t>(rope.pairs());
     std::vector<float> row(2 * pairs);
-    const float* entry = rope.data();
-    for (std::int64_t position = 0; position < cache::page_tokens; ++position) {
+    const auto read_row = [&](std::int64_t position) {
+        const float* entry = rope.data() + position * 2 * rope.pairs();
         for (std::size_t i = 0; i < pairs; ++i) {
             row[i] = *entry++;
             row[i + pairs] = *entry++;
         }
+    };
+    for (std::int64_t position = 0; position < cache::page_tokens; ++position) {
+        read_row(position);
         matrix_.set_rows(position, 1, row.data());
+    }
+    for (std::int64_t position = 0; position < rope.positions(); position += cache::page_tokens) {
+        read_row(position);
+        turns_.insert(turns_.end(), row.begin(), row.end());
     }
 }
 
 void PositionTable::turn(const float* query, std::int64_t rows, std::int64_t page, float* turned) const {
-    const std::int64_t pairs = rope_->pairs();
-    const float* const entry = rope_->data() + page * cache::page_tokens * 2 * pairs;
-    for (std::int64_t row = 0; row < rows; ++row, query += 2 * pairs, turned += 2 * pairs) {
-        for (std::int64_t i = 0; i < pairs; ++i) {
-            const float cos = entry[2 * i], sin = entry[2 * i + 1];
-            turned[i] = query[i] * cos + query[i + pairs] * sin;
-            turned[i + pairs] = query[i + pairs] * cos - query[i] * sin;
-        }
+    const std::int64_t pairs = width() / 2;
+    const float* const cos = turns_.data() + page * width();
+    const float* const sin = cos + pairs;
+    for (std::int64_t row = 0; row < rows; ++row, query += width(), turned += width()) {
+        for (std::int64_t i = 0; i < pairs; ++i) turned[i] = query[i] * cos[i] + query[i + pairs] * sin[i];
+        for (std::int64_t i = 0; i < pairs; ++i) turned[i + pairs] = query[i + pairs] * cos[i] - query[i] * sin[i];
     }
 }
 

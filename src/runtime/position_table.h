@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "runtime/matrix.h"
 #include "runtime/rope_table.h"
@@ -12,7 +13,7 @@ namespace mha2mla::runtime {
 /// another page the query is turned: its angles at position 64 p + u are those at 64 p plus those at u.
 class PositionTable {
 public:
-    /// In the numbers of the cache, f32 or bf16: with bf16 the queries may be rounded, too. `rope` must outlive it.
+    /// In the numbers of the cache, f32 or bf16: with bf16 the queries may be rounded, too.
     PositionTable(const RopeTable& rope, core::DType dtype);
 
     std::int64_t width() const { return matrix_.inputs(); }  ///< d
@@ -22,7 +23,7 @@ public:
     void turn(const float* query, std::int64_t rows, std::int64_t page, float* turned) const;
 
 private:
-    const RopeTable* rope_;
+    std::vector<float> turns_;  // [pages, cos and sin, pairs], of each page's first position
     WeightMemory memory_;
     Matrix matrix_;
 };

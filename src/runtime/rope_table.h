@@ -14,9 +14,11 @@ public:
     RopeTable(const checkpoint::ModelConfig& config, std::int64_t positions, core::ThreadPool& pool);
 
     const float* data() const { return table_.data(); }
+    std::int64_t positions() const { return positions_; }
     std::int64_t pairs() const { return pairs_; }
 
 private:
+    std::int64_t positions_;
     std::int64_t pairs_;
     cache::ArenaArray<float> table_;
 };
