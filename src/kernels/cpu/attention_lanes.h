@@ -13,7 +13,7 @@
 ///   Word                       a vector of words
 ///   width                      channels of a word of the queries and keys, tokens of a word of the probabilities
 ///   read                       a tile, in the scratch if it is sealed
-///   pack_query                 one row of queries, scaled, into words that are `stride` words apart
+///   pack_query                 a vector of rows, scaled, into at most a vector of words, `stride` bytes apart
 ///   load, broadcast            words
 ///   broadcast_last             the last word of a key of odd width
 ///   exp_degree                 of exp2_of
@@ -197,16 +197,22 @@ struct RowsInLanes {
 
     /// Packs the queries and the limits of what each row sees; lanes without a row get zeros and see every key.
     static void load(const AttentionParams& params, const RowBlock& block) {
-        auto* words = reinterpret_cast<std::uint32_t*>(block.query);
-        const std::int64_t count = (params.key_width + Words::width - 1) / Words::width * most_rows;
-        for (std::int64_t i = 0; i < count; ++i) words[i] = 0;
+        const float* const q = params.q + block.first_row * params.q_stride;
+        const std::int64_t words = (params.key_width + Words::width - 1) / Words::width;
+        for (std::int64_t v = 0; v < RowVectors; ++v) {
+            const std::int64_t row = v * Simd::lanes;
+            const std::int64_t rows = smaller(Simd::lanes, block.rows - row);
+            for (std::int64_t w = 0; w < words; w += Simd::lanes) {
+                const std::int64_t channel = w * Words::width;
+                Words::pack_query(
+                    {q + row * params.q_stride + channel, params.q_stride, rows, params.key_width - channel},
+                    log2_scale(params), block.query + (w * most_rows + row) * 4, most_rows * 4);
+            }
+        }
         for (std::int64_t r = 0; r < most_rows; ++r) {
-            block.visible[r] = __builtin_inff();
-            if (r >= block.rows) continue;
-            const std::int64_t row = block.first_row + r;
             // Exact as floats: positions stay below 2^24.
-            block.visible[r] = static_cast<float>(params.visible[row]);
-            Words::pack_query(params.q + row * params.q_stride, params, words + r, most_rows);
+            block.visible[r] =
+                r < block.rows ? static_cast<float>(params.visible[block.first_row + r]) : __builtin_inff();
         }
     }
 

@@ -48,10 +48,19 @@ struct Bf16Words {
         });
     }
 
-    static void pack_query(const float* q, const AttentionParams& params, std::uint32_t* words, std::int64_t stride) {
-        for (std::int64_t i = 0; i < params.key_width; ++i) {
-            words[i / 2 * stride] |= rounded_bits(q[i] * log2_scale(params)) << (i % 2 * 16);
+    static void pack_query(const FloatBlock& x, float factor, char* words, std::int64_t stride) {
+        const __m512 by = Avx512::set(factor);
+        __m512i rows[16];
+        for (int r = 0; r < 16; ++r) {
+            const float* const row = x.data + r * x.stride;
+            const bool any = r < x.rows, wide = any && x.columns > 16;
+            const __m512 low = any ? Avx512::mul(Avx512::load_first(row, x.columns), by) : Avx512::zero();
+            const __m512 high = wide ? Avx512::mul(Avx512::load_first(row + 16, x.columns - 16), by) : Avx512::zero();
+            rows[r] = Avx512::to_bf16(low, high);
         }
+        transpose_rows(rows, [&](int word, __m512i lanes) {
+            if (2 * word < x.columns) store(words + word * stride, lanes);
+        });
     }
 
     // 32 channels of two tokens, the tokens' bf16 side by side. Neither channels nor a token beyond the end are read.
