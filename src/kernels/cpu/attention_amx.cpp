@@ -154,8 +154,8 @@ private:
     }
 };
 
-// So few rows leave tiles idle.
-constexpr std::int64_t most_rows_in_vectors = 12;
+// So few rows leave most of a tile idle.
+constexpr std::int64_t most_rows_in_vectors = 4;
 
 /// Codes that can be multiplied as they are wait for more than a block of rows: each block reads them anew.
 bool is_for_tiles(const AttentionParams& params) {
