@@ -4,7 +4,7 @@
 #include "kernels/cpu/tiles_amx.h"
 #include "kernels/cpu/transpose_avx512.h"
 
-// Attention of many rows over bf16 and sealed tokens, which are rounded to bf16: both products of a tile of keys are
+// Attention of some rows over bf16 and sealed tokens, which are rounded to bf16: both products of a tile of keys are
 // those of tile registers, the softmax between them is that of attention_lanes.h. Scores are keys times queries, as
 // they lie: [tokens][rows]. Values are probabilities times pairs of tokens, so the probabilities are transposed and the
 // values interleaved, once for all rows of the block.
@@ -16,13 +16,12 @@ constexpr std::int64_t step_channels = 32;  // or tokens, where values are multi
 constexpr std::int64_t tile_tokens = 16;
 constexpr std::int64_t probability_row_bytes = most_tile_tokens * 2;
 
-/// Attention of up to 16 * RowVectors rows. Where that is 16, products are computed twice and kept once.
+/// Attention of up to 16 * RowVectors rows.
 template <int RowVectors>
 struct RowsInTiles {
     using Lanes = RowsInLanes<Avx512, Bf16Words, RowVectors>;
     static constexpr std::int64_t most_rows = Lanes::most_rows;
     static constexpr std::int64_t word_bytes = most_rows * 4;  // from one word of all rows to the next
-    static constexpr std::int64_t second_rows = (RowVectors - 1) * tile_row_bytes;
 
     static void load(const AttentionParams& params, const RowBlock& block) {
         Lanes::load(params, block);
@@ -79,10 +78,10 @@ private:
             const bool two = token + tile_tokens < tokens;
             const char* const first = keys.rows + token * keys.stride;
             TilePair rows{first, two ? first + tile_tokens * keys.stride : first, keys.stride};
-            TilePair query{block.query, block.query + second_rows, word_bytes};
+            TilePair query{block.query, block.query + tile_row_bytes, word_bytes};
             clear_sums();
             for (std::int64_t channel = 0; channel < params.key_width; channel += step_channels) {
-                add_products(rows, query);
+                add_products<2, RowVectors>(rows, query);
                 rows = rows.ahead(tile_row_bytes);
                 query = query.ahead(16 * word_bytes);
             }
@@ -127,7 +126,7 @@ private:
     static void add_channels(const RowBlock& block, std::int64_t tokens, std::int64_t channel) {
         const std::int64_t stride = block.parts.value_words * 4;
         float* const sums = block.sums + channel;
-        float* const second_sums = sums + (most_rows - 16) * block.parts.value_words;
+        float* const second_sums = sums + 16 * block.parts.value_words;
         for (std::int64_t r = 0; r < block.rows; ++r) {
             const __m512 rescale = Avx512::set(block.rescale[r]);
             float* const row = sums + r * block.parts.value_words;
@@ -137,12 +136,12 @@ private:
         before_tiles_load();
         _tile_loadd(0, sums, stride);
         _tile_loadd(1, sums + 16, stride);
-        _tile_loadd(2, second_sums, stride);
-        _tile_loadd(3, second_sums + 16, stride);
-        TilePair rows{probabilities(block, 0), probabilities(block, most_rows - 16), probability_row_bytes};
+        if (RowVectors == 2) _tile_loadd(2, second_sums, stride);
+        if (RowVectors == 2) _tile_loadd(3, second_sums + 16, stride);
+        TilePair rows{probabilities(block, 0), probabilities(block, 16), probability_row_bytes};
         TilePair values{block.values, block.values + tile_row_bytes, 2 * tile_row_bytes};
         for (std::int64_t token = 0; token < tokens; token += step_channels) {
-            add_products(rows, values);
+            add_products<RowVectors, 2>(rows, values);
             rows = rows.ahead(tile_row_bytes);
             values = values.ahead(2 * tile_bytes);
         }

@@ -54,16 +54,18 @@ struct TilePair {
 };
 
 /// Adds bf16 products to tiles 0 to 3, whole ones: [rows.first | rows.second] times [pairs.first | pairs.second], row
-/// by row. Rows are [16][32 channels], pairs [16 pairs of channels][16][2].
+/// by row. Rows are [16][32 channels], pairs [16 pairs of channels][16][2]. Where there is one tile of either, the second
+/// is not read, and its sums stay.
+template <int RowTiles = 2, int PairTiles = 2>
 __attribute__((always_inline)) inline void add_products(const TilePair& rows, const TilePair& pairs) {
     _tile_loadd(4, rows.first, rows.stride);
-    _tile_loadd(5, rows.second, rows.stride);
+    if (RowTiles == 2) _tile_loadd(5, rows.second, rows.stride);
     _tile_loadd(6, pairs.first, pairs.stride);
-    _tile_loadd(7, pairs.second, pairs.stride);
+    if (PairTiles == 2) _tile_loadd(7, pairs.second, pairs.stride);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
+    if (PairTiles == 2) _tile_dpbf16ps(1, 4, 7);
+    if (RowTiles == 2) _tile_dpbf16ps(2, 5, 6);
+    if (RowTiles == 2 && PairTiles == 2) _tile_dpbf16ps(3, 5, 7);
 }
 
 __attribute__((always_inline)) inline void clear_sums() {
