@@ -54,8 +54,8 @@ struct TilePair {
 };
 
 /// Adds bf16 products to tiles 0 to 3, whole ones: [rows.first | rows.second] times [pairs.first | pairs.second], row
-/// by row. Rows are [16][32 channels], pairs [16 pairs of channels][16][2]. Where there is one tile of either, the second
-/// is not read, and its sums stay.
+/// by row. Rows are [16][32 channels], pairs [16 pairs of channels][16][2]. Where there is one tile of either, the
+/// second is not read, and its sums stay.
 template <int RowTiles = 2, int PairTiles = 2>
 __attribute__((always_inline)) inline void add_products(const TilePair& rows, const TilePair& pairs) {
     _tile_loadd(4, rows.first, rows.stride);
