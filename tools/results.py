@@ -221,8 +221,10 @@ def main():
             Path(folder).mkdir(parents=True, exist_ok=True)
         run = Run(options, recipe)
         start = time.monotonic()
-        run.measure_all()
-        failed = run.report()
+        try:
+            run.measure_all()
+        finally:  # stopped, too: of the rows that are there
+            failed = run.report()
     except (RecipeError, Failure, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
