@@ -104,24 +104,28 @@ TEST_P(QuantizedCache, ForksAndTruncationsContinueAsFreshSequences) {
 }
 
 TEST_P(QuantizedCache, SeveralAtOncePageByPageEqualEachAlone) {
-    auto for_three = as_decoded(options(GetParam().format));
-    for_three.sequences = 3;
-    Engine engine(model_, for_three);
-    Decoder& decoder = engine.decoder;
-    Sequence first = decoder.new_sequence(), second = decoder.new_sequence(), third = decoder.new_sequence();
-    const Logits alone = go_on(decoder, third, tokens_);
-    const std::span<const int> text(tokens_);
-    std::span<const float> logits;
-    for (std::size_t at = 0, count = 0; at < text.size(); at += count) {
-        count = std::min(static_cast<std::size_t>(decoder.pass_tokens(first.tokens())), text.size() - at);
-        const auto part = text.subspan(at, count);
-        const std::vector<Feed> feeds{{.sequence = &first, .tokens = part}, {.sequence = &second, .tokens = part}};
-        logits = decoder.forward(feeds);
+    for (const int threads : {1, 2}) {
+        auto for_three = as_decoded(options(GetParam().format));
+        for_three.sequences = 3;
+        Engine engine(model_, for_three, threads);
+        Decoder& decoder = engine.decoder;
+        Sequence first = decoder.new_sequence(), second = decoder.new_sequence(), third = decoder.new_sequence();
+        const Logits alone = go_on(decoder, third, tokens_);
+        const std::span<const int> text(tokens_);
+        std::span<const float> logits;
+        for (std::size_t at = 0, count = 0; at < text.size(); at += count) {
+            count = std::min(static_cast<std::size_t>(decoder.pass_tokens(first.tokens())), text.size() - at);
+            const auto part = text.subspan(at, count);
+            const std::vector<Feed> feeds{{.sequence = &first, .tokens = part}, {.sequence = &second, .tokens = part}};
+            logits = decoder.forward(feeds);
+        }
+        // Two threads split several sequences otherwise. Where AVX-512 rounds, an element may get the next code then,
+        // and of 2 bits there are but four.
+        const bool few_codes = threads == 2 && GetParam().format == "int2" && rounding() > 2e-3;
+        const double most = few_codes ? 1.2e-2 : rounding();
+        EXPECT_LT(relative_error({{logits.begin(), logits.begin() + 101}}, alone), most) << threads << " threads";
+        EXPECT_LT(relative_error({{logits.begin() + 101, logits.end()}}, alone), most) << threads << " threads";
     }
-    // What is rounded otherwise may get the next code.
-    const double most = rounding() + GetParam().from_exact / 50;
-    EXPECT_LT(relative_error({{logits.begin(), logits.begin() + 101}}, alone), most);
-    EXPECT_LT(relative_error({{logits.begin() + 101, logits.end()}}, alone), most);
 }
 
 TEST_P(QuantizedCache, BytesFollowTheFormula) {
