@@ -276,9 +276,9 @@ void eval_choices(const EvalCommand& command, Session& session) {
     require_option(command.data, "--data", command);
     const auto model = checkpoint::Checkpoint::open(command.model.path);
     const auto benchmarks = read_benchmarks(command, model, session);
-    core::Json files = core::Json::object();
-    for (const auto& benchmark : benchmarks) add_states(benchmark.files, files);
-    auto results = results_file(command, {{"files", files}});
+    std::vector<std::filesystem::path> files;
+    for (const auto& benchmark : benchmarks) files.insert(files.end(), benchmark.files.begin(), benchmark.files.end());
+    auto results = results_file(command, files, core::Json::object());
     const auto decoder = load_decoder(model, decoder_options(command, benchmarks), session);
     eval::TextScorer scorer(*decoder, session.pool());
     const eval::ScoreOptions options{.at_once = command.parallel,

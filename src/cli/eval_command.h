@@ -61,13 +61,9 @@ core::OrderedJson run_report(const EvalCommand& command);
 /// "int4 cache, 2553 bytes a token", of a kv_cache_report.
 std::string cache_text(const core::OrderedJson& kv_cache);
 
-/// Changes when a file, or the configuration or weights in a model's folder, are written anew: their bytes and when the
-/// last of them came.
-std::string state_of(const std::filesystem::path& path);
-/// That of each of the files, by its path.
-void add_states(const std::vector<std::filesystem::path>& files, core::Json& states);
-
-/// The file of --results, or none. `task` adds what the task's results depend on beside model, data and formats.
-eval::ResultsFile results_file(const EvalCommand& command, core::Json task);
+/// The file of --results, or none. `files` make the prompts; `settings` add what the task's results depend on beside
+/// these, model and formats.
+eval::ResultsFile results_file(const EvalCommand& command, const std::vector<std::filesystem::path>& files,
+                               core::Json settings);
 
 }  // namespace mha2mla::cli

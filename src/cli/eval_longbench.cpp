@@ -158,12 +158,13 @@ void eval_longbench(const EvalCommand& command, Session& session) {
     eval::LongBenchScorer scorer(command.answers.jieba);
     AnswerRun model(command, session);
     auto runs = prepare_all(command, scorer, model, session);
-    core::Json files = core::Json::object();
-    for (const auto& run : runs) add_states(run.data.files, files);
-    auto results = results_file(command, {{"files", files},
-                                          {"chat", model.chat().name},
-                                          {"max_length", command.answers.max_length},
-                                          {"context", model.context_tokens()}});
+    std::vector<std::filesystem::path> files;
+    for (const auto& run : runs) files.insert(files.end(), run.data.files.begin(), run.data.files.end());
+    auto results = results_file(command, files,
+                                {{"datasets", command.answers.datasets},
+                                 {"chat", model.chat().name},
+                                 {"max_length", command.answers.max_length},
+                                 {"context", model.context_tokens()}});
     core::OrderedJson datasets = core::OrderedJson::array();
     for (auto& run : runs) {
         const double before = model.seconds();

@@ -8,9 +8,12 @@
 #include "kernels/kernels.h"
 
 namespace mha2mla::cli {
+namespace {
 
 namespace fs = std::filesystem;
 
+/// Changes when a file, or the configuration or weights in a model's folder, are written anew: their bytes and when the
+/// last of them came.
 std::string state_of(const fs::path& path) {
     std::uintmax_t bytes = 0;
     fs::file_time_type written = fs::file_time_type::min();
@@ -29,9 +32,14 @@ std::string state_of(const fs::path& path) {
     return fmt::format("{} bytes, {}", bytes, written.time_since_epoch().count());
 }
 
-void add_states(const std::vector<fs::path>& files, core::Json& states) {
-    for (const auto& file : files) states[file.string()] = state_of(file);
+/// Of each file, by its absolute path.
+core::Json states_of(const std::vector<fs::path>& files) {
+    core::Json states = core::Json::object();
+    for (const auto& file : files) states[core::absolute_target(file).string()] = state_of(file);
+    return states;
 }
+
+}  // namespace
 
 core::OrderedJson run_report(const EvalCommand& command) {
     const auto formats = weight_formats(command.model.decoder);
@@ -51,20 +59,13 @@ std::string cache_text(const core::OrderedJson& kv_cache) {
                        kv_cache["bytes_per_token"].get<std::size_t>());
 }
 
-eval::ResultsFile results_file(const EvalCommand& command, core::Json task) {
+eval::ResultsFile results_file(const EvalCommand& command, const std::vector<fs::path>& files, core::Json settings) {
     if (command.results.empty()) return {};
     const auto formats = weight_formats(command.model.decoder);
-    const auto absolute = [](const std::string& path) {
-        return path.empty() ? path : core::absolute_target(path).string();
-    };
     const core::Json run{{"task", command.task},
-                         {"settings", std::move(task)},
-                         {"model", absolute(command.model.path)},
-                         {"model_state", state_of(command.model.path)},
-                         {"data", absolute(command.data)},
-                         {"data_state", state_of(command.data)},
-                         {"text", absolute(command.text)},
-                         {"text_state", state_of(command.text)},
+                         {"settings", std::move(settings)},
+                         {"model", states_of({command.model.path})},
+                         {"files", states_of(files)},
                          {"weights", kernels::name_of(formats.layers)},
                          {"output_weights", kernels::name_of(formats.output)},
                          {"kv_cache", cache::name_of(command.model.decoder.kv_cache)},

@@ -54,7 +54,8 @@ void key_values(const EvalCommand& command, Session& session) {
     const auto questions = admitted(data.rows, {.is_message = true, .max_tokens = value_tokens}, model, data.left_out);
     note_left_out(data.left_out, rows, session);
     require_questions(questions.size(), data.left_out, command.data);
-    auto results = results_file(command, {{"chat", model.chat().name}, {"context", model.context_tokens()}});
+    auto results =
+        results_file(command, {command.data}, {{"chat", model.chat().name}, {"context", model.context_tokens()}});
     model.answer(questions, results);
     Scores scores;
     for (std::size_t i = 0; i < questions.size(); ++i) {
@@ -179,7 +180,7 @@ void needles(const EvalCommand& command, Session& session) {
     // The haystack has made messages of them already.
     const auto questions = admitted(rows, {.is_message = false, .max_tokens = number_tokens}, model, left_out);
     core::invariant(left_out.empty(), "the lengths were checked");
-    auto results = results_file(command, needle_settings(command, model, session));
+    auto results = results_file(command, {command.text}, needle_settings(command, model, session));
     model.answer(questions, results);
     const auto scores = scored_cells(cells, rows, questions, results);
     const double mean = mean_percent(scores);

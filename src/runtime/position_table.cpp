@@ -5,7 +5,6 @@
 #include "cache/cache_format.h"
 
 namespace mha2mla::runtime {
-
 namespace {
 
 kernels::WeightFormat format_of(core::DType dtype) {

@@ -58,8 +58,8 @@ private:
     /// in the scratch are.
     static Keys whole_keys(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
         const std::int64_t channels = round_up(params.key_width, step_channels);
-        if (tile.keys == block.keys) return {tile.keys, tile.key_stride};
-        if (tile.tokens % tile_tokens == 0 && channels == params.key_width) return {tile.keys, tile.key_stride};
+        const bool is_whole = tile.tokens % tile_tokens == 0 && channels == params.key_width;
+        if (is_whole || tile.keys == block.keys) return {tile.keys, tile.key_stride};
         const auto width = static_cast<std::size_t>(params.key_width * 2);
         const auto rest = static_cast<std::size_t>((channels - params.key_width) * 2);
         for (std::int64_t t = 0; t < tile.tokens; ++t) {
@@ -136,8 +136,10 @@ private:
         before_tiles_load();
         _tile_loadd(0, sums, stride);
         _tile_loadd(1, sums + 16, stride);
-        if (RowVectors == 2) _tile_loadd(2, second_sums, stride);
-        if (RowVectors == 2) _tile_loadd(3, second_sums + 16, stride);
+        if (RowVectors == 2) {
+            _tile_loadd(2, second_sums, stride);
+            _tile_loadd(3, second_sums + 16, stride);
+        }
         TilePair rows{probabilities(block, 0), probabilities(block, 16), probability_row_bytes};
         TilePair values{block.values, block.values + tile_row_bytes, 2 * tile_row_bytes};
         for (std::int64_t token = 0; token < tokens; token += step_channels) {
