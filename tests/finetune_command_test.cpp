@@ -17,6 +17,12 @@ using testing::HasSubstr;
 
 const std::string source = fixture_model("tiny-text");
 
+RunOptions processes(int count) {
+    RunOptions options;
+    options.processes = count;
+    return options;
+}
+
 class FinetuneCommand : public testing::Test {
 protected:
     void SetUp() override {
@@ -84,6 +90,27 @@ TEST_F(FinetuneCommand, GoesOnAfterAKillBitForBit) {
     }
     ASSERT_EQ(run(resumed).exit_code, 0);
     EXPECT_EQ(core::read_text(target + "/model.safetensors"), expected);
+}
+
+/// The same windows, shared out, and the same steps.
+TEST_F(FinetuneCommand, ProcessesTogetherDoTheSame) {
+    if (!has_mpi()) GTEST_SKIP() << "this build has no MPI";
+    const auto arguments = command({"--tokens", "2000", "--threads", "1"});
+    const auto alone = run(arguments).json();
+    fs::remove_all(target);
+    const auto together = run(arguments, processes(3)).json();
+    EXPECT_EQ(together["steps"], alone["steps"]);
+    EXPECT_EQ(together["perplexity_before"], alone["perplexity_before"]);
+    EXPECT_NEAR(together["perplexity_after"], alone["perplexity_after"],
+                1e-5 * alone["perplexity_after"].get<double>());
+}
+
+TEST_F(FinetuneCommand, OneOfSeveralProcessesThatFailsEndsAll) {
+    if (!has_mpi()) GTEST_SKIP() << "this build has no MPI";
+    fs::create_directories(target + ".partial/log.jsonl.new");  // where the first one writes its log
+    const auto outcome = run(command({"--tokens", "100", "--resume"}), processes(2));
+    EXPECT_NE(outcome.exit_code, 0);
+    EXPECT_THAT(outcome.err, HasSubstr("log.jsonl"));
 }
 
 TEST_F(FinetuneCommand, LearnsFromFewTokensOfALongText) {

@@ -21,6 +21,11 @@ void apply(const RunOptions& options) {
         const auto equals = setting.find('=');
         ::setenv(setting.substr(0, equals).c_str(), setting.substr(equals + 1).c_str(), 1);
     }
+    // Open MPI (4, 5) asks for a word on processes of root and on more of them than cores.
+    for (const char* name :
+         {"OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_rmaps_base_oversubscribe"})
+        ::setenv(name, "1", 1);
+    ::setenv("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe", 1);
     if (!options.largest_file_bytes) return;
     const rlimit limit{*options.largest_file_bytes, *options.largest_file_bytes};
     ::setrlimit(RLIMIT_FSIZE, &limit);
@@ -34,10 +39,14 @@ void apply(const RunOptions& options) {
     ::dup2(out, STDOUT_FILENO);
     ::dup2(err, STDERR_FILENO);
     apply(options);
-    std::vector<char*> words{const_cast<char*>(MHA2MLA_PROGRAM)};
-    for (const auto& argument : arguments) words.push_back(const_cast<char*>(argument.c_str()));
+    std::vector<std::string> command;
+    if (options.processes > 1) command = {MHA2MLA_MPIRUN, "-n", std::to_string(options.processes)};
+    command.emplace_back(MHA2MLA_PROGRAM);
+    command.insert(command.end(), arguments.begin(), arguments.end());
+    std::vector<char*> words;
+    for (auto& word : command) words.push_back(word.data());
     words.push_back(nullptr);
-    ::execv(MHA2MLA_PROGRAM, words.data());
+    ::execv(words.front(), words.data());
     ::_exit(127);
 }
 
@@ -84,6 +93,8 @@ Outcome run_and_signal(const std::vector<std::string>& arguments, int signal, co
 Outcome run_and_interrupt(const std::vector<std::string>& arguments, const fs::path& watched) {
     return run_and_signal(arguments, SIGINT, [&] { return holds_partial_entry(watched); });
 }
+
+bool has_mpi() { return !std::string(MHA2MLA_MPIRUN).empty(); }
 
 std::string fixture_model(const std::string& name) { return std::string(MHA2MLA_FIXTURES) + "/models/" + name; }
 

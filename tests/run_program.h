@@ -23,6 +23,7 @@ struct Outcome {
 struct RunOptions {
     std::vector<std::string> environment;           ///< "NAME=value"
     std::optional<std::size_t> largest_file_bytes;  ///< writes beyond it fail, as on a full disk
+    int processes = 1;                              ///< more: as `mpirun -n N mha2mla ARGUMENTS`
 };
 
 /// Runs `mha2mla ARGUMENTS` and waits for it.
@@ -33,6 +34,9 @@ Outcome run_and_signal(const std::vector<std::string>& arguments, int signal, co
 
 /// The same with SIGINT once an entry whose name holds ".partial-" shows up in `watched`.
 Outcome run_and_interrupt(const std::vector<std::string>& arguments, const std::filesystem::path& watched);
+
+/// Whether several processes can be run.
+bool has_mpi();
 
 /// tests/fixtures/models/NAME
 std::string fixture_model(const std::string& name);

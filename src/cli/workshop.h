@@ -13,8 +13,8 @@ namespace mha2mla::cli {
 
 bool has_workshop();
 
-/// Becomes mha2mla-workshop, which lies beside this program, where that is there and `arguments` (argv) ask for more
-/// than running a model. Else returns.
+/// Becomes mha2mla-workshop, or mha2mla-mpi as one of mpirun's processes, where that lies beside this program and
+/// `arguments` (argv) ask for more than running a model. Else returns, and throws Error as one of several processes.
 void hand_over_to_workshop(char** arguments);
 
 struct ModuleOptions {

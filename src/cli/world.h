@@ -4,8 +4,8 @@
 
 namespace mha2mla::cli {
 
-/// The processes that mpirun started, where the program was built with MHA2MLA_MPI (mpi/); else this one alone
-/// (no_mpi/). Throws Error where they cannot reach each other.
+/// The processes that mpirun started, in mha2mla-mpi (mpi/); else this one alone (no_mpi/). Throws Error where they
+/// cannot reach each other.
 const parallel::Communicator& world();
 
 /// Ends every process: for one that cannot go on while others wait for it. Returns where it is alone.

@@ -32,12 +32,12 @@ void AdamW::step(double learning_rate) {
                       options_.weight_decay, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false);
 }
 
-double gradient_norm(const std::vector<torch::Tensor>& parameters) {
+double squared_gradient_norm(const std::vector<torch::Tensor>& parameters) {
     double sum = 0;
     for (const auto& parameter : parameters) {
         if (parameter.grad().defined()) sum += std::pow(parameter.grad().norm(2, torch::kFloat64).item<double>(), 2);
     }
-    return std::sqrt(sum);
+    return sum;
 }
 
 void scale_gradients(const std::vector<torch::Tensor>& parameters, double factor) {

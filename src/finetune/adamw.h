@@ -36,8 +36,8 @@ private:
     std::int64_t steps_ = 0;
 };
 
-/// The Euclidean norm of all gradients together, in fp64.
-double gradient_norm(const std::vector<torch::Tensor>& parameters);
+/// The square of the Euclidean norm of all gradients together, in fp64.
+double squared_gradient_norm(const std::vector<torch::Tensor>& parameters);
 
 /// Multiplies all gradients.
 void scale_gradients(const std::vector<torch::Tensor>& parameters, double factor);

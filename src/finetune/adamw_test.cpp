@@ -34,13 +34,13 @@ TEST(AdamW, LeavesAParameterWithoutAGradientAlone) {
     EXPECT_TRUE(torch::equal(parameter, torch::ones({3})));
 }
 
-TEST(GradientNorm, IsThatOfAllGradientsTogether) {
+TEST(SquaredGradientNorm, IsThatOfAllGradientsTogether) {
     const auto a = torch::zeros({2}), b = torch::zeros({1});
     a.mutable_grad() = torch::tensor({3.0f, 0.0f});
     b.mutable_grad() = torch::tensor({4.0f});
-    EXPECT_DOUBLE_EQ(gradient_norm({a, b, torch::zeros({1})}), 5);
+    EXPECT_DOUBLE_EQ(squared_gradient_norm({a, b, torch::zeros({1})}), 25);
     scale_gradients({a, b}, 0.5);
-    EXPECT_DOUBLE_EQ(gradient_norm({a, b}), 2.5);
+    EXPECT_DOUBLE_EQ(squared_gradient_norm({a, b}), 6.25);
 }
 
 }  // namespace

@@ -12,13 +12,15 @@ constexpr std::array<std::string_view, 4> latent_modules{".q_proj.", ".q_rope_pr
 
 bool learns(const std::string& name, Trained trained) {
     if (trained == Trained::all) return true;
-    if (name.find(".self_attn.") == std::string::npos) return false;
+    if (!is_of_attention(name)) return false;
     if (trained == Trained::attention) return true;
     return std::any_of(latent_modules.begin(), latent_modules.end(),
                        [&](std::string_view module) { return name.find(module) != std::string::npos; });
 }
 
 }  // namespace
+
+bool is_of_attention(const std::string& name) { return name.find(".self_attn.") != std::string::npos; }
 
 std::vector<NamedParameter> choose_parameters(model::CausalLm& model, Trained trained) {
     std::vector<NamedParameter> chosen;

@@ -22,19 +22,31 @@ constexpr std::size_t newest_kept = 2;
 
 struct Part {
     checkpoint::TensorSpec spec;
-    torch::Tensor values;
+    torch::Tensor parameter;
+    torch::Tensor values;  // undefined for a moment that another process has
+    bool is_moment = false;
 };
 
+/// Where the owned parameters lie in the optimizer's list.
+std::size_t index_of(const torch::Tensor& parameter, const AdamW& optimizer) {
+    const auto& owned = optimizer.parameters();
+    const auto found =
+        std::find_if(owned.begin(), owned.end(), [&](const auto& value) { return value.is_same(parameter); });
+    return static_cast<std::size_t>(found - owned.begin());
+}
+
 /// The one list of what a snapshot consists of.
-std::vector<Part> parts_of(const std::vector<NamedParameter>& parameters, AdamW& optimizer) {
+std::vector<Part> parts_of(const TrainingState& state) {
     std::vector<Part> parts;
-    for (std::size_t i = 0; i < parameters.size(); ++i) {
-        const auto add = [&](const char* kind, const torch::Tensor& values) {
-            parts.push_back({{kind + parameters[i].name, values.sizes().vec()}, values});
+    for (const auto& [name, parameter] : state.parameters) {
+        const auto add = [&](const char* kind, const torch::Tensor& values, bool is_moment) {
+            parts.push_back({{kind + name, parameter.sizes().vec()}, parameter, values, is_moment});
         };
-        add("weight/", parameters[i].value);
-        add("first_moment/", optimizer.first_moments()[i]);
-        add("second_moment/", optimizer.second_moments()[i]);
+        const auto index = index_of(parameter, state.optimizer);
+        const bool owned = index < state.optimizer.parameters().size();
+        add("weight/", parameter, false);
+        add("first_moment/", owned ? state.optimizer.first_moments()[index] : torch::Tensor(), true);
+        add("second_moment/", owned ? state.optimizer.second_moments()[index] : torch::Tensor(), true);
     }
     return parts;
 }
@@ -88,26 +100,35 @@ void Snapshots::remove_remains() const {
     for (const auto& path : entries(false)) fs::remove_all(path);
 }
 
-void Snapshots::save(const Position& position, const std::vector<NamedParameter>& parameters, AdamW& optimizer) {
-    const auto target = directory_ / name_at(position);
-    if (fs::exists(target)) {
-        if (read_record(target).position == position) return;
-        remove_snapshot(target);  // of the same step before a batch was left out
-    }
-    const auto parts = parts_of(parameters, optimizer);
+bool Snapshots::has(const Position& position) const {
+    const auto snapshot = directory_ / name_at(position);
+    return fs::exists(snapshot) && read_record(snapshot).position == position;
+}
+
+void Snapshots::save(const Position& position, const TrainingState& state, bool writes) {
+    const auto parts = parts_of(state);
     std::vector<checkpoint::TensorSpec> specs;
     for (const auto& part : parts) specs.push_back(part.spec);
-    checkpoint::CheckpointWriter writer(target, specs, {.dtype = core::DType::f32});
-    for (const auto& part : parts) model::write_tensor(part.values, writer, part.spec);
+    const auto target = directory_ / name_at(position);
+    std::optional<checkpoint::CheckpointWriter> writer;
+    if (writes) {
+        if (fs::exists(target)) remove_snapshot(target);  // of the same step before a batch was left out
+        writer.emplace(target, specs, checkpoint::WriterOptions{.dtype = core::DType::f32});
+    }
+    for (const auto& part : parts) {
+        const auto values = part.is_moment ? state.shards.from_owner(part.parameter, part.values) : part.values;
+        if (writes) model::write_tensor(values, *writer, part.spec);
+    }
+    if (!writes) return;
     const core::OrderedJson json{{"request", request_},
                                  {"stage", position.stage},
                                  {"stage_step", position.stage_step},
                                  {"step", position.step},
                                  {"tokens", position.tokens},
                                  {"left_out", position.left_out},
-                                 {"optimizer_steps", optimizer.steps()}};
-    writer.add_file(position_file, json.dump(2) + "\n");
-    writer.finish();
+                                 {"optimizer_steps", state.optimizer.steps()}};
+    writer->add_file(position_file, json.dump(2) + "\n");
+    writer->finish();
     const auto all = entries(true);
     for (std::size_t i = 0; i + newest_kept < all.size(); ++i) remove_snapshot(all[i]);
 }
@@ -138,13 +159,13 @@ std::optional<Position> Snapshots::newest() const {
     return read_record(all.back()).position;
 }
 
-void Snapshots::load(const Position& position, const std::vector<NamedParameter>& parameters, AdamW& optimizer) const {
+void Snapshots::load(const Position& position, const TrainingState& state) const {
     const torch::NoGradGuard no_gradients;
     const auto path = directory_ / name_at(position);
-    optimizer.set_steps(read_record(path).optimizer_steps);
+    state.optimizer.set_steps(read_record(path).optimizer_steps);
     const checkpoint::SafetensorsSource tensors(path);
-    for (const auto& part : parts_of(parameters, optimizer)) {
-        part.values.copy_(model::read_tensor(tensors, part.spec, path.string()));
+    for (const auto& part : parts_of(state)) {
+        if (part.values.defined()) part.values.copy_(model::read_tensor(tensors, part.spec, path.string()));
     }
 }
 

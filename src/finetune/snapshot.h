@@ -10,6 +10,7 @@
 
 #include "finetune/adamw.h"
 #include "finetune/parameters.h"
+#include "finetune/shards.h"
 
 namespace mha2mla::finetune {
 
@@ -25,6 +26,13 @@ struct Position {
     bool operator==(const Position&) const = default;
 };
 
+/// What training changes. The optimizer is of this process's parameters.
+struct TrainingState {
+    const std::vector<NamedParameter>& parameters;
+    AdamW& optimizer;
+    const Shards& shards;
+};
+
 /// The snapshots of a run in a directory: weights, the optimizer's moments and the position, each complete or not there
 /// at all. The newest two are kept.
 class Snapshots {
@@ -32,12 +40,15 @@ public:
     /// `request`: what the run's result depends on; a snapshot of another request is refused.
     Snapshots(std::filesystem::path directory, std::string request);
 
-    void save(const Position& position, const std::vector<NamedParameter>& parameters, AdamW& optimizer);
+    /// Whether there is one of this position.
+    bool has(const Position& position) const;
+    /// Every process calls it, as it takes each one's share of the moments; the first one writes.
+    void save(const Position& position, const TrainingState& state, bool writes);
     /// The newest one's position, or nothing.
     std::optional<Position> newest() const;
-    /// Fills parameters and optimizer from the snapshot at a position. Throws Error naming the file where it is damaged
-    /// or of another run.
-    void load(const Position& position, const std::vector<NamedParameter>& parameters, AdamW& optimizer) const;
+    /// Fills parameters and this process's share of the moments from the snapshot at a position. Throws Error naming
+    /// the file where it is damaged or of another run.
+    void load(const Position& position, const TrainingState& state) const;
 
     /// Removes what was being written when a process was killed.
     void remove_remains() const;

@@ -1,6 +1,7 @@
 #include "finetune/trainer.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <fmt/format.h>
 #include <span>
@@ -25,18 +26,16 @@ std::int64_t count_tokens(const std::vector<std::vector<Batch>>& plan) {
     return tokens;
 }
 
-void clear_gradients(const std::vector<NamedParameter>& parameters) {
-    for (const auto& parameter : parameters) {
-        auto& gradient = parameter.value.mutable_grad();
-        gradient.defined() ? gradient.zero_() : gradient = torch::zeros_like(parameter.value);
+/// In the order in which backward passes finish their gradients: from the last layer on. Layerwise walks from the first
+/// one, and reaches attention alone.
+std::vector<torch::Tensor> in_order_of_gradients(std::vector<NamedParameter> parameters, bool layerwise) {
+    if (layerwise) {
+        std::stable_partition(parameters.begin(), parameters.end(),
+                              [](const auto& parameter) { return is_of_attention(parameter.name); });
+    } else {
+        std::reverse(parameters.begin(), parameters.end());
     }
-}
-
-/// Adds up a gradient over processes, in fp64.
-void sum_over(const parallel::Communicator& processes, torch::Tensor& gradient) {
-    const auto sums = gradient.to(torch::kCPU, torch::kFloat64).contiguous();
-    processes.sum({sums.data_ptr<double>(), static_cast<std::size_t>(sums.numel())});
-    gradient.copy_(sums);
+    return values_of(parameters);
 }
 
 }  // namespace
@@ -59,15 +58,22 @@ void Trainer::begin(std::optional<Position> snapshot) {
     position_ = snapshot.value_or(Position{});
     check_position();
     enter_stage();
-    if (snapshot) snapshots_.load(position_, parameters_, *optimizer_);
+    if (snapshot) snapshots_.load(position_, {parameters_, *optimizer_, *shards_});
     log_.reset();
     log_ = std::make_unique<TrainingLog>(snapshots_.directory() / "log.jsonl", position_.step, is_first());
     if (!snapshot) save();
     saved_ = Clock::now();
 }
 
-/// A snapshot may be damaged.
+/// A snapshot may be damaged, or not yet there for a machine that sees the directory through a network.
 void Trainer::check_position() const {
+    double steps = static_cast<double>(position_.step);
+    setup_.processes->sum({&steps, 1});
+    if (steps != static_cast<double>(position_.step * setup_.processes->size())) {
+        throw core::Error({.what = "the processes see different snapshots",
+                           .where = snapshots_.directory().string(),
+                           .remedy = "put it where every machine sees it at once, and go on with --resume"});
+    }
     const bool is_end = position_.stage == plan_.size() && position_.stage_step == 0;
     if (is_end || (position_.stage < plan_.size() && position_.stage_step < std::ssize(plan_[position_.stage]))) return;
     throw core::Error({.what = "the snapshot is at a step that the run does not have",
@@ -77,35 +83,39 @@ void Trainer::check_position() const {
 }
 
 void Trainer::enter_stage() {
-    optimizer_.reset();  // its moments make room for the next one's
+    optimizer_.reset();  // its moments and the gradients make room for the next one's
+    shards_.reset();
     AdamWOptions adamw{.weight_decay = options_.weight_decay};
+    bool layerwise = false;
     if (position_.stage < plan_.size()) {
         const auto objective = options_.stages[position_.stage].objective;
         loss_ = make_loss(objective, models_, options_);
+        layerwise = objective == Objective::layerwise;
         // It teaches attention alone: nothing else must shrink meanwhile.
-        if (objective == Objective::layerwise && options_.trained == Trained::all) adamw.weight_decay = 0;
+        if (layerwise && options_.trained == Trained::all) adamw.weight_decay = 0;
     }
-    optimizer_ = std::make_unique<AdamW>(values_of(parameters_), adamw);
+    shards_ = std::make_unique<Shards>(in_order_of_gradients(parameters_, layerwise), *setup_.processes);
+    optimizer_ = std::make_unique<AdamW>(shards_->owned(), adamw);
 }
 
-bool Trainer::stop_requested(const std::stop_token& stop) const {
-    double requests = stop.stop_requested() ? 1 : 0;
-    setup_.processes->sum({&requests, 1});
-    return requests > 0;
+/// The same answer for every process.
+bool Trainer::at_any(bool condition) const {
+    double number = condition ? 1 : 0;
+    setup_.processes->sum({&number, 1});
+    return number > 0;
 }
 
 void Trainer::run(core::Progress& progress, const std::stop_token& stop) {
     const std::int64_t tokens_before = position_.tokens;
     progress.begin("fine-tuning", count_tokens(plan_) - tokens_before);
     while (position_.stage < plan_.size()) {
-        if (stop_requested(stop)) {
+        if (at_any(stop.stop_requested())) {
             save();
-            double saved = 1;
-            setup_.processes->sum({&saved, 1});  // none leaves, and ends the others, before the first one has written
+            parallel::meet(*setup_.processes);  // none leaves, and ends the others, before the first one has written
             throw core::Cancelled();
         }
         train_batch();
-        if (Clock::now() - saved_ > setup_.save_every) save();
+        if (at_any(is_first() && Clock::now() - saved_ > setup_.save_every)) save();
         report(progress, tokens_before);
     }
     save();
@@ -133,32 +143,34 @@ void Trainer::train_batch() {
 }
 
 Trainer::Step Trainer::compute_gradients(const Batch& batch) {
-    clear_gradients(parameters_);
+    shards_->clear_gradients();
     std::int64_t counted = 0;
     for (const auto window : batch.windows) counted += loss_->count(std::ssize(windows_[window]));
     const auto at_once = static_cast<std::size_t>(options_.micro_batch);
     const torch::Device device(options_.device);
+    const auto& processes = *setup_.processes;
+    const auto passes = (batch.windows.size() + at_once - 1) / at_once;
     double loss = 0;
-    parallel::for_each_share(*setup_.processes, (batch.windows.size() + at_once - 1) / at_once, [&](std::size_t i) {
+    parallel::for_each_share(processes, passes, [&](std::size_t i) {
+        const bool is_last = i + static_cast<std::size_t>(processes.size()) >= passes;
+        if (is_last) shards_->send_when_complete();
         const auto first = i * at_once;
         const auto chosen = std::span(batch.windows).subspan(first, std::min(at_once, batch.windows.size() - first));
         loss += loss_->accumulate(MicroBatch(windows_, chosen, device), 1.0 / static_cast<double>(counted));
     });
-    add_up(loss);
-    return {loss, gradient_norm(values_of(parameters_))};
-}
-
-void Trainer::add_up(double& loss) {
-    if (setup_.processes->size() == 1) return;
-    setup_.processes->sum({&loss, 1});
-    for (const auto& parameter : parameters_) sum_over(*setup_.processes, parameter.value.mutable_grad());
+    shards_->collect();
+    std::array<double, 2> sums{loss, squared_gradient_norm(optimizer_->parameters())};
+    processes.sum(sums);
+    return {sums[0], std::sqrt(sums[1])};
 }
 
 void Trainer::take_step(const Step& step, const Batch& batch, Clock::time_point started) {
-    const auto values = values_of(parameters_);
-    if (step.gradient_norm > options_.clip) scale_gradients(values, options_.clip / step.gradient_norm);
+    if (step.gradient_norm > options_.clip) {
+        scale_gradients(optimizer_->parameters(), options_.clip / step.gradient_norm);
+    }
     const double rate = learning_rate(options_.schedule, position_.stage_step, std::ssize(plan_[position_.stage]));
     optimizer_->step(rate);
+    shards_->distribute();
     position_.tokens += batch.tokens;
     log_->add({.objective = options_.stages[position_.stage].objective,
                .step = position_.step,
@@ -204,7 +216,9 @@ void Trainer::go_back(const Step& step) {
 
 void Trainer::save() {
     log_->sync();
-    if (is_first()) snapshots_.save(position_, parameters_, *optimizer_);
+    if (at_any(is_first() && !snapshots_.has(position_))) {
+        snapshots_.save(position_, {parameters_, *optimizer_, *shards_}, /*writes=*/is_first());
+    }
     saved_ = Clock::now();
 }
 

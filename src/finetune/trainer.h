@@ -12,6 +12,7 @@
 #include "finetune/adamw.h"
 #include "finetune/batches.h"
 #include "finetune/losses.h"
+#include "finetune/shards.h"
 #include "finetune/snapshot.h"
 #include "finetune/training_log.h"
 #include "parallel/communicator.h"
@@ -30,7 +31,7 @@ struct TrainerSetup {
 
 /// Trains the student's chosen parameters stage by stage. Each step depends on the options, the windows and the weights
 /// alone, so that a run that goes on from a snapshot ends with the same bits as one that was never stopped (with the
-/// same number of threads). Several processes take shares of each batch, and add up their gradients.
+/// same number of threads). Several processes take shares of each batch and of the optimizer's state (Shards).
 class Trainer {
 public:
     /// The models and the windows must outlive it. Throws Error where a snapshot is not of this run.
@@ -52,7 +53,7 @@ private:
         double gradient_norm = 0;
     };
     bool is_first() const { return setup_.processes->rank() == 0; }
-    bool stop_requested(const std::stop_token& stop) const;
+    bool at_any(bool condition) const;
     void begin(std::optional<Position> snapshot);
     void check_position() const;
     void enter_stage();
@@ -60,7 +61,6 @@ private:
     void take_step(const Step& step, const Batch& batch, std::chrono::steady_clock::time_point started);
     void advance();
     Step compute_gradients(const Batch& batch);
-    void add_up(double& loss);
     bool diverged(const Step& step) const;
     void go_back(const Step& step);
     void report(core::Progress& progress, std::int64_t tokens_before) const;
@@ -74,6 +74,7 @@ private:
     std::vector<NamedParameter> parameters_;
     Snapshots snapshots_;
     Position position_;
+    std::unique_ptr<Shards> shards_;
     std::unique_ptr<AdamW> optimizer_;
     std::unique_ptr<Loss> loss_;
     std::unique_ptr<TrainingLog> log_;

@@ -8,7 +8,9 @@
 #include <map>
 #include <numeric>
 
+#include "checkpoint/safetensors.h"
 #include "finetune/test_support.h"
+#include "model/weights.h"
 #include "parallel/test_support.h"
 
 namespace mha2mla::finetune {
@@ -83,6 +85,12 @@ protected:
     const std::vector<std::vector<int>> windows_ = test::tiny_windows();
     std::vector<LogEntry> log_;
 };
+
+model::ModelOptions doubles() {
+    model::ModelOptions options;
+    options.dtype = torch::kFloat64;
+    return options;
+}
 
 void expect_same_bits(const Weights& a, const Weights& b) {
     ASSERT_EQ(a.size(), b.size());
@@ -204,15 +212,13 @@ TEST_F(TrainerTest, GivesUpTheThirdTime) {
 
 /// In fp64: AdamW makes a step of full length of what rounding leaves of a gradient of zero.
 TEST_F(TrainerTest, ProcessesTogetherDoTheSame) {
-    model::ModelOptions doubles;
-    doubles.dtype = torch::kFloat64;
-    auto alone = pair_.load(doubles);
+    auto alone = pair_.load(doubles());
     Trainer single(alone, windows_, test::tiny_options(), setup("alone"));
     core::Progress quiet;
     single.run(quiet, {});
     Weights together;
     parallel::test::Threads(3).run([&](const parallel::Communicator& process) {
-        auto models = pair_.load(doubles);
+        auto models = pair_.load(doubles());
         auto shared = setup("together");
         shared.processes = &process;
         Trainer trainer(models, windows_, test::tiny_options(), shared);
@@ -224,6 +230,55 @@ TEST_F(TrainerTest, ProcessesTogetherDoTheSame) {
     for (const auto& parameter : single.parameters()) {
         EXPECT_TRUE(torch::allclose(together.at(parameter.name), parameter.value, 1e-5, 1e-7)) << parameter.name;
     }
+}
+
+/// A snapshot holds the moments of all processes, and each takes its share of them again.
+TEST_F(TrainerTest, GoesOnWithAnotherNumberOfProcesses) {
+    const auto train = [&](int processes, const TrainerSetup& run, int steps) {
+        parallel::test::Threads(processes).run([&](const parallel::Communicator& process) {
+            auto models = pair_.load(doubles());
+            auto shared = run;
+            shared.processes = &process;
+            Trainer trainer(models, windows_, test::tiny_options(), shared);
+            StopAfter progress(steps);
+            EXPECT_THROW(trainer.run(progress, progress.token()), core::Cancelled);
+        });
+    };
+    auto alone = setup("alone"), shared = setup("shared");
+    train(1, alone, 5);
+    train(3, shared, 5);
+    alone.resume = shared.resume = true;
+    train(1, alone, 4);
+    train(2, shared, 4);
+    const checkpoint::SafetensorsSource expected(alone.directory / "step-00000009");
+    const checkpoint::SafetensorsSource actual(shared.directory / "step-00000009");
+    for (const auto& spec : expected.list()) {
+        EXPECT_TRUE(torch::allclose(model::read_tensor(actual, spec, "shared"),
+                                    model::read_tensor(expected, spec, "alone"), 1e-4, 1e-7))
+            << spec.name;
+    }
+}
+
+/// Whatever the number of processes, the same again gives the same bits.
+TEST_F(TrainerTest, ProcessesGoOnFromAStopBitForBit) {
+    const auto train = [&](const TrainerSetup& run, int steps) {
+        Weights weights;
+        parallel::test::Threads(2).run([&](const parallel::Communicator& process) {
+            auto models = pair_.load();
+            auto shared = run;
+            shared.processes = &process;
+            Trainer trainer(models, windows_, test::tiny_options(), shared);
+            StopAfter progress(steps);
+            EXPECT_THROW(trainer.run(progress, progress.token()), core::Cancelled);
+            if (process.rank() > 0) return;
+            for (const auto& parameter : trainer.parameters()) weights[parameter.name] = parameter.value.detach();
+        });
+        return weights;
+    };
+    auto stopped = setup("stopped");
+    train(stopped, 5);
+    stopped.resume = true;
+    expect_same_bits(train(stopped, 6), train(setup("whole"), 11));
 }
 
 /// One process is asked to stop: all do, once the snapshot is there.

@@ -3,15 +3,19 @@
 #include <algorithm>
 #include <barrier>
 #include <functional>
+#include <limits>
+#include <memory>
 #include <span>
 #include <thread>
+#include <variant>
 #include <vector>
 
 #include "parallel/communicator.h"
 
 namespace mha2mla::parallel::test {
 
-/// Threads that stand for processes.
+/// Threads that stand for processes. Their exchanges are over when they begin, and where the numbers of a sum are
+/// anything, they are NaN.
 class Threads {
 public:
     explicit Threads(int size) : meet_(size), parts_(static_cast<std::size_t>(size)) {}
@@ -30,8 +34,26 @@ public:
             }
             all_.meet_.arrive_and_wait();
         }
+        std::unique_ptr<Exchange> begin_sum_at(int owner, Numbers values) const override {
+            const double others = rank_ == owner ? 0 : std::numeric_limits<double>::quiet_NaN();
+            std::visit([&](auto numbers) { add_up(numbers, true, others); }, values);
+            return std::make_unique<Finished>();
+        }
+        std::unique_ptr<Exchange> begin_broadcast(int owner, Numbers values) const override {
+            std::visit([&](auto numbers) { add_up(numbers, rank_ == owner, 0); }, values);
+            return std::make_unique<Finished>();
+        }
 
     private:
+        /// The sum of the numbers of those that give theirs, plus an offset.
+        template <typename Number>
+        void add_up(std::span<Number> numbers, bool gives, double offset) const {
+            std::vector<double> values(numbers.size());
+            if (gives) std::copy(numbers.begin(), numbers.end(), values.begin());
+            sum(values);
+            for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<Number>(values[i] + offset);
+        }
+
         Threads& all_;
         int rank_;
     };

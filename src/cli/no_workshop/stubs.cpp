@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <filesystem>
 #include <string_view>
 #include <unistd.h>
@@ -29,6 +30,13 @@ bool runs_here(const std::vector<std::string_view>& arguments) {
     return ours && !asks_for_workshop_engine(arguments);
 }
 
+/// mpirun and its like tell the processes that they start about each other.
+bool is_one_of_several() {
+    constexpr std::array variables{"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"};
+    return std::any_of(variables.begin(), variables.end(),
+                       [](const char* name) { return std::getenv(name) != nullptr; });
+}
+
 [[noreturn]] void refuse(const std::string& what) {
     throw core::Error({.what = what + " needs the workshop, which this build leaves out",
                        .expected = "mha2mla-workshop beside this program",
@@ -49,8 +57,14 @@ void hand_over_to_workshop(char** arguments) {
     std::vector<std::string_view> words;
     for (char** word = arguments + 1; *word != nullptr; ++word) words.emplace_back(*word);
     std::error_code unreadable;
-    const fs::path workshop = fs::read_symlink("/proc/self/exe", unreadable).parent_path() / "mha2mla-workshop";
-    if (!unreadable && !runs_here(words)) ::execv(workshop.c_str(), arguments);
+    const auto directory = fs::read_symlink("/proc/self/exe", unreadable).parent_path();
+    if (unreadable || runs_here(words)) return;
+    const fs::path workshop = directory / (is_one_of_several() ? "mha2mla-mpi" : "mha2mla-workshop");
+    ::execv(workshop.c_str(), arguments);
+    if (!is_one_of_several()) return;
+    throw core::Error({.what = "several processes cannot work together in this build",
+                       .expected = "mha2mla-mpi beside this program",
+                       .remedy = "install MPI (Debian: libopenmpi-dev openmpi-bin) and build again"});
 }
 
 eval::WindowScorer module_scorer(const checkpoint::Checkpoint&, const ModuleOptions&) {

@@ -76,7 +76,7 @@ void add_calibrate(CLI::App& program, Session& session) {
                               "  mha2mla calibrate model.gguf statistics\n"
                               "  mha2mla calibrate llama/ statistics --calibration books.txt,code.jsonl --memory 2G\n"
                               "  mha2mla convert llama/ converted --statistics statistics --cache-ratio 0.25\n"
-                              "  mpirun -n 4 mha2mla calibrate llama/ statistics    (built with -DMHA2MLA_MPI=ON)");
+                              "  mpirun -n 4 mha2mla calibrate llama/ statistics    (built where MPI is installed)");
     verb->add_option("MODEL", command->source, "Source: directory or GGUF file")->required();
     verb->add_option("DIRECTORY", command->calibration.statistics, "Directory to write, for convert --statistics")
         ->required();

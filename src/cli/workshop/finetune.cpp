@@ -54,6 +54,7 @@ void finetune_model(FinetuneCommand& command, Session& session) {
     const auto converted = checkpoint::Checkpoint::open(command.converted);
     const auto source = checkpoint::Checkpoint::open(command.teacher);
     finetune::check_request({converted, source}, request);
+    parallel::meet(processes);  // none begins to write before all have looked
     model::use_threads(session.options().threads);
     const auto text = training_text(source, command.text, request, session);
     core::keep_freed_memory();
@@ -140,7 +141,7 @@ void add_finetune(CLI::App& program, Session& session) {
                  "  mha2mla finetune converted --teacher model.gguf --tokens 150000 --out recovered\n"
                  "  mha2mla finetune converted --teacher llama/ --text books.txt,code.jsonl --tokens 1000000 "
                  "--out recovered --kv-format int4-c\n"
-                 "  mpirun -n 4 mha2mla finetune ...    (built with -DMHA2MLA_MPI=ON)");
+                 "  mpirun -n 4 mha2mla finetune ...    (built where MPI is installed)");
     verb->add_option("MODEL", command->converted, "Converted model: directory")->required();
     verb->add_option("--teacher", command->teacher, "The model that it was converted from: directory or GGUF file")
         ->required();
