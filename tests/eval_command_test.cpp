@@ -98,7 +98,7 @@ TEST_F(EvalCommandTest, QuestionsBeyondTheContextAreCountedAndNamed) {
             "\n";
     const auto outcome = run({"eval", model, "--task", "piqa", "--data", file("piqa.jsonl", rows), "--json"});
     EXPECT_EQ(outcome.json()["tasks"][0]["left_out"], 1);
-    EXPECT_THAT(outcome.json()["left_out"][0].get<std::string>(), HasSubstr("question 3"));
+    EXPECT_THAT(outcome.json()["left_out"][0].get<std::string>(), HasSubstr(", line 4"));
     EXPECT_EQ(outcome.json()["questions"], 3);
     EXPECT_THAT(outcome.err, HasSubstr("1 of 4 rows is left out"));
 }

@@ -79,7 +79,11 @@ void check_distinct(std::vector<T> values, const char* option) {
 /// An option that the task does not read is an error: it would measure something else than was asked for.
 void check_options(const CLI::App& verb, const EvalCommand& command) {
     for (const auto& [name, readers] : task_options()) {
-        if (verb.get_option(name)->count() == 0 || std::ranges::count(readers, command.task) > 0) continue;
+        const auto* const option = verb.get_option(name);
+        if (option->count() == 0) continue;
+        if (option->as<std::string>().empty())
+            throw core::Error({.what = "the option's value is empty", .where = name});
+        if (std::ranges::count(readers, command.task) > 0) continue;
         throw core::Error({.what = fmt::format("the task {} has no such option", command.task), .where = name});
     }
     check_distinct(command.answers.datasets, "--dataset");
@@ -132,8 +136,10 @@ void add_engine_options(CLI::App& verb, EvalCommand& command) {
 
 void add_benchmark_options(CLI::App& verb, EvalCommand& command) {
     verb.add_option("--against", command.against, "fidelity: the model that MODEL was converted from");
-    verb.add_option("--data", command.data,
-                    "Benchmarks: their file, or the folder that holds it under its published name");
+    verb.add_option(
+        "--data", command.data,
+        "Benchmarks: their file, or the folder that holds it under its published name (requests, kv-retrieval: "
+        "the file; commonsense, longbench: the folder)");
     verb.add_option("--limit", command.limit,
                     "Benchmarks: so many rows of each file (of requests: questions), its first ones; 0 = all")
         ->check(CLI::Range(0, 1 << 30))

@@ -80,9 +80,10 @@ public:
 private:
     void add(Benchmark& benchmark, eval::ChoiceQuestion question) const {
         eval::TokenQuestion tokens;
-        const std::string where = fmt::format("{}, question {} of {}", command_.data, question.id, benchmark.name);
         try {
-            for (const auto& choice : question.choices) tokens.push_back(eval::encode(choice, *words_, bos_, where));
+            for (const auto& choice : question.choices) {
+                tokens.push_back(eval::encode(choice, *words_, bos_, question.where));
+            }
         } catch (const core::Error& error) {
             benchmark.left_out.emplace_back(error.what());
             return;
@@ -90,7 +91,7 @@ private:
         const std::size_t longest = eval::longest_text(tokens) - 1;  // the last token is predicted, not read
         if (longest > context_) {
             benchmark.left_out.push_back(
-                fmt::format("{}: {} tokens, and the context holds {}", where, longest, context_));
+                fmt::format("{}: {} tokens, and the context holds {}", question.where, longest, context_));
             return;
         }
         benchmark.questions.push_back(std::move(question));
@@ -104,11 +105,20 @@ private:
     Session& session_;
 };
 
+void require_folder(const EvalCommand& command) {
+    if (std::filesystem::is_directory(command.data)) return;
+    throw core::Error({.what = "the task commonsense reads several files",
+                       .expected = "the folder that holds them under their published names",
+                       .got = command.data,
+                       .where = "--data"});
+}
+
 std::vector<Benchmark> read_benchmarks(const EvalCommand& command, const checkpoint::Checkpoint& model,
                                        Session& session) {
     const Reader reader(command, model, session);
     std::vector<Benchmark> benchmarks;
     if (command.task == "commonsense") {
+        require_folder(command);
         for (const auto& name : commonsense) benchmarks.push_back(reader.read(name));
     } else {
         benchmarks.push_back(reader.read(command.task));
@@ -146,7 +156,7 @@ public:
         for (std::size_t i = 0; i < benchmark.questions.size(); ++i) {
             const auto* const known = results.find(id(i));
             if (known) {
-                add(i, core::JsonObject(*known, "--results"));
+                add(i, core::JsonObject(*known, results.where(id(i))));
             } else {
                 missing_.push_back(i);
                 tokens_.push_back(benchmark.tokens[i]);

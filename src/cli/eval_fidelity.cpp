@@ -36,6 +36,7 @@ void eval_fidelity(const EvalCommand& command, Session& session) {
          {"source_perplexity", result.source_perplexity},
          {"seconds", result.seconds},
          {"window", command.window},
+         {"first", command.perplexity.first},
          {"run", run_report(command)},
          {"kv_cache", kv_cache}},
         fmt::format("KL to the source: mean {:.4g}, 99th percentile {:.4g}; the same likeliest token {:.2f} %; "

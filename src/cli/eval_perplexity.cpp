@@ -119,6 +119,7 @@ void evaluate(const EvalCommand& command, Session& session) {
                    {"tokens", result.tokens},
                    {"seconds", result.seconds},
                    {"window", command.window},
+                   {"first", command.perplexity.first},
                    {"stride", command.stride},
                    {"convention", command.convention},
                    {"window_nll", result.window_nll},
@@ -141,6 +142,12 @@ data::TokenWindows text_windows(const EvalCommand& command, const checkpoint::Ch
                            .where = "--window"});
     }
     auto tokens = load_tokenizer(model)->encode(text, as_llama_cpp(command));
+    if (std::ssize(tokens) < command.window) {
+        throw core::Error({.what = "the text has no whole window",
+                           .expected = fmt::format("at least {} tokens (--window)", command.window),
+                           .got = fmt::to_string(tokens.size()),
+                           .where = command.text});
+    }
     return {std::move(tokens), command.window, command.stride == 0 ? command.window : command.stride};
 }
 

@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <array>
 #include <filesystem>
+#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include "cli/eval_command.h"
@@ -12,8 +14,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Changes when a file, or the configuration or weights in a model's folder, are written anew: their bytes and when the
-/// last of them came.
+constexpr std::array attention_names{"auto", "expanded", "absorbed"};  // by runtime::AttentionForm
+
+/// Weights, configuration or tokenizer.
+bool is_of_model(const fs::path& file) {
+    constexpr std::array endings{".safetensors", ".json", ".model", ".txt", ".jinja"};
+    return std::ranges::count(endings, file.extension()) > 0;
+}
+
+/// Changes when a file, or one that a model in a folder consists of, is written anew: their bytes and when the last of
+/// them came (UTC).
 std::string state_of(const fs::path& path) {
     std::uintmax_t bytes = 0;
     fs::file_time_type written = fs::file_time_type::min();
@@ -26,10 +36,11 @@ std::string state_of(const fs::path& path) {
     add(path);
     std::error_code no_folder;
     for (const auto& entry : fs::directory_iterator(path, no_folder)) {
-        const fs::path& file = entry.path();
-        if (file.extension() == ".safetensors" || file.filename() == "config.json") add(file);
+        if (is_of_model(entry.path())) add(entry.path());
     }
-    return fmt::format("{} bytes, {}", bytes, written.time_since_epoch().count());
+    const auto time = std::chrono::floor<std::chrono::nanoseconds>(fs::file_time_type::clock::to_sys(written));
+    const auto seconds = std::chrono::floor<std::chrono::seconds>(time);
+    return fmt::format("{} bytes, written {:%F %T}.{:09}", bytes, seconds, (time - seconds).count());
 }
 
 /// Of each file, by its absolute path.
@@ -51,6 +62,7 @@ core::OrderedJson run_report(const EvalCommand& command) {
     run.update({{"weights", kernels::name_of(formats.layers)},
                 {"output_weights", kernels::name_of(formats.output)},
                 {"mha2mla", version()}});
+    if (command.limit > 0) run["limit"] = command.limit;
     return run;
 }
 
@@ -69,6 +81,7 @@ eval::ResultsFile results_file(const EvalCommand& command, const std::vector<fs:
                          {"weights", kernels::name_of(formats.layers)},
                          {"output_weights", kernels::name_of(formats.output)},
                          {"kv_cache", cache::name_of(command.model.decoder.kv_cache)},
+                         {"attention", attention_names.at(static_cast<std::size_t>(command.model.decoder.attention))},
                          {"mha2mla", version()}};
     return {command.results, run};
 }

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "data/windows.h"
+#include "eval/choice_tasks.h"
 #include "eval/retrieval.h"
 
 namespace mha2mla::cli {
@@ -30,13 +31,13 @@ struct PromptKind {
 
 /// Rows that the context holds, as questions; the reasons of the others are added to `left_out`.
 std::vector<eval::Question> admitted(std::vector<eval::RetrievalRow>& rows, const PromptKind& kind, AnswerRun& model,
-                                     std::vector<std::string>& left_out) {
+                                     const std::string& file, std::vector<std::string>& left_out) {
     std::vector<eval::Question> questions;
     std::vector<eval::RetrievalRow> kept;
     for (auto& row : rows) {
         auto question = model.question(row.id, row.prompt, kind.is_message, kind.max_tokens);
-        if (auto reason = model.admit(question)) {
-            left_out.push_back(std::move(*reason));
+        if (const auto reason = model.admit(question)) {
+            left_out.push_back(fmt::format("{}, {}", file, *reason));
             continue;
         }
         questions.push_back(std::move(question));
@@ -48,10 +49,12 @@ std::vector<eval::Question> admitted(std::vector<eval::RetrievalRow>& rows, cons
 
 void key_values(const EvalCommand& command, Session& session) {
     require_option(command.data, "--data", command);
+    eval::check_published_name(command.task, command.data);
     auto data = eval::read_key_values(command.data, command.limit);
     const std::size_t rows = data.rows.size() + data.left_out.size();
     AnswerRun model(command, session);
-    const auto questions = admitted(data.rows, {.is_message = true, .max_tokens = value_tokens}, model, data.left_out);
+    const auto questions =
+        admitted(data.rows, {.is_message = true, .max_tokens = value_tokens}, model, command.data, data.left_out);
     note_left_out(data.left_out, rows, session);
     require_questions(questions.size(), data.left_out, command.data);
     auto results =
@@ -110,6 +113,9 @@ void check_lengths(const AnswerOptions& options, const AnswerRun& model) {
 /// Before hours are spent, not behind them.
 void check_plot(const std::string& plot) {
     if (plot.empty()) return;
+    if (std::filesystem::is_directory(plot)) {
+        throw core::Error({.what = "the plot is a folder", .expected = "a file", .got = plot, .where = "--plot"});
+    }
     const auto folder = std::filesystem::absolute(plot).parent_path();
     if (std::filesystem::is_directory(folder)) return;
     throw core::Error({.what = "the folder of the plot does not exist", .got = folder.string(), .where = "--plot"});
@@ -178,14 +184,19 @@ void needles(const EvalCommand& command, Session& session) {
     auto rows = needle_rows(command, cells, model, session);
     std::vector<std::string> left_out;
     // The haystack has made messages of them already.
-    const auto questions = admitted(rows, {.is_message = false, .max_tokens = number_tokens}, model, left_out);
+    const auto questions =
+        admitted(rows, {.is_message = false, .max_tokens = number_tokens}, model, command.text, left_out);
     core::invariant(left_out.empty(), "the lengths were checked");
     auto results = results_file(command, {command.text}, needle_settings(command, model, session));
     model.answer(questions, results);
     const auto scores = scored_cells(cells, rows, questions, results);
     const double mean = mean_percent(scores);
-    core::OrderedJson report{
-        {"task", "needle"}, {"score", mean}, {"rows", questions.size()}, {"cells", cells_json(scores)}};
+    core::OrderedJson report{{"task", "needle"},
+                             {"score", mean},
+                             {"rows", questions.size()},
+                             {"cells", cells_json(scores)},
+                             {"needles", command.answers.needles},
+                             {"seed", session.options().seed}};
     report.update(model.report(left_out));
     session.print(report, needle_table(command.answers, scores) +
                               fmt::format("\nmean {:.2f} %; {}\n", mean, cache_text(report["kv_cache"])));

@@ -6,6 +6,24 @@
 #include "core/error.h"
 
 namespace mha2mla::cli {
+namespace {
+
+/// The session's progress, and an end at a stop request.
+class StoppableProgress : public core::Progress {
+public:
+    explicit StoppableProgress(Session& session) : session_(session) {}
+    void begin(const std::string& task, std::int64_t total) override { session_.progress().begin(task, total); }
+    void update(std::int64_t done, const std::string& note) override {
+        core::throw_if_stopped(session_.stop());
+        session_.progress().update(done, note);
+    }
+    void end() override { session_.progress().end(); }
+
+private:
+    Session& session_;
+};
+
+}  // namespace
 
 void add_dtype_option(CLI::App& verb, const std::string& name, core::DType& dtype, const std::string& description) {
     const std::map<std::string, core::DType> types{{"bf16", core::DType::bf16}, {"f32", core::DType::f32}};
@@ -80,7 +98,8 @@ std::unique_ptr<runtime::Decoder> load_decoder(const checkpoint::Checkpoint& mod
         const auto beside = runtime::packed_weights_path(model, weight_formats(options));
         if (std::filesystem::exists(beside)) options.packed_weights = beside;
     }
-    return std::make_unique<runtime::Decoder>(model, options, session.pool(), session.progress());
+    StoppableProgress progress(session);
+    return std::make_unique<runtime::Decoder>(model, options, session.pool(), progress);
 }
 
 }  // namespace mha2mla::cli

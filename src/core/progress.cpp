@@ -8,7 +8,8 @@
 namespace mha2mla::core {
 namespace {
 
-constexpr auto redraw_interval = std::chrono::milliseconds(100);
+constexpr std::chrono::milliseconds redraw_interval(100);
+constexpr std::chrono::milliseconds line_interval(60'000);
 constexpr int bar_width = 24;
 
 }  // namespace
@@ -26,9 +27,10 @@ void ProgressBar::begin(const std::string& task, std::int64_t total) {
 
 void ProgressBar::update(std::int64_t done, const std::string& note) {
     if (Clock::now() - started_ < patience_) return;
-    const bool tenth = done * 10 >= next_tenth_ * total_;
-    const bool due = is_terminal_ ? Clock::now() - drawn_ >= redraw_interval || done >= total_ : tenth;
-    if (!due) return;
+    const bool is_tenth = done * 10 >= next_tenth_ * total_;
+    const auto interval = is_terminal_ ? redraw_interval : line_interval;
+    const bool is_last = is_terminal_ && done >= total_;
+    if (Clock::now() - drawn_ < interval && !is_last && !(is_tenth && !is_terminal_)) return;
     next_tenth_ = done * 10 / total_ + 1;
     draw(done, note);
 }

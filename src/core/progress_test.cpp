@@ -28,6 +28,16 @@ TEST(Progress, PrintsATenthAtATimeToAFile) {
     EXPECT_EQ(text.find('\r'), std::string::npos) << "a file gets no cursor movements";
 }
 
+TEST(Progress, PrintsALineToAFileAsSoonAsItsPatienceIsOver) {
+    std::ostringstream stream;
+    ProgressBar bar(stream, false, std::chrono::seconds(0));
+    bar.begin("a day's work", 1'000'000);
+    bar.update(1, "");
+    bar.update(2, "");
+    EXPECT_TRUE(stream.str().starts_with("a day's work")) << stream.str();
+    EXPECT_EQ(std::ranges::count(stream.str(), '\n'), 1);
+}
+
 TEST(Progress, ShowsNothingOfAShortTask) {
     std::ostringstream stream;
     ProgressBar bar(stream, false, std::chrono::hours(1));

@@ -61,7 +61,7 @@ Answer answer_of(const Question& question, const ResultsFile& results) {
     const auto* result = results.find(question.id);
     core::invariant(result != nullptr, "the question was answered");
     constexpr std::int64_t most = std::int64_t{1} << 30;
-    const core::JsonObject fields(*result, "--results, " + question.id);
+    const core::JsonObject fields(*result, results.where(question.id));
     return {.text = fields.string("text"),
             .prompt_tokens = static_cast<int>(fields.integer("prompt_tokens", 0, most)),
             .generated_tokens = static_cast<int>(fields.integer("generated_tokens", 0, most))};

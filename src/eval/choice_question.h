@@ -15,6 +15,7 @@ struct Choice {
 /// A multiple-choice question as log-likelihood requests, in the manner of lm-evaluation-harness.
 struct ChoiceQuestion {
     std::string id = {};       ///< number of its row, from 0
+    std::string where = {};    ///< "piqa.jsonl, line 3"
     std::string subject = {};  ///< of benchmarks that have several: worked examples are of the same
     std::vector<Choice> choices = {};
     std::size_t answer = 0;  ///< index of the right choice

@@ -42,7 +42,8 @@ std::vector<std::string> letters(std::size_t count) {
 
 /// The answers of a row, in the number that its benchmark has.
 void check_count(const core::JsonObject& row, const char* key, std::size_t count, std::size_t least, std::size_t most) {
-    if (count < least || count > most) row.fail(key, fmt::format("{} to {} answers", least, most));
+    if (count >= least && count <= most) return;
+    row.fail(key, least == most ? fmt::format("{} answers", least) : fmt::format("{} to {} answers", least, most));
 }
 
 /// An index that is written as a number or as its digits; the first is `first`.

@@ -28,17 +28,6 @@ std::filesystem::path find_file(const std::vector<std::string_view>& names, cons
                        .remedy = "pass its file by --data"});
 }
 
-/// Benchmarks may have the same fields: a file under the published name of another one is that one.
-void check_name(const ChoiceTask& task, const std::filesystem::path& file) {
-    for (const auto& other : choice_tasks()) {
-        if (&other == &task || std::ranges::count(other.files, file.filename().string()) == 0) continue;
-        throw core::Error({.what = fmt::format("the file is that of {}", other.name),
-                           .expected = fmt::format("that of {}", task.name),
-                           .where = file.string(),
-                           .remedy = fmt::format("pass --task {}", other.name)});
-    }
-}
-
 bool holds_requests(const std::filesystem::path& file) {
     const std::string name = file.filename().string();
     return name.ends_with("requests.jsonl") || name.ends_with("requests.jsonl.gz");
@@ -49,6 +38,7 @@ ChoiceQuestions read_rows(const ChoiceTask& task, const std::filesystem::path& f
     const auto take = [&](const core::JsonObject& row, int number) {
         rows.questions.push_back(task.read(row));
         rows.questions.back().id = std::to_string(number - 1);
+        rows.questions.back().where = row.where();
     };
     rows.left_out = for_each_usable_row(file, limit, take, [](const core::JsonObject&) {});
     return rows;
@@ -60,17 +50,22 @@ std::string description_of(std::string subject) {
     return "The following are multiple choice questions (with answers) about " + subject + ".\n\n";
 }
 
+struct WorkedExamples {
+    std::string text;
+    int count = 0;
+};
+
 /// The first examples of each subject, answered.
-std::map<std::string, std::string> worked_examples(const std::vector<ChoiceQuestion>& examples) {
-    std::map<std::string, std::string> texts;
-    std::map<std::string, int> counts;
+std::map<std::string, WorkedExamples> worked_examples(const std::vector<ChoiceQuestion>& examples) {
+    std::map<std::string, WorkedExamples> by_subject;
     for (const auto& example : examples) {
-        auto& text = texts.try_emplace(example.subject, description_of(example.subject)).first->second;
-        if (counts[example.subject]++ >= examples_per_subject) continue;
+        auto& worked = by_subject.try_emplace(example.subject, description_of(example.subject)).first->second;
+        if (worked.count == examples_per_subject) continue;
         const auto& right = example.choices[example.answer];
-        text += right.context + right.continuation + "\n\n";
+        worked.text += right.context + right.continuation + "\n\n";
+        ++worked.count;
     }
-    return texts;
+    return by_subject;
 }
 
 /// The file of worked examples, which lies beside the questions.
@@ -88,7 +83,7 @@ std::filesystem::path find_examples(const ChoiceTask& task, const std::filesyste
                        .remedy = "put that file beside the questions"});
 }
 
-std::map<std::string, std::string> read_examples(const ChoiceTask& task, const std::filesystem::path& file) {
+std::map<std::string, WorkedExamples> read_examples(const ChoiceTask& task, const std::filesystem::path& file) {
     const auto rows = read_rows(task, file, 0);
     if (rows.left_out.empty()) return worked_examples(rows.questions);
     throw core::Error(
@@ -96,17 +91,18 @@ std::map<std::string, std::string> read_examples(const ChoiceTask& task, const s
 }
 
 void add_examples(ChoiceQuestions& rows, const ChoiceTask& task) {
-    const auto questions_file = rows.files.front(), file = find_examples(task, questions_file);
+    const auto file = find_examples(task, rows.files.front());
     const auto examples = read_examples(task, file);
     rows.files.push_back(file);
     for (auto& question : std::exchange(rows.questions, {})) {
         const auto found = examples.find(question.subject);
-        if (found == examples.end()) {
-            rows.left_out.push_back(fmt::format("{}, question {}: its subject '{}' has no examples in {}",
-                                                questions_file.string(), question.id, question.subject, file.string()));
+        const int count = found == examples.end() ? 0 : found->second.count;
+        if (count < examples_per_subject) {
+            rows.left_out.push_back(fmt::format("{}: its subject '{}' has {} of {} examples in {}", question.where,
+                                                question.subject, count, examples_per_subject, file.string()));
             continue;
         }
-        for (auto& choice : question.choices) choice.context = found->second + choice.context;
+        for (auto& choice : question.choices) choice.context = found->second.text + choice.context;
         rows.questions.push_back(std::move(question));
     }
 }
@@ -136,6 +132,9 @@ void add_request(ChoiceQuestion& question, const core::JsonObject& line) {
     const auto answer = static_cast<std::size_t>(line.integer("label", 0, most_choices));
     if (index > 0 && answer != question.answer) line.fail("label", "that of the question's other choices");
     question.answer = answer;
+    if (line.has("request_type") && line.string("request_type") != "loglikelihood") {
+        line.fail("request_type", "loglikelihood");
+    }
     const auto continuation = request.string("continuation");
     if (continuation.empty()) request.fail("continuation", "a text");
     question.choices.push_back({.context = request.string("context"),
@@ -173,9 +172,11 @@ public:
         if (begins && lacks_choices()) line.fail("doc_id", "that of the last question, which lacks choices");
         full_ = begins && limit_ > 0 && std::ssize(questions_) == limit_;
         if (full_) return;
-        if (begins) questions_.push_back({.id = std::to_string(questions_.size())});
+        if (begins) questions_.push_back({.id = std::to_string(questions_.size()), .where = line.where()});
         document_ = line.raw("doc_id");
-        choices_named_ = document_choices(line).size();
+        const auto named = document_choices(line).size();
+        if (!begins && named != choices_named_) line.fail("doc", "that of the question's other choices");
+        choices_named_ = named;
         check_benchmark(line, task_);
         add_request(questions_.back(), line);
     }
@@ -204,12 +205,12 @@ private:
     bool full_ = false;
 };
 
-void check_answer(const ChoiceQuestion& question, const std::filesystem::path& file) {
+void check_answer(const ChoiceQuestion& question) {
     if (question.answer < question.choices.size()) return;
     throw core::Error({.what = "a question lacks its right choice",
                        .expected = fmt::format("choice {}", question.answer),
                        .got = fmt::format("{} choices", question.choices.size()),
-                       .where = fmt::format("{}, question {}", file.string(), question.id)});
+                       .where = question.where});
 }
 
 }  // namespace
@@ -250,27 +251,38 @@ const ChoiceTask* find_choice_task(std::string_view name) {
     return found == tasks.end() ? nullptr : &*found;
 }
 
+void check_published_name(std::string_view task, const std::filesystem::path& file) {
+    for (const auto& other : choice_tasks()) {
+        if (other.name == task || std::ranges::count(other.files, file.filename().string()) == 0) continue;
+        throw core::Error({.what = fmt::format("the file is that of {}", other.name),
+                           .expected = fmt::format("that of {}", task),
+                           .where = file.string(),
+                           .remedy = fmt::format("pass --task {}", other.name)});
+    }
+}
+
 ChoiceQuestions read_questions(const ChoiceTask& task, const std::filesystem::path& data, int limit) {
     const auto file = core::absolute_target(find_file(task.files, data));
     if (holds_requests(file)) return read_requests(file, limit, &task);
-    check_name(task, file);
+    check_published_name(task.name, file);
     auto rows = read_rows(task, file, limit);
     if (!task.examples_file.empty()) add_examples(rows, task);
     return rows;
 }
 
 ChoiceQuestions read_requests(const std::filesystem::path& file, int limit, const ChoiceTask* task) {
+    if (task == nullptr) check_published_name("requests", file);
     RequestReader reader(limit, task);
     data::for_each_json_line(data::read_maybe_gzipped(file), file.string(),
                              [&](const core::JsonObject& line) { reader.take(line); });
     ChoiceQuestions rows{.files = {core::absolute_target(file)}};
     if (reader.is_cut_off()) {
-        rows.left_out.push_back(fmt::format("{}: the file ends before the last choices of question {}", file.string(),
-                                            reader.questions().back().id));
+        rows.left_out.push_back(
+            fmt::format("{}: the file ends before the question's last choices", reader.questions().back().where));
         reader.questions().pop_back();
     }
     rows.questions = std::move(reader.questions());
-    for (const auto& question : rows.questions) check_answer(question, file);
+    for (const auto& question : rows.questions) check_answer(question);
     if (!rows.questions.empty()) return rows;
     throw core::Error({.what = "there are no whole requests",
                        .got = rows.left_out.empty() ? "no lines" : rows.left_out.front(),

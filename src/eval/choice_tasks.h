@@ -22,6 +22,9 @@ const std::vector<ChoiceTask>& choice_tasks();
 /// Null where no benchmark has that name.
 const ChoiceTask* find_choice_task(std::string_view name);
 
+/// Benchmarks may have the same fields: a file under the published name of another one than `task` is an Error.
+void check_published_name(std::string_view task, const std::filesystem::path& file);
+
 struct ChoiceQuestions {
     std::vector<std::filesystem::path> files = {};  ///< absolute: that of the questions, then of worked examples
     std::vector<ChoiceQuestion> questions = {};
@@ -30,8 +33,8 @@ struct ChoiceQuestions {
 
 /// The questions in the first `limit` rows of a benchmark (0: all), examples before them. `data` is its file or a
 /// folder that holds it under one of its names. Ready requests (a name that ends in requests.jsonl or
-/// requests.jsonl.gz) are read as such. A subject without examples leaves its questions out. Throws Error naming the
-/// files that were looked for, or a file without a question of the benchmark.
+/// requests.jsonl.gz) are read as such. A subject with too few examples leaves its questions out. Throws Error naming
+/// the files that were looked for, or a file without a question of the benchmark.
 ChoiceQuestions read_questions(const ChoiceTask& task, const std::filesystem::path& data, int limit);
 
 /// Ready log-likelihood requests, a line each: "doc_id" (one number a question, its lines together), "request"

@@ -113,6 +113,12 @@ std::string mmlu(std::string question, const std::string& subject) {
     return row.replace(row.find("SUBJECT"), 7, subject) + "\n";
 }
 
+std::string five_examples(const std::string& subject) {
+    std::string examples;
+    for (int i = 0; i < 5; ++i) examples += mmlu("o", subject);
+    return examples;
+}
+
 TEST_F(ChoiceFiles, MmluStandsBehindFiveExamplesOfItsSubject) {
     write("mmlu_validation.jsonl", mmlu("a", "high_school") + mmlu("b", "other"));
     std::string examples = mmlu("o", "other");
@@ -130,15 +136,15 @@ TEST_F(ChoiceFiles, MmluStandsBehindFiveExamplesOfItsSubject) {
     EXPECT_EQ(read_questions(*find_choice_task("mmlu"), folder_, 1).questions.size(), 1u);
 }
 
-TEST_F(ChoiceFiles, ASubjectWithoutExamplesIsLeftOut) {
-    write("mmlu_validation.jsonl", mmlu("a", "high_school") + mmlu("b", "other"));
-    write("mmlu_dev.jsonl", mmlu("o", "other"));
+TEST_F(ChoiceFiles, ASubjectWithTooFewExamplesIsLeftOut) {
+    write("mmlu_validation.jsonl", mmlu("a", "high_school") + mmlu("b", "other") + mmlu("c", "anatomy"));
+    write("mmlu_dev.jsonl", five_examples("other") + mmlu("o", "anatomy"));
     const auto rows = read_questions(*find_choice_task("mmlu"), folder_, 0);
     ASSERT_EQ(rows.questions.size(), 1u);
     EXPECT_EQ(rows.questions[0].id, "1");
     EXPECT_EQ(rows.files, (std::vector{folder_ / "mmlu_validation.jsonl", folder_ / "mmlu_dev.jsonl"}));
-    EXPECT_THAT(rows.left_out,
-                testing::ElementsAre(HasSubstr("question 0: its subject 'high_school' has no examples")));
+    EXPECT_THAT(rows.left_out, testing::ElementsAre(HasSubstr("line 1: its subject 'high_school' has 0 of 5 examples"),
+                                                    HasSubstr("line 3: its subject 'anatomy' has 1 of 5 examples")));
 }
 
 TEST_F(ChoiceFiles, FilesThatLackAreNamed) {
@@ -165,7 +171,7 @@ TEST_F(ChoiceFiles, FilesThatLackAreNamed) {
 
 TEST_F(ChoiceFiles, ExamplesLieBesideAFileThatIsNamedWithoutItsFolder) {
     write("mmlu_validation.jsonl", mmlu("a", "other"));
-    write("mmlu_dev.jsonl", mmlu("o", "other"));
+    write("mmlu_dev.jsonl", five_examples("other"));
     const auto before = std::filesystem::current_path();
     std::filesystem::current_path(folder_);
     const auto questions = read_questions(*find_choice_task("mmlu"), "mmlu_validation.jsonl", 0).questions;
@@ -257,7 +263,7 @@ TEST_F(ChoiceFiles, ALastQuestionThatIsCutOffIsLeftOut) {
     const std::string whole = line(1, 0, two) + line(1, 1, two);
     EXPECT_THAT(left_out(whole), testing::IsEmpty());
     EXPECT_THAT(left_out(whole + line(2, 0, three) + line(2, 1, three)),
-                testing::ElementsAre(HasSubstr("the last choices of question 1")));
+                testing::ElementsAre(HasSubstr("before the question's last choices")));
     EXPECT_THAT(left_out(whole + line(2, 0, nullptr)), testing::SizeIs(1));
     EXPECT_THAT(read_requests(folder_ / "requests.jsonl", 1).left_out, testing::IsEmpty()) << "it was not to be read";
     EXPECT_THROW(left_out(line(0, 0, two) + whole), core::Error) << "in the middle";
@@ -271,6 +277,12 @@ TEST_F(ChoiceFiles, RequestsOutOfOrderOrWithoutTheRightChoiceAreRefused) {
     EXPECT_THROW(read_requests(folder_ / "a.requests.jsonl", 0), core::Error);
     write("b.requests.jsonl", R"({"doc_id": 7, "idx": 0, "label": 3, )" + request + "}\n");
     EXPECT_THROW(read_requests(folder_ / "b.requests.jsonl", 0), core::Error);
+    write("d.requests.jsonl",
+          R"({"doc_id": 7, "idx": 0, "label": 0, "request_type": "generate_until", )" + request + "}\n");
+    EXPECT_THROW(read_requests(folder_ / "d.requests.jsonl", 0), core::Error);
+    write("e.requests.jsonl", R"({"doc_id": 7, "idx": 0, "label": 0, "doc": {"choices": ["b", "c"]}, )" + request +
+                                  "}\n" + R"({"doc_id": 7, "idx": 1, "label": 0, )" + request + "}\n");
+    EXPECT_THROW(read_requests(folder_ / "e.requests.jsonl", 0), core::Error) << "characters of another kind";
     write("c.requests.jsonl", R"({"doc_id": 7, "idx": 0, "label": 0, )" + request + "}\n" +
                                   R"({"doc_id": 7, "idx": 1, "label": 1, )" + request + "}\n");
     EXPECT_THROW(read_requests(folder_ / "c.requests.jsonl", 0), core::Error) << "two right choices";

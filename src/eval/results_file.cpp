@@ -11,6 +11,21 @@ namespace {
 
 std::string header_of(const core::Json& run) { return core::Json{{"run", run}}.dump(); }
 
+constexpr const char* another_file = "name another file, or remove this one";
+
+/// An object in a line. An Error says what to do.
+core::Json parse_line(const std::string& line, const std::string& where) {
+    try {
+        auto json = core::parse_json(line, where);
+        core::JsonObject(json, where).raw(json.contains("run") ? "run" : "result");
+        return json;
+    } catch (const core::Error& error) {
+        auto info = error.info();
+        info.remedy = another_file;
+        throw core::Error(info);
+    }
+}
+
 /// The fields of `run` that `other` has not, or has otherwise: what a message needs to say.
 core::Json differing(const core::Json& run, const core::Json& other) {
     core::Json fields = core::Json::object();
@@ -37,14 +52,13 @@ void ResultsFile::read(const core::Json& run) {
     const std::string text = core::read_text(path_);
     const std::size_t whole = text.rfind('\n') + 1;  // npos + 1 is 0
     if (whole == 0 && !header_of(run).starts_with(text)) {
-        throw core::Error(
-            {.what = "the file holds no results", .where = path_.string(), .remedy = "name another file"});
+        throw core::Error({.what = "the file holds no results", .where = path_.string(), .remedy = another_file});
     }
     std::istringstream lines(text.substr(0, whole));
     std::size_t number = 0;
     for (std::string line; std::getline(lines, line);) {
         const std::string where = path_.string() + ", line " + std::to_string(++number);
-        const auto json = core::parse_json(line, where);
+        const auto json = parse_line(line, where);
         const core::JsonObject fields(json, where);
         if (number > 1) {
             results_[fields.string("id")] = fields.raw("result");
@@ -53,7 +67,7 @@ void ResultsFile::read(const core::Json& run) {
                                .expected = differing(run, theirs).dump(),
                                .got = differing(theirs, run).dump(),
                                .where = path_.string(),
-                               .remedy = "name another file, or remove this one"});
+                               .remedy = another_file});
         }
     }
     // An interruption may have torn the last line: it is cut off, now that the file is known to be ours.
@@ -63,6 +77,10 @@ void ResultsFile::read(const core::Json& run) {
 const core::Json* ResultsFile::find(const std::string& id) const {
     const auto found = results_.find(id);
     return found == results_.end() ? nullptr : &found->second;
+}
+
+std::string ResultsFile::where(const std::string& id) const {
+    return path_.string() + ", the result of " + id + " (remove its line, and it is made anew)";
 }
 
 void ResultsFile::add(const std::string& id, core::Json result) {

@@ -23,6 +23,8 @@ public:
 
     /// The result of a request that an earlier run or this one finished; null where there is none.
     const core::Json* find(const std::string& id) const;
+    /// What errors call a result: the file and the request.
+    std::string where(const std::string& id) const;
     /// Throws Error where it cannot be written.
     void add(const std::string& id, core::Json result);
     std::size_t size() const { return results_.size(); }
