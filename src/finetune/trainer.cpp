@@ -15,8 +15,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t most_divergences = 3;
-constexpr std::size_t recent_steps = 16;
-constexpr double spike = 4;  // times the median of the recent losses
 
 std::int64_t count_tokens(const std::vector<std::vector<Batch>>& plan) {
     std::int64_t tokens = 0;
@@ -191,12 +189,8 @@ void Trainer::advance() {
 
 bool Trainer::diverged(const Step& step) const {
     if (!std::isfinite(step.loss) || !std::isfinite(step.gradient_norm)) return true;
-    if (position_.stage_step < static_cast<std::int64_t>(recent_steps) || log().size() < recent_steps) return false;
-    std::vector<double> recent;
-    for (auto entry = log().end() - recent_steps; entry != log().end(); ++entry) recent.push_back(entry->loss);
-    const auto middle = recent.begin() + recent_steps / 2;
-    std::nth_element(recent.begin(), middle, recent.end());
-    return step.loss > spike * *middle;
+    const bool has_recent = position_.stage_step >= static_cast<std::int64_t>(recent_steps);  // of its stage
+    return has_recent && is_spike(log(), step.loss, step.gradient_norm);
 }
 
 void Trainer::go_back(const Step& step) {

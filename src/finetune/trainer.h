@@ -39,7 +39,7 @@ public:
             const TrainerSetup& setup);
 
     /// Trains to the end. At a stop request it takes a snapshot and throws Cancelled. A step whose loss or gradient is
-    /// not finite, or whose loss is far above the last ones', takes the run back to the newest snapshot, and its batch
+    /// not finite, or both far above the last ones', takes the run back to the newest snapshot, and its batch
     /// is left out, which a note says; the third time throws Error.
     void run(core::Progress& progress, const std::stop_token& stop);
 

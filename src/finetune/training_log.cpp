@@ -1,5 +1,7 @@
 #include "finetune/training_log.h"
 
+#include <algorithm>
+#include <array>
 #include <climits>
 #include <sstream>
 #include <utility>
@@ -46,7 +48,24 @@ std::vector<LogEntry> read_entries(const std::filesystem::path& path, std::int64
                        .where = path.string()});
 }
 
+/// Of a number of the last entries.
+double recent_median(const std::vector<LogEntry>& entries, double LogEntry::*number) {
+    std::array<double, recent_steps> recent;
+    std::transform(entries.end() - recent_steps, entries.end(), recent.begin(),
+                   [number](const LogEntry& entry) { return entry.*number; });
+    const auto middle = recent.begin() + recent_steps / 2;
+    std::nth_element(recent.begin(), middle, recent.end());
+    return *middle;
+}
+
 }  // namespace
+
+bool is_spike(const std::vector<LogEntry>& entries, double loss, double gradient_norm) {
+    constexpr double far = 4;
+    if (entries.size() < recent_steps) return false;
+    return loss > far * recent_median(entries, &LogEntry::loss) &&
+           gradient_norm > far * recent_median(entries, &LogEntry::gradient_norm);
+}
 
 TrainingLog::TrainingLog(std::filesystem::path path, std::int64_t steps, bool writes)
     : path_(std::move(path)), entries_(read_entries(path_, steps)) {

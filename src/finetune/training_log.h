@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
@@ -38,6 +39,13 @@ private:
     std::vector<LogEntry> entries_;
     std::ofstream stream_;  // closed where another process writes
 };
+
+/// How many steps must have been made before one can fall out of them.
+inline constexpr std::size_t recent_steps = 16;
+
+/// Whether a step's loss and gradient are both far above the medians of the recent entries: either alone is a batch of
+/// other text.
+bool is_spike(const std::vector<LogEntry>& entries, double loss, double gradient_norm);
 
 /// The losses of a run as a picture: SVG, a curve an objective over the tokens, losses on a logarithmic scale.
 std::string loss_plot(const std::vector<LogEntry>& entries);

@@ -55,6 +55,20 @@ TEST_F(TrainingLogTest, SaysThatItCannotBeFlushedWhereItIsGone) {
     EXPECT_EQ(error_of([&] { TrainingLog(path(), 0, false).sync(); }), "") << "another process writes it";
 }
 
+/// A batch of other text has a loss of its own; weights that broke have a gradient of their own, too.
+TEST(IsSpike, NeedsALossAndAGradientFarAboveTheLastOnes) {
+    std::vector<LogEntry> entries;
+    for (int step = 0; step < 16; ++step) {
+        EXPECT_FALSE(is_spike(entries, 100, 100)) << step << " steps tell nothing";
+        entries.push_back(entry(step, 1 + 0.1 * step));
+    }
+    EXPECT_TRUE(is_spike(entries, 8, 5));
+    EXPECT_FALSE(is_spike(entries, 8, 3)) << "its gradient is one of many";
+    EXPECT_FALSE(is_spike(entries, 5, 5)) << "its loss is one of many";
+    entries.push_back(entry(16, 1000));
+    EXPECT_TRUE(is_spike(entries, 8, 5)) << "a single loss before is no measure";
+}
+
 TEST_F(TrainingLogTest, BeginsAnew) {
     TrainingLog(path(), 0, true).add(entry(0, 1));
     EXPECT_TRUE(TrainingLog(path(), 0, true).entries().empty());
