@@ -16,16 +16,21 @@ namespace mha2mla::tests {
 namespace fs = std::filesystem;
 namespace {
 
+/// Open MPI (4, 5) asks for a word on processes of root and on more of them than cores.
+void allow_processes() {
+    for (const char* name :
+         {"OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_rmaps_base_oversubscribe"}) {
+        ::setenv(name, "1", 1);
+    }
+    ::setenv("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe", 1);
+}
+
 void apply(const RunOptions& options) {
     for (const auto& setting : options.environment) {
         const auto equals = setting.find('=');
         ::setenv(setting.substr(0, equals).c_str(), setting.substr(equals + 1).c_str(), 1);
     }
-    // Open MPI (4, 5) asks for a word on processes of root and on more of them than cores.
-    for (const char* name :
-         {"OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_rmaps_base_oversubscribe"})
-        ::setenv(name, "1", 1);
-    ::setenv("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe", 1);
+    if (options.processes > 1) allow_processes();
     if (!options.largest_file_bytes) return;
     const rlimit limit{*options.largest_file_bytes, *options.largest_file_bytes};
     ::setrlimit(RLIMIT_FSIZE, &limit);

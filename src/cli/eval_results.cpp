@@ -14,8 +14,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array attention_names{"auto", "expanded", "absorbed"};  // by runtime::AttentionForm
-
 /// Weights, configuration or tokenizer.
 bool is_of_model(const fs::path& file) {
     constexpr std::array endings{".safetensors", ".json", ".model", ".txt", ".jinja"};

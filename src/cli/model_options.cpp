@@ -63,9 +63,8 @@ runtime::WeightFormats weight_formats(const runtime::DecoderOptions& options) {
 }
 
 void add_model_options(CLI::App& verb, ModelOptions& options) {
-    const std::map<std::string, runtime::AttentionForm> forms{{"auto", runtime::AttentionForm::automatic},
-                                                              {"expanded", runtime::AttentionForm::expanded},
-                                                              {"absorbed", runtime::AttentionForm::absorbed}};
+    std::map<std::string, runtime::AttentionForm> forms;
+    for (std::size_t i = 0; i < attention_names.size(); ++i) forms[attention_names[i]] = runtime::AttentionForm(i);
     verb.add_option("MODEL", options.path, "Directory or GGUF file")->required();
     add_weight_options(verb, options.decoder);
     verb.add_option("--packed", options.decoder.packed_weights,

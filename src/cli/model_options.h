@@ -1,6 +1,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <array>
 #include <memory>
 #include <string>
 
@@ -11,6 +12,9 @@
 #include "tokenizer/tokenizer.h"
 
 namespace mha2mla::cli {
+
+/// Of --attention, by runtime::AttentionForm.
+inline constexpr std::array attention_names{"auto", "expanded", "absorbed"};
 
 /// Options of the verbs that run a model natively.
 struct ModelOptions {

@@ -13,19 +13,6 @@ std::string header_of(const core::Json& run) { return core::Json{{"run", run}}.d
 
 constexpr const char* another_file = "name another file, or remove this one";
 
-/// An object in a line. An Error says what to do.
-core::Json parse_line(const std::string& line, const std::string& where) {
-    try {
-        auto json = core::parse_json(line, where);
-        core::JsonObject(json, where).raw(json.contains("run") ? "run" : "result");
-        return json;
-    } catch (const core::Error& error) {
-        auto info = error.info();
-        info.remedy = another_file;
-        throw core::Error(info);
-    }
-}
-
 /// The fields of `run` that `other` has not, or has otherwise: what a message needs to say.
 core::Json differing(const core::Json& run, const core::Json& other) {
     core::Json fields = core::Json::object();
@@ -54,11 +41,23 @@ void ResultsFile::read(const core::Json& run) {
     if (whole == 0 && !header_of(run).starts_with(text)) {
         throw core::Error({.what = "the file holds no results", .where = path_.string(), .remedy = another_file});
     }
-    std::istringstream lines(text.substr(0, whole));
+    try {
+        read_lines(text.substr(0, whole), run);
+    } catch (const core::Error& error) {
+        auto info = error.info();
+        info.remedy = another_file;
+        throw core::Error(info);
+    }
+    // An interruption may have torn the last line: it is cut off, now that the file is known to be ours.
+    if (whole < text.size()) std::filesystem::resize_file(path_, whole);
+}
+
+void ResultsFile::read_lines(const std::string& text, const core::Json& run) {
+    std::istringstream lines(text);
     std::size_t number = 0;
     for (std::string line; std::getline(lines, line);) {
         const std::string where = path_.string() + ", line " + std::to_string(++number);
-        const auto json = parse_line(line, where);
+        const auto json = core::parse_json(line, where);
         const core::JsonObject fields(json, where);
         if (number > 1) {
             results_[fields.string("id")] = fields.raw("result");
@@ -66,12 +65,9 @@ void ResultsFile::read(const core::Json& run) {
             throw core::Error({.what = "the file holds the results of another run",
                                .expected = differing(run, theirs).dump(),
                                .got = differing(theirs, run).dump(),
-                               .where = path_.string(),
-                               .remedy = another_file});
+                               .where = path_.string()});
         }
     }
-    // An interruption may have torn the last line: it is cut off, now that the file is known to be ours.
-    if (whole < text.size()) std::filesystem::resize_file(path_, whole);
 }
 
 const core::Json* ResultsFile::find(const std::string& id) const {

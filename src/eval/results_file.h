@@ -31,6 +31,7 @@ public:
 
 private:
     void read(const core::Json& run);
+    void read_lines(const std::string& text, const core::Json& run);
 
     std::filesystem::path path_;
     std::map<std::string, core::Json> results_;

@@ -80,6 +80,23 @@ protected:
         EXPECT_THROW(trainer.run(progress, progress.token()), core::Cancelled);
     }
 
+    /// The same as several processes; returns the weights.
+    Weights stop_together(int processes, const TrainerSetup& setup, int steps,
+                          const model::ModelOptions& options = {}) {
+        Weights weights;
+        parallel::test::Threads(processes).run([&](const parallel::Communicator& process) {
+            auto models = pair_.load(options);
+            auto shared = setup;
+            shared.processes = &process;
+            Trainer trainer(models, windows_, test::tiny_options(), shared);
+            StopAfter progress(steps);
+            EXPECT_THROW(trainer.run(progress, progress.token()), core::Cancelled);
+            if (process.rank() > 0) return;
+            for (const auto& parameter : trainer.parameters()) weights[parameter.name] = parameter.value.detach();
+        });
+        return weights;
+    }
+
     checkpoint::test::TemporaryDirectory directory_;
     test::TinyPair pair_;
     const std::vector<std::vector<int>> windows_ = test::tiny_windows();
@@ -234,22 +251,12 @@ TEST_F(TrainerTest, ProcessesTogetherDoTheSame) {
 
 /// A snapshot holds the moments of all processes, and each takes its share of them again.
 TEST_F(TrainerTest, GoesOnWithAnotherNumberOfProcesses) {
-    const auto train = [&](int processes, const TrainerSetup& run, int steps) {
-        parallel::test::Threads(processes).run([&](const parallel::Communicator& process) {
-            auto models = pair_.load(doubles());
-            auto shared = run;
-            shared.processes = &process;
-            Trainer trainer(models, windows_, test::tiny_options(), shared);
-            StopAfter progress(steps);
-            EXPECT_THROW(trainer.run(progress, progress.token()), core::Cancelled);
-        });
-    };
     auto alone = setup("alone"), shared = setup("shared");
-    train(1, alone, 5);
-    train(3, shared, 5);
+    stop_together(1, alone, 5, doubles());
+    stop_together(3, shared, 5, doubles());
     alone.resume = shared.resume = true;
-    train(1, alone, 4);
-    train(2, shared, 4);
+    stop_together(1, alone, 4, doubles());
+    stop_together(2, shared, 4, doubles());
     const checkpoint::SafetensorsSource expected(alone.directory / "step-00000009");
     const checkpoint::SafetensorsSource actual(shared.directory / "step-00000009");
     for (const auto& spec : expected.list()) {
@@ -261,24 +268,10 @@ TEST_F(TrainerTest, GoesOnWithAnotherNumberOfProcesses) {
 
 /// Whatever the number of processes, the same again gives the same bits.
 TEST_F(TrainerTest, ProcessesGoOnFromAStopBitForBit) {
-    const auto train = [&](const TrainerSetup& run, int steps) {
-        Weights weights;
-        parallel::test::Threads(2).run([&](const parallel::Communicator& process) {
-            auto models = pair_.load();
-            auto shared = run;
-            shared.processes = &process;
-            Trainer trainer(models, windows_, test::tiny_options(), shared);
-            StopAfter progress(steps);
-            EXPECT_THROW(trainer.run(progress, progress.token()), core::Cancelled);
-            if (process.rank() > 0) return;
-            for (const auto& parameter : trainer.parameters()) weights[parameter.name] = parameter.value.detach();
-        });
-        return weights;
-    };
     auto stopped = setup("stopped");
-    train(stopped, 5);
+    stop_together(2, stopped, 5);
     stopped.resume = true;
-    expect_same_bits(train(stopped, 6), train(setup("whole"), 11));
+    expect_same_bits(stop_together(2, stopped, 6), stop_together(2, setup("whole"), 11));
 }
 
 /// One process is asked to stop: all do, once the snapshot is there.

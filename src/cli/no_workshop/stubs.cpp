@@ -66,10 +66,11 @@ void hand_over_to_workshop(char** arguments) {
     std::error_code unreadable;
     const auto directory = fs::read_symlink("/proc/self/exe", unreadable).parent_path();
     if (unreadable || runs_here(words)) return;
-    const fs::path workshop = directory / (is_one_of_several() ? "mha2mla-mpi" : "mha2mla-workshop");
+    const bool together = is_one_of_several();
+    const fs::path workshop = directory / (together ? "mha2mla-mpi" : "mha2mla-workshop");
     ask_for_large_pages();
     ::execv(workshop.c_str(), arguments);
-    if (!is_one_of_several()) return;
+    if (!together) return;
     throw core::Error({.what = "several processes cannot work together in this build",
                        .expected = "mha2mla-mpi beside this program",
                        .remedy = "install MPI (Debian: libopenmpi-dev openmpi-bin) and build again"});
