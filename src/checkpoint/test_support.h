@@ -4,10 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <fmt/format.h>
-#include <gtest/gtest.h>
 #include <string>
-#include <unistd.h>
 #include <vector>
 
 #include "checkpoint/model_config.h"
@@ -16,28 +13,11 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/random.h"
+#include "core/test_support.h"
 
 namespace mha2mla::checkpoint::test {
 
-/// A directory of its own for the running test, removed at its end.
-class TemporaryDirectory {
-public:
-    TemporaryDirectory() {
-        const auto* info = ::testing::UnitTest::GetInstance()->current_test_info();
-        path_ = std::filesystem::temp_directory_path() /
-                fmt::format("mha2mla-{}-{}-{}", info->test_suite_name(), info->name(), ::getpid());
-        std::filesystem::remove_all(path_);
-        std::filesystem::create_directories(path_);
-    }
-    ~TemporaryDirectory() { std::filesystem::remove_all(path_); }
-    TemporaryDirectory(const TemporaryDirectory&) = delete;
-    TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
-
-    const std::filesystem::path& path() const { return path_; }
-
-private:
-    std::filesystem::path path_;
-};
+using core::test::TemporaryDirectory;
 
 /// The message of the core::Error that `action` throws; "" where it throws none.
 template <typename Action>

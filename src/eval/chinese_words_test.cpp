@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+#include "core/test_support.h"
 
 namespace mha2mla::eval {
 namespace {
@@ -27,14 +28,14 @@ protected:
               "from __future__ import unicode_literals\n\nP={'B': {'\\u6797': -1}, 'E': {'家': -1}, 'M': {}, "
               "'S': {'\\u597d': -1}}\n");
     }
-    void TearDown() override { fs::remove_all(folder_); }
     void expect_error(const char* name, const std::string& content) {
         write(folder_ / name, content);
         EXPECT_THROW(ChineseWords{folder_}, core::Error) << name << ": " << content;
         SetUp();
     }
 
-    fs::path folder_ = fs::path(testing::TempDir()) / "mha2mla-chinese-words-test";
+    core::test::TemporaryDirectory directory_;
+    fs::path folder_ = directory_.path();
 };
 
 TEST_F(ChineseWordsTest, TakesTheLikeliestWay) {

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "core/test_support.h"
 #include "eval/choice_rows.h"
 
 namespace mha2mla::eval {
@@ -97,11 +98,10 @@ TEST(ChoiceRows, RowsOfAnotherBenchmarkAreNamed) {
 
 class ChoiceFiles : public testing::Test {
 protected:
-    void SetUp() override { std::filesystem::create_directories(folder_); }
-    void TearDown() override { std::filesystem::remove_all(folder_); }
     void write(const std::string& name, const std::string& text) { std::ofstream(folder_ / name) << text; }
 
-    std::filesystem::path folder_ = std::filesystem::path(testing::TempDir()) / "mha2mla-choice-files-test";
+    core::test::TemporaryDirectory directory_;
+    std::filesystem::path folder_ = directory_.path();
 };
 
 constexpr const char* mmlu_row =

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/json.h"
+#include "core/test_support.h"
 
 namespace mha2mla::eval {
 namespace {
@@ -19,14 +20,12 @@ using testing::HasSubstr;
 class LongBenchTest : public testing::Test {
 protected:
     void SetUp() override {
-        fs::remove_all(folder_);
         fs::create_directories(folder_ / "longbench-config");
         write(
             "longbench-config/dataset2prompt.json",
             R"({"qasper": "Read {context}\n{{Q}}: {input}", "trec": "{context}", "passage_retrieval_en": "{input}"})");
         write("longbench-config/dataset2maxlen.json", R"({"qasper": 128, "trec": 64, "passage_retrieval_en": 32})");
     }
-    void TearDown() override { fs::remove_all(folder_); }
     void write(const std::string& name, const std::string& content) { std::ofstream(folder_ / name) << content; }
     LongBenchData read(const char* dataset, int limit = 0) {
         return read_longbench(folder_, longbench_task(dataset), limit);
@@ -40,7 +39,8 @@ protected:
         return "no error";
     }
 
-    fs::path folder_ = fs::path(testing::TempDir()) / "mha2mla-longbench-test";
+    core::test::TemporaryDirectory directory_;
+    fs::path folder_ = directory_.path();
 };
 
 constexpr const char* good_row =

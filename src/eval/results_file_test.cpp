@@ -4,16 +4,15 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "core/test_support.h"
 
 namespace mha2mla::eval {
 namespace {
 
 class ResultsFileTest : public testing::Test {
 protected:
-    void SetUp() override { std::filesystem::remove(path_); }
-    void TearDown() override { std::filesystem::remove(path_); }
-
-    std::filesystem::path path_ = std::filesystem::path(testing::TempDir()) / "mha2mla-results-file-test.jsonl";
+    core::test::TemporaryDirectory directory_;
+    std::filesystem::path path_ = directory_.path() / "results.jsonl";
     core::Json run_{{"model", "m"}, {"limit", 3}};
 };
 

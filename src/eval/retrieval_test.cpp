@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "core/test_support.h"
 
 namespace mha2mla::eval {
 namespace {
@@ -26,7 +27,8 @@ TEST(Retrieval, FindsTheAnswerAnywhereAndAtTheBegin) {
 }
 
 TEST(Retrieval, ReadsRowsAndNamesThoseWithout) {
-    const auto path = fs::path(testing::TempDir()) / "mha2mla-retrieval-test.jsonl";
+    const core::test::TemporaryDirectory directory;
+    const auto path = directory.path() / "rows.jsonl";
     std::ofstream(path) << "{\"context\": \"k: \", \"answer\": \"v\", \"answer_location\": 3}\n{\"context\": \"k\"}\n"
                            "{\"context\": \"\", \"answer\": \"v\"}\n";
     const auto data = read_key_values(path, 0);
