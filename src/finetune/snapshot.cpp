@@ -60,17 +60,6 @@ void remove_snapshot(const fs::path& snapshot) {
     fs::remove_all(old);
 }
 
-std::set<std::pair<std::size_t, std::int64_t>> left_out_of(const core::JsonObject& fields) {
-    std::set<std::pair<std::size_t, std::int64_t>> batches;
-    for (const auto& batch : fields.raw("left_out")) {
-        const core::Json named{{"batch", batch}};
-        const auto numbers = core::JsonObject(named, fields.where()).integers("batch", 0, INT64_MAX);
-        if (numbers.size() != 2) fields.fail("left_out", "pairs of a stage and its step");
-        batches.emplace(numbers[0], numbers[1]);
-    }
-    return batches;
-}
-
 /// Its name has no further ending, as that of one that is being written or removed.
 bool is_complete(const fs::path& path) { return !path.has_extension(); }
 
@@ -112,7 +101,7 @@ void Snapshots::save(const Position& position, const TrainingState& state, bool 
     const auto target = directory_ / name_at(position);
     std::optional<checkpoint::CheckpointWriter> writer;
     if (writes) {
-        if (fs::exists(target)) remove_snapshot(target);  // of the same step before a batch was left out
+        if (fs::exists(target)) remove_snapshot(target);  // of the same step before batches were left out
         writer.emplace(target, specs, checkpoint::WriterOptions{.dtype = core::DType::f32});
     }
     for (const auto& part : parts) {
@@ -126,6 +115,7 @@ void Snapshots::save(const Position& position, const TrainingState& state, bool 
                                  {"step", position.step},
                                  {"tokens", position.tokens},
                                  {"left_out", position.left_out},
+                                 {"returns", position.returns},
                                  {"optimizer_steps", state.optimizer.steps()}};
     writer->add_file(position_file, json.dump(2) + "\n");
     writer->finish();
@@ -149,7 +139,8 @@ Snapshots::Record Snapshots::read_record(const fs::path& snapshot) const {
                          .stage_step = fields.integer("stage_step", 0, INT64_MAX),
                          .step = fields.integer("step", 0, INT64_MAX),
                          .tokens = fields.integer("tokens", 0, INT64_MAX),
-                         .left_out = left_out_of(fields)},
+                         .left_out = fields.integer("left_out", 0, INT64_MAX),
+                         .returns = fields.integer("returns", 0, INT64_MAX)},
             .optimizer_steps = fields.integer("optimizer_steps", 0, INT64_MAX)};
 }
 
@@ -157,6 +148,15 @@ std::optional<Position> Snapshots::newest() const {
     const auto all = entries(true);
     if (all.empty()) return std::nullopt;
     return read_record(all.back()).position;
+}
+
+Position Snapshots::newest_sound() const {
+    auto all = entries(true);
+    for (; !all.empty(); all.pop_back()) {
+        const auto position = read_record(all.back()).position;
+        if (position.left_out == 0) return position;
+    }
+    throw core::Error({.what = "no snapshot is left to go back to", .where = directory_.string()});
 }
 
 void Snapshots::load(const Position& position, const TrainingState& state) const {

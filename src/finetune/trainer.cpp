@@ -14,7 +14,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::size_t most_divergences = 3;
+constexpr std::int64_t most_returns = 2;
 
 std::int64_t count_tokens(const std::vector<std::vector<Batch>>& plan) {
     std::int64_t tokens = 0;
@@ -86,9 +86,8 @@ void Trainer::enter_stage() {
     AdamWOptions adamw{.weight_decay = options_.weight_decay};
     bool layerwise = false;
     if (position_.stage < plan_.size()) {
-        const auto objective = options_.stages[position_.stage].objective;
-        loss_ = make_loss(objective, models_, options_);
-        layerwise = objective == Objective::layerwise;
+        loss_ = make_loss(objective(), models_, options_);
+        layerwise = objective() == Objective::layerwise;
         // It teaches attention alone: nothing else must shrink meanwhile.
         if (layerwise && options_.trained == Trained::all) adamw.weight_decay = 0;
     }
@@ -129,13 +128,18 @@ void Trainer::report(core::Progress& progress, std::int64_t tokens_before) const
                                 static_cast<double>(tokens) / last.seconds));
 }
 
+/// Of two odd steps on end it is the weights that are odd, not the text.
 void Trainer::train_batch() {
     const auto& batch = plan_[position_.stage][static_cast<std::size_t>(position_.stage_step)];
-    if (!position_.left_out.contains({position_.stage, position_.stage_step})) {
-        const auto started = Clock::now();
-        const Step step = compute_gradients(batch);
-        if (diverged(step)) return go_back(step);
+    const auto started = Clock::now();
+    const Step step = compute_gradients(batch);
+    if (!is_odd(step)) {
         take_step(step, batch, started);
+    } else if (position_.left_out == 0) {
+        ++position_.left_out;
+        note(describe(step) + ": its batch is left out");
+    } else {
+        go_back(step);
     }
     advance();
 }
@@ -170,7 +174,7 @@ void Trainer::take_step(const Step& step, const Batch& batch, Clock::time_point 
     optimizer_->step(rate);
     shards_->distribute();
     position_.tokens += batch.tokens;
-    log_->add({.objective = options_.stages[position_.stage].objective,
+    log_->add({.objective = objective(),
                .step = position_.step,
                .tokens = position_.tokens,
                .loss = step.loss,
@@ -178,34 +182,47 @@ void Trainer::take_step(const Step& step, const Batch& batch, Clock::time_point 
                .learning_rate = rate,
                .seconds = std::chrono::duration<double>(Clock::now() - started).count()});
     ++position_.step;
+    position_.left_out = 0;
 }
 
 void Trainer::advance() {
     if (++position_.stage_step < std::ssize(plan_[position_.stage])) return;
     ++position_.stage;
     position_.stage_step = 0;
+    position_.left_out = 0;
     enter_stage();
+    save();  // what a stage goes back to has its own moments
 }
 
-bool Trainer::diverged(const Step& step) const {
+bool Trainer::is_odd(const Step& step) const {
     if (!std::isfinite(step.loss) || !std::isfinite(step.gradient_norm)) return true;
-    const bool has_recent = position_.stage_step >= static_cast<std::int64_t>(recent_steps);  // of its stage
-    return has_recent && is_spike(log(), step.loss, step.gradient_norm);
+    return is_spike(log(), objective(), step.loss, step.gradient_norm);
 }
 
+std::string Trainer::describe(const Step& step) const {
+    return fmt::format("step {} of {} has loss {:.4g} and a gradient of norm {:.4g}", position_.stage_step,
+                       name_of(objective()), step.loss, step.gradient_norm);
+}
+
+/// Puts the weights back where the newest snapshot has them, and goes on behind the batches that led away from there:
+/// with them the same would happen again.
 void Trainer::go_back(const Step& step) {
-    const auto what = fmt::format("step {} of {} has loss {:.4g} and a gradient of norm {:.4g}", position_.stage_step,
-                                  name_of(options_.stages[position_.stage].objective), step.loss, step.gradient_norm);
-    if (position_.left_out.size() + 1 >= most_divergences) {
-        throw core::Error({.what = "training diverges: " + what + ", the third such step",
+    const auto what = describe(step) + ", as the one before it";
+    if (position_.returns == most_returns) {
+        throw core::Error({.what = "training diverges, for the third time: " + what,
                            .where = snapshots_.directory().string(),
                            .remedy = "begin again with a smaller --learning-rate"});
     }
-    auto left_out = position_.left_out;
-    left_out.insert({position_.stage, position_.stage_step});
-    if (setup_.note && is_first()) setup_.note(what + ": back to the last snapshot, its batch is left out");
-    begin(snapshots_.newest());
-    position_.left_out = std::move(left_out);
+    const Position here = position_;
+    begin(snapshots_.newest_sound());
+    position_.stage_step = here.stage_step;
+    position_.returns = here.returns + 1;
+    note(fmt::format("{}: back to the weights of {:L} tokens, and on behind it", what, position_.tokens));
+    save();
+}
+
+void Trainer::note(const std::string& text) const {
+    if (setup_.note && is_first()) setup_.note(text);
 }
 
 void Trainer::save() {

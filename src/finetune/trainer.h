@@ -38,9 +38,9 @@ public:
     Trainer(Models& models, const std::vector<std::vector<int>>& windows, const Options& options,
             const TrainerSetup& setup);
 
-    /// Trains to the end. At a stop request it takes a snapshot and throws Cancelled. A step whose loss or gradient is
-    /// not finite, or both far above the last ones', takes the run back to the newest snapshot, and its batch
-    /// is left out, which a note says; the third time throws Error.
+    /// Trains to the end. At a stop request it takes a snapshot and throws Cancelled. An odd step, whose loss or
+    /// gradient is not finite, or both far above the last ones', is not made: its batch is left out. Two on end take
+    /// the weights back to the newest snapshot. Notes say so; the third time throws Error.
     void run(core::Progress& progress, const std::stop_token& stop);
 
     const std::vector<NamedParameter>& parameters() const { return parameters_; }
@@ -53,6 +53,7 @@ private:
         double gradient_norm = 0;
     };
     bool is_first() const { return setup_.processes->rank() == 0; }
+    Objective objective() const { return options_.stages[position_.stage].objective; }
     bool at_any(bool condition) const;
     void begin(std::optional<Position> snapshot);
     void check_position() const;
@@ -61,8 +62,10 @@ private:
     void take_step(const Step& step, const Batch& batch, std::chrono::steady_clock::time_point started);
     void advance();
     Step compute_gradients(const Batch& batch);
-    bool diverged(const Step& step) const;
+    bool is_odd(const Step& step) const;
+    std::string describe(const Step& step) const;
     void go_back(const Step& step);
+    void note(const std::string& text) const;
     void report(core::Progress& progress, std::int64_t tokens_before) const;
     void save();
 

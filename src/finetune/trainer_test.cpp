@@ -56,18 +56,22 @@ protected:
         for (const auto& parameter : trainer.parameters()) weights[parameter.name] = parameter.value.detach();
         return weights;
     }
-    /// Trains on every window once, one of which has a token whose embedding is broken.
-    Weights train_with_a_bad_batch(const TrainerSetup& setup, const std::stop_token& stop) {
-        auto windows = windows_;
-        windows[3] = std::vector<int>(9, 15);
-        auto models = pair_.load();
-        models.student->decoder()->embed_tokens->weight.detach()[15].fill_(std::numeric_limits<float>::quiet_NaN());
+    /// Trains on every window once, in four batches; the bad ones hold a token whose embedding is broken.
+    Weights train_with_bad_batches(const TrainerSetup& setup, const std::vector<std::size_t>& bad,
+                                   const std::stop_token& stop = {}) {
         auto options = test::tiny_options();
         options.stages = {{Objective::cross_entropy, 1}};
         options.tokens = 110;
+        auto windows = windows_;
+        const auto batches = plan_batches(windows, options).front();
+        EXPECT_EQ(batches.size(), 4u);
+        for (const auto batch : bad) windows[batches[batch].windows.front()].front() = 15;
+        auto models = pair_.load();
+        models.student->decoder()->embed_tokens->weight.detach()[15].fill_(std::numeric_limits<float>::quiet_NaN());
         Trainer trainer(models, windows, options, setup);
         core::Progress silent;
         trainer.run(silent, stop);
+        log_ = trainer.log();
         Weights weights;
         for (const auto& parameter : trainer.parameters()) weights[parameter.name] = parameter.value.detach();
         return weights;
@@ -190,30 +194,42 @@ TEST_F(TrainerTest, RefusesASnapshotOfAnotherRunAndADamagedOne) {
     EXPECT_THAT(error_of([&] { train(stopped); }), HasSubstr("model.safetensors"));
 }
 
-TEST_F(TrainerTest, GoesBackFromLossesThatAreNotFinite) {
+TEST_F(TrainerTest, LeavesOutABatchWhoseLossIsNotFinite) {
     auto noted = setup("noted");
     std::vector<std::string> notes;
     noted.note = [&](const std::string& text) { notes.push_back(text); };
-    for (const auto& [name, value] : train_with_a_bad_batch(noted, {})) {
+    for (const auto& [name, value] : train_with_bad_batches(noted, {2})) {
         EXPECT_TRUE(torch::isfinite(value).all().item<bool>()) << name;
     }
-    ASSERT_EQ(notes.size(), 1u);
-    EXPECT_THAT(notes[0], HasSubstr("left out"));
+    EXPECT_EQ(log_.size(), 3u);
+    EXPECT_THAT(notes, testing::ElementsAre(HasSubstr("left out")));
+}
+
+/// Nothing is left of a first batch before two bad ones: so a first batch that is bad, too, ends alike.
+TEST_F(TrainerTest, GoesBackToASnapshotAfterTwoOnEnd) {
+    auto noted = setup("noted");
+    std::vector<std::string> notes;
+    noted.note = [&](const std::string& text) { notes.push_back(text); };
+    const auto weights = train_with_bad_batches(noted, {1, 2});
+    EXPECT_THAT(notes, testing::ElementsAre(HasSubstr("left out"), HasSubstr("back to the weights of 0 tokens")));
+    EXPECT_EQ(log_.size(), 1u);
+    expect_same_bits(weights, train_with_bad_batches(setup("all-bad"), {0, 1, 2}));
 }
 
 TEST_F(TrainerTest, LeavesOutAfterAStopWhatItLeftOutBefore) {
-    auto noted = setup("noted");
-    int notes = 0;
-    std::stop_source stop;
-    noted.note = [&](const std::string&) {
-        ++notes;
-        stop.request_stop();
-    };
-    EXPECT_THROW(train_with_a_bad_batch(noted, stop.get_token()), core::Cancelled);
-    noted.resume = true;
-    const auto resumed = train_with_a_bad_batch(noted, {});
-    EXPECT_EQ(notes, 1);
-    expect_same_bits(resumed, train_with_a_bad_batch(setup("whole"), {}));
+    const auto whole = train_with_bad_batches(setup("whole"), {1, 2});
+    for (const int stop_at : {1, 2}) {
+        auto noted = setup("stopped-" + std::to_string(stop_at));
+        int notes = 0;
+        std::stop_source stop;
+        noted.note = [&](const std::string&) {
+            if (++notes == stop_at) stop.request_stop();
+        };
+        EXPECT_THROW(train_with_bad_batches(noted, {1, 2}, stop.get_token()), core::Cancelled);
+        noted.resume = true;
+        expect_same_bits(train_with_bad_batches(noted, {1, 2}), whole);
+        EXPECT_EQ(notes, 2);
+    }
 }
 
 TEST_F(TrainerTest, GivesUpTheThirdTime) {

@@ -60,9 +60,9 @@ double recent_median(const std::vector<LogEntry>& entries, double LogEntry::*num
 
 }  // namespace
 
-bool is_spike(const std::vector<LogEntry>& entries, double loss, double gradient_norm) {
+bool is_spike(const std::vector<LogEntry>& entries, Objective objective, double loss, double gradient_norm) {
     constexpr double far = 4;
-    if (entries.size() < recent_steps) return false;
+    if (entries.size() < recent_steps || entries[entries.size() - recent_steps].objective != objective) return false;
     return loss > far * recent_median(entries, &LogEntry::loss) &&
            gradient_norm > far * recent_median(entries, &LogEntry::gradient_norm);
 }

@@ -58,15 +58,19 @@ TEST_F(TrainingLogTest, SaysThatItCannotBeFlushedWhereItIsGone) {
 /// A batch of other text has a loss of its own; weights that broke have a gradient of their own, too.
 TEST(IsSpike, NeedsALossAndAGradientFarAboveTheLastOnes) {
     std::vector<LogEntry> entries;
-    for (int step = 0; step < 16; ++step) {
-        EXPECT_FALSE(is_spike(entries, 100, 100)) << step << " steps tell nothing";
+    const auto spikes = [&](double loss, double gradient_norm) {
+        return is_spike(entries, Objective::distill, loss, gradient_norm);
+    };
+    for (int step = 2; step < 18; ++step) {
+        EXPECT_FALSE(spikes(100, 100)) << entries.size() << " steps tell nothing";
         entries.push_back(entry(step, 1 + 0.1 * step));
     }
-    EXPECT_TRUE(is_spike(entries, 8, 5));
-    EXPECT_FALSE(is_spike(entries, 8, 3)) << "its gradient is one of many";
-    EXPECT_FALSE(is_spike(entries, 5, 5)) << "its loss is one of many";
-    entries.push_back(entry(16, 1000));
-    EXPECT_TRUE(is_spike(entries, 8, 5)) << "a single loss before is no measure";
+    EXPECT_TRUE(spikes(9, 5));
+    EXPECT_FALSE(spikes(9, 3)) << "its gradient is one of many";
+    EXPECT_FALSE(spikes(5, 5)) << "its loss is one of many";
+    entries.push_back(entry(18, 1000));
+    EXPECT_TRUE(spikes(9, 5)) << "a single loss before is no measure";
+    EXPECT_FALSE(is_spike(entries, Objective::layerwise, 100, 100)) << "other objectives tell nothing";
 }
 
 TEST_F(TrainingLogTest, BeginsAnew) {
