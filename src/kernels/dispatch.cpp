@@ -10,16 +10,16 @@
 namespace mha2mla::kernels {
 namespace {
 
-// {isa, linear, rms_norm, rope, swiglu, store_rows, load_rows, attention, merge}. Best last.
+// {isa, linear, rms_norm, rope, turn, swiglu, store_rows, load_rows, attention, merge}. Best last.
 constexpr KernelSet sets[] = {
-    {Isa::portable, portable::linear, portable::rms_norm, portable::rope, portable::swiglu, portable::store_rows,
-     portable::load_rows, portable::attention, portable::merge},
-    {Isa::avx2, avx2::linear, avx2::rms_norm, portable::rope, avx2::swiglu, avx2::store_rows, avx2::load_rows,
-     avx2::attention, portable::merge},
-    {Isa::avx512, avx512::linear, avx512::rms_norm, portable::rope, avx512::swiglu, avx512::store_rows, avx2::load_rows,
-     avx512::attention, portable::merge},
-    {Isa::amx, amx::linear, avx512::rms_norm, portable::rope, avx512::swiglu, avx512::store_rows, avx2::load_rows,
-     amx::attention, portable::merge},
+    {Isa::portable, portable::linear, portable::rms_norm, portable::rope, portable::turn, portable::swiglu,
+     portable::store_rows, portable::load_rows, portable::attention, portable::merge},
+    {Isa::avx2, avx2::linear, avx2::rms_norm, portable::rope, avx2::turn, avx2::swiglu, avx2::store_rows,
+     avx2::load_rows, avx2::attention, portable::merge},
+    {Isa::avx512, avx512::linear, avx512::rms_norm, portable::rope, avx512::turn, avx512::swiglu, avx512::store_rows,
+     avx2::load_rows, avx512::attention, portable::merge},
+    {Isa::amx, amx::linear, avx512::rms_norm, portable::rope, avx512::turn, avx512::swiglu, avx512::store_rows,
+     avx2::load_rows, amx::attention, portable::merge},
 };
 
 // Linux lends the tile registers to a process that asks (Documentation/arch/x86/xstate.rst).

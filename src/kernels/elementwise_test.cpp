@@ -32,6 +32,28 @@ TEST(RmsNorm, EqualsDoubleSums) {
     }
 }
 
+TEST(Turn, IsTheProductWithTheConjugate) {
+    for (const Isa isa : supported_isas()) {
+        for (const std::int64_t pairs : {1, 7, 16, 32, 33}) {
+            SCOPED_TRACE(test::label(isa, DType::f32, {pairs}));
+            const std::vector<float> x = test::random_floats(3 * 2 * pairs, 1, 10);
+            const std::vector<float> cos = test::random_floats(pairs, 2), sin = test::random_floats(pairs, 3);
+            std::vector<float> y(x.size() + 1, -7);
+            kernels(isa).turn({x.data(), y.data(), 3, pairs, cos.data(), sin.data()});
+            for (std::int64_t row = 0; row < 3; ++row) {
+                for (std::int64_t i = 0; i < pairs; ++i) {
+                    const std::int64_t at = row * 2 * pairs + i;
+                    const std::complex<double> factor(cos[i], -sin[i]);
+                    const auto expected = std::complex<double>(x[at], x[at + pairs]) * factor;
+                    ASSERT_NEAR(y[at], expected.real(), 1e-5) << row << " " << i;
+                    ASSERT_NEAR(y[at + pairs], expected.imag(), 1e-5) << row << " " << i;
+                }
+            }
+            EXPECT_EQ(y.back(), -7) << "written beyond the last row";
+        }
+    }
+}
+
 TEST(SwiGlu, IsAccurateToAMillionth) {
     std::vector<float> gate = test::random_floats(1003, 3, 20);
     for (const float x : {0.0f, -0.0f, 1e-30f, 87.0f, -87.0f, 1000.0f}) gate.push_back(x);

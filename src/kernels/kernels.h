@@ -125,6 +125,16 @@ struct RopeParams {
     std::int64_t first_position = 0;  // of row 0; row r is at first_position + r
 };
 
+/// Rotates the pairs (i, i + pairs) of rows backwards: y = x (cos - i sin), one angle a pair.
+struct TurnParams {
+    const float* x = nullptr;  // [rows, 2 * pairs]
+    float* y = nullptr;        // likewise
+    std::int64_t rows = 0;
+    std::int64_t pairs = 0;
+    const float* cos = nullptr;  // [pairs]
+    const float* sin = nullptr;  // [pairs]
+};
+
 /// y = silu(gate) * up (arXiv 2002.05202).
 struct SwiGluParams {
     const float* gate = nullptr;  // [count]
@@ -193,8 +203,8 @@ struct SealedFormat {
 /// (AVX-512 does), and the sum is that of the rounded probabilities; with f32 rows all is float. Sealed latents of 4
 /// bits by channel may be multiplied as codes, by queries and probabilities of 8 bits (AVX2 does); other sealed
 /// elements may be rounded to bf16 (AVX-512 does). Positions stay below 2^24. A caller may add to every
-/// logit: logit_bias is indexed by the key's number in the blocks, and what it holds for a key that the row does not
-/// see has no effect.
+/// logit: logit_bias is indexed by block, row and the key's number in the block, and what it holds for a key that the
+/// row does not see has no effect.
 struct AttentionParams {
     core::DType dtype = core::DType::bf16;  // of keys and values
     const float* q = nullptr;               // [rows, key_width]
@@ -205,8 +215,9 @@ struct AttentionParams {
     std::int64_t key_stride_bytes = 0;
     std::int64_t value_stride_bytes = 0;
     float scale = 0;
-    const float* logit_bias = nullptr;  // [rows, keys], added to scale * q . k; may be null
-    std::int64_t logit_bias_stride = 0;
+    const float* logit_bias = nullptr;  // [blocks, rows, block_tokens], added to scale * q . k; may be null
+    std::int64_t logit_bias_block_stride = 0;
+    std::int64_t logit_bias_stride = 0;     // from one row to the next
     const KeyValueBlock* blocks = nullptr;  // all hold block_tokens tokens but the last
     std::int64_t block_tokens = 0;
     SealedFormat sealed = {};    // of the sealed blocks among them, if any
@@ -244,6 +255,7 @@ struct KernelSet {
     void (*linear)(const LinearParams&);
     void (*rms_norm)(const RmsNormParams&);
     void (*rope)(const RopeParams&);
+    void (*turn)(const TurnParams&);
     void (*swiglu)(const SwiGluParams&);
     void (*store_rows)(const StoreRowsParams&);
     void (*load_rows)(const LoadRowsParams&);

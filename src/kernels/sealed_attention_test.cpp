@@ -186,14 +186,20 @@ std::int64_t visible_keys(const Shape& shape, std::int64_t row) {
     return shape.keys - shape.query_tokens + row / shape.heads + 1;
 }
 
-/// [rows, keys], poison where the row sees no key.
+std::int64_t bias_index(const Shape& shape, std::int64_t row, std::int64_t key) {
+    return (key / block_tokens * shape.rows() + row) * block_tokens + key % block_tokens;
+}
+
+/// [blocks, rows, block_tokens], poison where the row sees no key.
 std::vector<float> bias_of(const Case& test_case) {
     const Shape& shape = test_case.shape;
-    std::vector<float> bias = test::random_floats(shape.rows() * shape.keys, 5);
+    const std::int64_t blocks = (shape.keys + block_tokens - 1) / block_tokens;
+    std::vector<float> bias(static_cast<std::size_t>(blocks * shape.rows() * block_tokens), test::poison);
+    const std::vector<float> numbers = test::random_floats(shape.rows() * shape.keys, 5);
     for (std::int64_t row = 0; row < shape.rows(); ++row) {
-        float* const of_row = bias.data() + row * shape.keys;
-        std::fill(of_row, of_row + test_case.first_key, test::poison);
-        std::fill(of_row + visible_keys(shape, row), of_row + shape.keys, test::poison);
+        for (std::int64_t t = test_case.first_key; t < visible_keys(shape, row); ++t) {
+            bias[bias_index(shape, row, t)] = numbers[row * shape.keys + t];
+        }
     }
     return bias;
 }
@@ -221,7 +227,8 @@ Attended attend(const Case& test_case, const Cache& cache, const std::vector<flo
                     .value_stride_bytes = (cache.is_latent() ? shape.key_width() : shape.value_width) * 2,
                     .scale = 1 / std::sqrt(static_cast<float>(shape.key_width())),
                     .logit_bias = test_case.has_bias ? bias.data() : nullptr,
-                    .logit_bias_stride = shape.keys,
+                    .logit_bias_block_stride = shape.rows() * block_tokens,
+                    .logit_bias_stride = block_tokens,
                     .blocks = cache.blocks().data(),
                     .block_tokens = block_tokens,
                     .sealed = cache.sealed(),
@@ -266,7 +273,7 @@ void check(const Case& test_case) {
         std::vector<double> expected(shape.values());
         double sum = 0;
         for (std::int64_t t = test_case.first_key; t < visible_keys(shape, row); ++t) {
-            const double added = test_case.has_bias ? bias[row * shape.keys + t] : 0;
+            const double added = test_case.has_bias ? bias[bias_index(shape, row, t)] : 0;
             const double p = std::exp(logit(shape, cache, q, row, t) + added);
             sum += p;
             for (std::int64_t i = 0; i < shape.values(); ++i) expected[i] += p * cache.value(t, i);

@@ -27,23 +27,29 @@ kernels::AttentionParams row_params(const AttendJob& job, std::int64_t stream, s
             .out_stride = job.value_width};
 }
 
-/// Finds the positional logits of the rows of `params`, from row `row` of all streams on, page by page, and hands them
-/// to the kernel.
+/// Finds the positional logits of the rows of `params`, from row `row` of all streams on, some pages at a time, and
+/// hands them to the kernel.
 void add_position_logits(const AttendJob& job, std::int64_t row, const PositionBuffers& buffers, const Compute& compute,
                          kernels::AttentionParams& params) {
     if (job.positions == nullptr) return;
     const std::int64_t width = job.positions->width();
     params.logit_bias = buffers.logits;
-    params.logit_bias_stride = compute.workspace.position_logits_stride();
+    params.logit_bias_stride = cache::page_tokens;
+    params.logit_bias_block_stride = params.rows * cache::page_tokens;
     const kernels::PackedMatrix& first_page = job.positions->first_page();
-    for (std::int64_t page = params.first_key / cache::page_tokens; page * cache::page_tokens < params.end_key;
-         ++page) {
-        job.positions->turn(job.position_q + row * width, params.rows, page, buffers.turned_query);
+    const std::int64_t pages_at_once = std::max<std::int64_t>(1, max_key_split_rows / params.rows);
+    const std::int64_t end = (params.end_key + cache::page_tokens - 1) / cache::page_tokens;
+    for (std::int64_t page = params.first_key / cache::page_tokens; page < end; page += pages_at_once) {
+        const std::int64_t pages = std::min(pages_at_once, end - page);
+        for (std::int64_t i = 0; i < pages; ++i) {
+            compute.kernels.turn(job.positions->turn_to(page + i, job.position_q + row * width, params.rows,
+                                                        buffers.turned_query + i * params.rows * width));
+        }
         compute.kernels.linear({.x = buffers.turned_query,
                                 .x_stride = width,
-                                .rows = params.rows,
+                                .rows = pages * params.rows,
                                 .weight = first_page,
-                                .y = buffers.logits + page * cache::page_tokens,
+                                .y = buffers.logits + page * params.logit_bias_block_stride,
                                 .y_stride = params.logit_bias_stride,
                                 .tiles = first_page.tiles(),
                                 .scratch = params.scratch});
@@ -133,7 +139,7 @@ void attend_blocks(const AttendJob& job, std::int64_t begin, std::int64_t end, c
         params.sum = part.sum + row;
         params.scratch = part.scratch;
         PositionBuffers positions = part.positions;
-        positions.logits += row * compute.workspace.position_logits_stride();
+        positions.logits += row * compute.workspace.position_logits_of_a_row();
         add_position_logits(job, row, positions, compute, params);
         compute.kernels.attention(params);
     }

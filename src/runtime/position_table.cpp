@@ -34,14 +34,10 @@ PositionTable::PositionTable(const RopeTable& rope, core::DType dtype)
     }
 }
 
-void PositionTable::turn(const float* query, std::int64_t rows, std::int64_t page, float* turned) const {
-    const std::int64_t pairs = width() / 2;
+kernels::TurnParams PositionTable::turn_to(std::int64_t page, const float* query, std::int64_t rows,
+                                           float* turned) const {
     const float* const cos = turns_.data() + page * width();
-    const float* const sin = cos + pairs;
-    for (std::int64_t row = 0; row < rows; ++row, query += width(), turned += width()) {
-        for (std::int64_t i = 0; i < pairs; ++i) turned[i] = query[i] * cos[i] + query[i + pairs] * sin[i];
-        for (std::int64_t i = 0; i < pairs; ++i) turned[i + pairs] = query[i + pairs] * cos[i] - query[i] * sin[i];
-    }
+    return {.x = query, .y = turned, .rows = rows, .pairs = width() / 2, .cos = cos, .sin = cos + width() / 2};
 }
 
 }  // namespace mha2mla::runtime

@@ -19,8 +19,9 @@ public:
     std::int64_t width() const { return matrix_.inputs(); }  ///< d
     /// [page_tokens, d].
     const kernels::PackedMatrix& first_page() const { return matrix_.packed(); }
-    /// Queries [rows, d] whose products with the first page are those of `query` with the positions of page `page`.
-    void turn(const float* query, std::int64_t rows, std::int64_t page, float* turned) const;
+    /// What makes of queries [rows, d] those whose products with the first page are theirs with the positions of a
+    /// page.
+    kernels::TurnParams turn_to(std::int64_t page, const float* query, std::int64_t rows, float* turned) const;
 
 private:
     std::vector<float> turns_;  // [pages, cos and sin, pairs], of each page's first position

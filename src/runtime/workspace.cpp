@@ -39,13 +39,9 @@ std::size_t kernel_bytes(const WorkspaceShape& shape) {
          kernels::attention_scratch_bytes(attention_rows, shape.key_width, shape.value_width)}));
 }
 
-std::int64_t logits_stride(const WorkspaceShape& shape) {
-    return shape.pages * cache::page_tokens + kernels::tile_rows;
-}
-
 cache::ArenaArray<float> position_logits_array(const WorkspaceShape& shape) {
     if (shape.position_width == 0) return {};
-    return float_array(shape.workers * max_key_split_rows * logits_stride(shape));
+    return float_array(shape.workers * max_key_split_rows * shape.pages * cache::page_tokens);
 }
 
 cache::Arena expanded(const WorkspaceShape& shape, std::int64_t width) {
@@ -81,7 +77,7 @@ Workspace::Workspace(const WorkspaceShape& shape)
       turned_query(float_array(shape.workers * max_key_split_rows * shape.position_width)),
       expanded_keys(expanded(shape, shape.expanded_key)),
       expanded_values(expanded(shape, shape.expanded_value)),
-      position_logits_stride_(logits_stride(shape)),
+      position_logits_of_a_row_(shape.pages * cache::page_tokens),
       turned_query_stride_(max_key_split_rows * shape.position_width),
       blocks_stride_(shape.kv_heads * shape.pages),
       kernel_bytes_(kernel_bytes(shape)),

@@ -44,8 +44,8 @@ struct WorkspaceShape {
 
 /// Where the positional logits of some rows go, and the queries that they come from.
 struct PositionBuffers {
-    float* logits;        // [rows of all streams, Workspace::position_logits_stride()]
-    float* turned_query;  // [rows of a stream, d]
+    float* logits;        // of each stream: [pages, rows, page_tokens]
+    float* turned_query;  // [max_key_split_rows, d]
 };
 
 /// Every buffer of a forward pass, sized up front, so that a decode step allocates nothing. Memory is taken on first
@@ -76,17 +76,17 @@ public:
     cache::ArenaArray<float> partial;                  // [2 workers, max_key_split_rows, value_width]
     cache::ArenaArray<float> row_max;                  // [2 workers * max_key_split_rows or H tokens]
     cache::ArenaArray<float> row_sum;                  // likewise
-    cache::ArenaArray<float> position_logits;          // [workers, max_key_split_rows, position_logits_stride()]
+    cache::ArenaArray<float> position_logits;          // [workers, max_key_split_rows, position_logits_of_a_row()]
     cache::ArenaArray<float> turned_query;             // [workers, max_key_split_rows, d]
 
     cache::Arena expanded_keys;    // [context tokens, dn + dr] of one KV head, in the cache's type
     cache::Arena expanded_values;  // [context tokens, dv]
 
-    /// From one row of position_logits to the next: not a power of two, so that rows do not compete for cache sets.
-    std::int64_t position_logits_stride() const { return position_logits_stride_; }
+    /// A number a key of the longest sequence.
+    std::int64_t position_logits_of_a_row() const { return position_logits_of_a_row_; }
     /// Rows of its own.
     PositionBuffers positions_of(int worker) const {
-        return {.logits = position_logits.data() + worker * max_key_split_rows * position_logits_stride_,
+        return {.logits = position_logits.data() + worker * max_key_split_rows * position_logits_of_a_row_,
                 .turned_query = turned_query.data() + worker * turned_query_stride_};
     }
     /// [streams, pages] of its own.
@@ -101,7 +101,7 @@ public:
     float* latent_rows(int worker) const;
 
 private:
-    std::int64_t position_logits_stride_;
+    std::int64_t position_logits_of_a_row_;
     std::int64_t turned_query_stride_;
     std::int64_t blocks_stride_;
     std::size_t kernel_bytes_;

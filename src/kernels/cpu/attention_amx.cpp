@@ -1,5 +1,6 @@
 #include "kernels/cpu/attention_lanes.h"
 #include "kernels/cpu/bf16_words_avx512.h"
+#include "kernels/cpu/code_rows_amx.h"
 #include "kernels/cpu/implementations.h"
 #include "kernels/cpu/tiles_amx.h"
 #include "kernels/cpu/transpose_avx512.h"
@@ -155,28 +156,61 @@ private:
     }
 };
 
+/// The same where codes of sealed pages can be multiplied as they are.
+template <int RowVectors>
+struct RowsOverCodes {
+    using Numbers = RowsInTiles<RowVectors>;
+    using Codes = CodeRows<RowVectors>;
+    static constexpr std::int64_t most_rows = Numbers::most_rows;
+
+    static void load(const AttentionParams& params, const RowBlock& block) {
+        Numbers::load(params, block);
+        Codes::spread_queries(params, block, code_page_of(params, block));
+    }
+
+    static KeyTile read(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
+        return is_code_page(tile) ? tile : Numbers::read(params, block, tile);
+    }
+
+    static void find_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
+        if (!is_code_page(tile)) return Numbers::find_probabilities(params, block, tile);
+        const CodePage page = code_page_of(params, block);
+        fetch_ahead(params, block, 0, tile.tokens);
+        load_page(params, tile.keys, page);
+        Codes::score(block, page);
+        Numbers::Lanes::finish_scores(params, block, tile);
+        Codes::find_probabilities(block, page);
+    }
+
+    static void add_values(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
+        if (!is_code_page(tile)) return Numbers::add_values(params, block, tile);
+        Codes::add_values(block, code_page_of(params, block));
+    }
+};
+
 // So few rows leave most of a tile idle.
 constexpr std::int64_t most_rows_in_vectors = 4;
 
-/// Codes that can be multiplied as they are wait for more than a block of rows: each block reads them anew.
-bool is_for_tiles(const AttentionParams& params) {
-    if (!fits_bf16(params) || params.rows <= most_rows_in_vectors) return false;
-    return params.rows > most_block_rows || !has_sealed_blocks(params) || !multiplies_codes(params);
+template <template <int> class Rows>
+void attend(const AttentionParams& params) {
+    const Tiles tiles(whole_tiles);
+    for (std::int64_t row = 0; row < params.rows; row += most_block_rows) {
+        const std::int64_t rows = smaller(most_block_rows, params.rows - row);
+        if (rows > 16) {
+            attend_rows<Rows<2>>(params, row, rows);
+        } else {
+            attend_rows<Rows<1>>(params, row, rows);
+        }
+    }
 }
 
 }  // namespace
 
 void amx::attention(const AttentionParams& params) {
-    if (!is_for_tiles(params)) return avx512::attention(params);
-    const Tiles tiles(whole_tiles);
-    for (std::int64_t row = 0; row < params.rows; row += most_block_rows) {
-        const std::int64_t rows = smaller(most_block_rows, params.rows - row);
-        if (rows > 16) {
-            attend_rows<RowsInTiles<2>>(params, row, rows);
-        } else {
-            attend_rows<RowsInTiles<1>>(params, row, rows);
-        }
-    }
+    if (!fits_bf16(params) || params.rows <= most_rows_in_vectors) return avx512::attention(params);
+    // Each block of rows reads the codes anew: many rows are faster by numbers.
+    const bool in_codes = params.rows <= most_block_rows && has_sealed_blocks(params) && multiplies_codes(params);
+    in_codes ? attend<RowsOverCodes>(params) : attend<RowsInTiles>(params);
 }
 
 }  // namespace mha2mla::kernels

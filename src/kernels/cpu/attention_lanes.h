@@ -225,9 +225,14 @@ struct RowsInLanes {
 
     /// From scores.
     static void finish_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
+        finish_scores(params, block, tile);
+        softmax_tile<Simd, Words, RowVectors>(block, tile);
+    }
+
+    /// From products.
+    static void finish_scores(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
         if (params.logit_bias != nullptr) add_logit_bias<Simd, Words, RowVectors>(params, block, tile);
         if (tile.first_key + tile.tokens > block.all_visible) mask_scores<Simd, RowVectors>(block, tile);
-        softmax_tile<Simd, Words, RowVectors>(block, tile);
     }
 
     static void add_values(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {

@@ -1,8 +1,7 @@
 #pragma once
 
-#include <cstring>
-
 #include "kernels/cpu/float_attention_avx2.h"
+#include "kernels/cpu/page_codes_avx2.h"
 
 /// A sealed page as code_attention_avx2.h multiplies it: latents of 4 bits and rotary keys of 4 or 8 whose scales
 /// belong to channels, spread to a digit of 4 bits a byte. Included by *_avx2.cpp, and of internal linkage, as
@@ -41,11 +40,6 @@ constexpr std::int64_t block_columns = 8;  // of four bytes of codes
 constexpr std::int64_t per_quad = 4;       // tokens or digits
 constexpr std::int64_t key_quad_bytes = per_quad * most_tile_tokens;
 constexpr std::int64_t value_quad_bytes = per_quad * code_vector;
-
-/// A whole sealed page. Parts of one are left to floats.
-bool is_code_page(const KeyTile& cached) {
-    return cached.sealed && cached.first_token == 0 && cached.tokens == most_tile_tokens;
-}
 
 std::int64_t columns_of(const CodedRows& part) { return round_up(part.width * part.bits, 32) / 4; }
 
@@ -97,36 +91,6 @@ void spread_queries(const AttentionParams& params, const RowBlock& block, const 
 }
 
 void store_bytes(void* at, __m256i bytes) { _mm256_storeu_si256(static_cast<__m256i*>(at), bytes); }
-
-/// Codes of a page's part. A load that would read behind its last row reads a copy instead.
-class PageCodes {
-public:
-    PageCodes(const CodedRows& rows, const char* block)
-        : rows_(block + rows.offset_bytes),
-          row_bytes_(rows.row_bytes),
-          end_(rows_ + most_tile_tokens * rows.row_bytes) {}
-
-    __m256i load(std::int64_t token, std::int64_t byte) const {
-        const char* at = rows_ + token * row_bytes_ + byte;
-        return at + 32 <= end_ ? Avx2::load_words(at) : load_last(at);
-    }
-    __m128i load_half(std::int64_t token, std::int64_t byte) const {
-        const char* at = rows_ + token * row_bytes_ + byte;
-        return at + 16 <= end_ ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(at))
-                               : _mm256_castsi256_si128(load_last(at));
-    }
-
-private:
-    __m256i load_last(const char* at) const {
-        alignas(32) char codes[32] = {};
-        if (at < end_) std::memcpy(codes, at, static_cast<std::size_t>(smaller(end_ - at, 32)));
-        return Avx2::load_words(codes);
-    }
-
-    const char* rows_;
-    std::int64_t row_bytes_;
-    const char* end_;
-};
 
 /// Eight vectors of words: item j of vector i becomes item i of vector j.
 void transpose(__m256i (&x)[8]) {

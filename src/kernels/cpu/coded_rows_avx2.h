@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "kernels/cpu/coded_rows.h"
-#include "kernels/cpu/vector_avx2.h"
+#include "kernels/cpu/scale_vectors_avx2.h"
 
 /// Coded rows to floats, eight elements at a time. Included by *_avx2.cpp and *_avx512.cpp, and of internal linkage, as
 /// vector_avx2.h says.
@@ -53,28 +53,6 @@ __m256 codes_at(const char* codes, std::int64_t element, std::int64_t count = 8)
         return _mm256_cvtepi32_ps(_mm256_and_si256(spread, _mm256_set1_epi32((1 << Bits) - 1)));
     }
 }
-
-/// Scales and zeros of eight groups: those of channels. Not read beyond `count`.
-struct ScaleVectors {
-    __m256 scale;
-    __m256 zero;
-
-    static ScaleVectors of_channels(const char* scales, std::int64_t count) {
-        alignas(32) std::uint32_t pairs[8] = {};
-        if (count >= 8) return split(Avx2::load_words(scales));
-        std::memcpy(pairs, scales, static_cast<std::size_t>(count) * sizeof pairs[0]);
-        return split(Avx2::load_words(pairs));
-    }
-    /// Of one group, for all its elements.
-    static ScaleVectors of_group(const char* scales) {
-        int pair = 0;
-        std::memcpy(&pair, scales, sizeof pair);
-        return split(_mm256_set1_epi32(pair));
-    }
-
-private:
-    static ScaleVectors split(__m256i pairs) { return {Avx2::even_bf16(pairs), Avx2::odd_bf16(pairs)}; }
-};
 
 /// Rows whose groups lie within the row.
 template <int Bits>

@@ -83,6 +83,22 @@ void rms_norm_with(const RmsNormParams& params) {
 }
 
 template <class Simd>
+void turn_with(const TurnParams& params) {
+    using V = typename Simd::Vector;
+    for (std::int64_t row = 0; row < params.rows; ++row) {
+        const float* x = params.x + row * 2 * params.pairs;
+        float* y = params.y + row * 2 * params.pairs;
+        for (std::int64_t i = 0; i < params.pairs; i += Simd::lanes) {
+            const std::int64_t count = params.pairs - i;
+            const V cos = Simd::load_first(params.cos + i, count), sin = Simd::load_first(params.sin + i, count);
+            const V real = Simd::load_first(x + i, count), imaginary = Simd::load_first(x + i + params.pairs, count);
+            Simd::store_first(y + i, count, Simd::fma(real, cos, Simd::mul(imaginary, sin)));
+            Simd::store_first(y + i + params.pairs, count, Simd::sub(Simd::mul(imaginary, cos), Simd::mul(real, sin)));
+        }
+    }
+}
+
+template <class Simd>
 void store_rows_with(const StoreRowsParams& params) {
     for (std::int64_t row = 0; row < params.rows; ++row) {
         const float* x = params.x + row * params.x_stride;

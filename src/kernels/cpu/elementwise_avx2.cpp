@@ -6,6 +6,8 @@ namespace mha2mla::kernels::avx2 {
 
 void rms_norm(const RmsNormParams& params) { rms_norm_with<Avx2>(params); }
 
+void turn(const TurnParams& params) { turn_with<Avx2>(params); }
+
 void swiglu(const SwiGluParams& params) { swiglu_with<Avx2>(params); }
 
 void store_rows(const StoreRowsParams& params) { store_rows_with<Avx2>(params); }

@@ -10,6 +10,7 @@ namespace portable {
 void linear(const LinearParams& params);
 void rms_norm(const RmsNormParams& params);
 void rope(const RopeParams& params);
+void turn(const TurnParams& params);
 void swiglu(const SwiGluParams& params);
 void store_rows(const StoreRowsParams& params);
 void load_rows(const LoadRowsParams& params);
@@ -23,6 +24,7 @@ void linear_groups(const LinearParams& params);  // int8 and int4
 double float_peak(std::int64_t iterations);      // of kernels/peaks.h
 double byte_peak(std::int64_t iterations);
 void rms_norm(const RmsNormParams& params);
+void turn(const TurnParams& params);
 void swiglu(const SwiGluParams& params);
 void store_rows(const StoreRowsParams& params);
 void load_rows(const LoadRowsParams& params);
@@ -33,6 +35,7 @@ namespace avx512 {
 void linear(const LinearParams& params);
 void linear_groups(const LinearParams& params);  // int8 and int4
 void rms_norm(const RmsNormParams& params);
+void turn(const TurnParams& params);
 void swiglu(const SwiGluParams& params);
 void store_rows(const StoreRowsParams& params);
 void attention(const AttentionParams& params);

@@ -49,6 +49,18 @@ void rope(const RopeParams& params) {
     }
 }
 
+void turn(const TurnParams& params) {
+    for (std::int64_t row = 0; row < params.rows; ++row) {
+        const float* x = params.x + row * 2 * params.pairs;
+        float* y = params.y + row * 2 * params.pairs;
+        for (std::int64_t i = 0; i < params.pairs; ++i) {
+            const float real = x[i], imaginary = x[i + params.pairs];
+            y[i] = real * params.cos[i] + imaginary * params.sin[i];
+            y[i + params.pairs] = imaginary * params.cos[i] - real * params.sin[i];
+        }
+    }
+}
+
 void swiglu(const SwiGluParams& params) {
     for (std::int64_t i = 0; i < params.count; ++i) {
         params.y[i] = params.gate[i] / (1.0f + std::exp(-params.gate[i])) * params.up[i];

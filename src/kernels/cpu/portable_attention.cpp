@@ -45,7 +45,8 @@ void add_key(RowState& state, float score, const Element* value, std::int64_t wi
 
 float score_of(const AttentionParams& params, std::int64_t row, std::int64_t key, float product) {
     if (params.logit_bias == nullptr) return params.scale * product;
-    return params.scale * product + params.logit_bias[row * params.logit_bias_stride + key];
+    const float* const of_block = params.logit_bias + key / params.block_tokens * params.logit_bias_block_stride;
+    return params.scale * product + of_block[row * params.logit_bias_stride + key % params.block_tokens];
 }
 
 template <typename Element>

@@ -38,16 +38,16 @@ struct AttentionScratch {
     std::int64_t sums;    // [block rows, value_words]
     std::int64_t keys;    // [most_tile_tokens, key_words]
     std::int64_t values;  // [most_tile_tokens, value_words]; as bf16 two halves: interleaved values, rows
-    std::int64_t codes;   // of CodeTile in cpu/code_page_avx2.h
+    std::int64_t codes;   // of CodeTile in code_page_avx2.h, or CodePage in code_page_amx.h
     std::int64_t bytes;
 };
 
-/// The parts of CodeTile: at most two columns for each channel, in blocks of eight for each part.
+/// The parts of CodeTile and of CodePage: at most two columns for each channel, in blocks of up to 64 for each part.
 static constexpr std::int64_t code_scratch_bytes(std::int64_t key_width, std::int64_t value_width) {
-    const std::int64_t columns = round_up(2 * key_width + 16, 32);
+    const std::int64_t columns = round_up(2 * key_width + 2 * 63, 64);
     const std::int64_t value_bytes = round_up(value_width, 32);
     const std::int64_t of_tokens = most_tile_tokens * (columns + value_bytes);
-    const std::int64_t of_rows = most_block_rows * (5 * columns + most_tile_tokens + 4 * 4);
+    const std::int64_t of_rows = most_block_rows * (5 * columns + larger(most_tile_tokens, 32 * 4) + 4 * 4);
     return of_tokens + of_rows + 4 * (3 * columns + 2 * value_bytes);
 }
 

@@ -53,19 +53,38 @@ struct TilePair {
     TilePair ahead(std::int64_t bytes) const { return {first + bytes, second + bytes, stride}; }
 };
 
-/// Adds bf16 products to tiles 0 to 3, whole ones: [rows.first | rows.second] times [pairs.first | pairs.second], row
-/// by row. Rows are [16][32 channels], pairs [16 pairs of channels][16][2]. Where there is one tile of either, the
-/// second is not read, and its sums stay.
-template <int RowTiles = 2, int PairTiles = 2>
-__attribute__((always_inline)) inline void add_products(const TilePair& rows, const TilePair& pairs) {
+/// What tiles hold, and how they are multiplied.
+enum class TileNumbers {
+    bf16,             ///< pairs of bf16
+    unsigned_signed,  ///< quads of bytes, the rows' unsigned, the others signed
+    all_unsigned,     ///< quads of unsigned bytes
+};
+
+/// Adds products to tiles 0 to 3, whole ones: [rows.first | rows.second] times [columns.first | columns.second]. Rows
+/// are [16][32 bf16 or 64 bytes], columns [16 pairs or quads][16 columns][2 or 4]. Where there is one tile of either,
+/// the second is not read, and its sums stay.
+template <int RowTiles = 2, int ColumnTiles = 2, TileNumbers numbers = TileNumbers::bf16>
+__attribute__((always_inline)) inline void add_products(const TilePair& rows, const TilePair& columns) {
     _tile_loadd(4, rows.first, rows.stride);
     if (RowTiles == 2) _tile_loadd(5, rows.second, rows.stride);
-    _tile_loadd(6, pairs.first, pairs.stride);
-    if (PairTiles == 2) _tile_loadd(7, pairs.second, pairs.stride);
-    _tile_dpbf16ps(0, 4, 6);
-    if (PairTiles == 2) _tile_dpbf16ps(1, 4, 7);
-    if (RowTiles == 2) _tile_dpbf16ps(2, 5, 6);
-    if (RowTiles == 2 && PairTiles == 2) _tile_dpbf16ps(3, 5, 7);
+    _tile_loadd(6, columns.first, columns.stride);
+    if (ColumnTiles == 2) _tile_loadd(7, columns.second, columns.stride);
+    if constexpr (numbers == TileNumbers::bf16) {
+        _tile_dpbf16ps(0, 4, 6);
+        if (ColumnTiles == 2) _tile_dpbf16ps(1, 4, 7);
+        if (RowTiles == 2) _tile_dpbf16ps(2, 5, 6);
+        if (RowTiles == 2 && ColumnTiles == 2) _tile_dpbf16ps(3, 5, 7);
+    } else if constexpr (numbers == TileNumbers::unsigned_signed) {
+        _tile_dpbusd(0, 4, 6);
+        if (ColumnTiles == 2) _tile_dpbusd(1, 4, 7);
+        if (RowTiles == 2) _tile_dpbusd(2, 5, 6);
+        if (RowTiles == 2 && ColumnTiles == 2) _tile_dpbusd(3, 5, 7);
+    } else {
+        _tile_dpbuud(0, 4, 6);
+        if (ColumnTiles == 2) _tile_dpbuud(1, 4, 7);
+        if (RowTiles == 2) _tile_dpbuud(2, 5, 6);
+        if (RowTiles == 2 && ColumnTiles == 2) _tile_dpbuud(3, 5, 7);
+    }
 }
 
 __attribute__((always_inline)) inline void clear_sums() {

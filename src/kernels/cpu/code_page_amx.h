@@ -1,0 +1,159 @@
+#pragma once
+
+#include "kernels/cpu/page_codes_avx2.h"
+#include "kernels/cpu/scale_vectors_avx2.h"
+#include "kernels/cpu/tiles_amx.h"
+
+/// A sealed page as code_rows_amx.h multiplies it: latents of 4 bits and rotary keys of 4 or 8 whose scales belong to
+/// channels, spread to a digit of 4 bits a byte. Included by *_amx.cpp, and of internal linkage, as vector_avx2.h says.
+///
+/// Keys are rows of digits as they lie: 32 bytes of a token's codes give a block of 64 columns, first their low digits,
+/// then their high ones. Those of 4 bits are codes themselves, of even and odd channels; those of 8 bits are the two
+/// digits of a channel, of which the high one has 16 times the scale and no zero. Columns behind the last channel have
+/// a scale of zero. Values are quads of tokens.
+namespace mha2mla::kernels {
+namespace {
+
+struct CodePage {
+    std::int64_t columns = 0;            // digits of a token's key, whole blocks of 64
+    std::int64_t channels = 0;           // of a value, whole groups of 32
+    std::uint8_t* keys = nullptr;        // [columns / 64][64 tokens][64]
+    std::uint8_t* values = nullptr;      // [channels / 32][even, odd ones][64 / 4 quads of tokens][16][4]
+    float* scale = nullptr;              // [columns]
+    float* zero = nullptr;               // [columns]
+    float* value_scale = nullptr;        // [channels]
+    float* value_zero = nullptr;         // [channels]
+    float* query = nullptr;              // [columns][rows]
+    std::int8_t* query_steps = nullptr;  // [columns / 4][rows][4], the same times the scales, rounded
+    std::int32_t* products = nullptr;    // [rows][even, odd ones of 32 channels]
+    float* query_step = nullptr;         // [rows]
+    float* zero_score = nullptr;         // [rows], the score of a key whose codes are all zero
+    float* probability_step = nullptr;   // [rows]
+    float* probability_sum = nullptr;    // [rows], in steps
+};
+
+constexpr std::int64_t digit_block = 32;  // bytes of codes
+constexpr std::int64_t block_columns = 2 * digit_block;
+constexpr std::int64_t value_group = 32;  // channels
+constexpr std::int64_t per_quad = 4;
+constexpr std::int64_t quad_tile_bytes = most_tile_tokens / per_quad * tile_row_bytes;
+
+std::int64_t columns_of(const CodedRows& part) {
+    return round_up((part.width * part.bits + 7) / 8, digit_block) / digit_block * block_columns;
+}
+
+CodePage code_page_of(const AttentionParams& params, const RowBlock& block) {
+    CodePage page{.channels = round_up(params.value_width, value_group)};
+    for (const CodedRows& part : params.sealed.keys) page.columns += columns_of(part);
+    char* at = block.codes;
+    const auto take = [&]<class T>(T*& part, std::int64_t count) {
+        part = reinterpret_cast<T*>(at);
+        at += count * static_cast<std::int64_t>(sizeof(T));
+    };
+    take(page.keys, most_tile_tokens * page.columns);
+    take(page.values, most_tile_tokens * page.channels);
+    take(page.query, most_block_rows * page.columns);
+    take(page.query_steps, most_block_rows * page.columns);
+    take(page.products, most_block_rows * value_group);
+    for (float** of_columns : {&page.scale, &page.zero}) take(*of_columns, page.columns);
+    for (float** of_values : {&page.value_scale, &page.value_zero}) take(*of_values, page.channels);
+    for (float** of_rows : {&page.query_step, &page.zero_score, &page.probability_step, &page.probability_sum}) {
+        take(*of_rows, most_block_rows);
+    }
+    return page;
+}
+
+/// The channel of a part that a column belongs to; it may lie behind the last.
+std::int64_t channel_of(const CodedRows& part, std::int64_t column) {
+    const std::int64_t byte = column / block_columns * digit_block + column % digit_block;
+    const std::int64_t high = column % block_columns / digit_block;
+    return part.bits == 4 ? 2 * byte + high : byte;
+}
+
+void load_keys(const CodedRows& part, const char* block, std::uint8_t* to) {
+    const PageCodes codes(part, block);
+    const __m512i low_bits = _mm512_set1_epi8(0x0f);
+    for (std::int64_t byte = 0; 2 * byte < columns_of(part); byte += digit_block) {
+        for (std::int64_t token = 0; token < most_tile_tokens; ++token, to += block_columns) {
+            const __m256i both = codes.load(token, byte);
+            const __m512i low_and_high =
+                _mm512_inserti64x4(_mm512_castsi256_si512(both), _mm256_srli_epi16(both, 4), 1);
+            _mm512_store_si512(to, _mm512_and_si512(low_and_high, low_bits));
+        }
+    }
+}
+
+/// Scales and zeros of eight channels, zero behind the last.
+ScaleVectors scales_at(const CodedRows& part, const char* block, std::int64_t channel) {
+    if (channel >= part.width) return {Avx2::zero(), Avx2::zero()};
+    return ScaleVectors::of_channels(block + part.scales_offset_bytes + channel * 4, part.width - channel);
+}
+
+/// Eight channels to the four columns of the even and those of the odd ones.
+void store_even_and_odd(__m256 channels, float* even) {
+    const __m256 halves = _mm256_permutevar8x32_ps(channels, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
+    _mm_storeu_ps(even, _mm256_castps256_ps128(halves));
+    _mm_storeu_ps(even + digit_block, _mm256_extractf128_ps(halves, 1));
+}
+
+/// Those of a part's columns.
+void load_key_scales(const CodedRows& part, const char* block, float* scale, float* zero) {
+    const std::int64_t per_byte = part.bits == 4 ? 2 : 1;
+    for (std::int64_t channel = 0; channel < columns_of(part) / 2 * per_byte; channel += 8) {
+        const ScaleVectors s = scales_at(part, block, channel);
+        const std::int64_t byte = channel / per_byte;
+        const std::int64_t column = byte / digit_block * block_columns + byte % digit_block;
+        if (part.bits == 4) {
+            store_even_and_odd(s.scale, scale + column);
+            store_even_and_odd(s.zero, zero + column);
+        } else {
+            Avx2::store(scale + column, s.scale);
+            Avx2::store(scale + column + digit_block, Avx2::mul(s.scale, Avx2::set(16)));
+            Avx2::store(zero + column, s.zero);
+            Avx2::store(zero + column + digit_block, Avx2::zero());
+        }
+    }
+}
+
+/// 32 channels of four tokens, 16 bytes each: the tokens of a byte side by side.
+__m512i load_quad(const PageCodes& codes, std::int64_t token, std::int64_t byte) {
+    __m512i rows = _mm512_castsi128_si512(codes.load_half(token, byte));
+    rows = _mm512_inserti32x4(rows, codes.load_half(token + 1, byte), 1);
+    rows = _mm512_inserti32x4(rows, codes.load_half(token + 2, byte), 2);
+    rows = _mm512_inserti32x4(rows, codes.load_half(token + 3, byte), 3);
+    const __m512i words = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512i bytes = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    return _mm512_shuffle_epi8(_mm512_permutexvar_epi32(words, rows), bytes);
+}
+
+void load_values(const CodedRows& rows, const char* block, const CodePage& page) {
+    const PageCodes codes(rows, block);
+    const __m512i low_bits = _mm512_set1_epi8(0x0f);
+    std::uint8_t* to = page.values;
+    for (std::int64_t channel = 0; channel < page.channels; channel += value_group, to += 2 * quad_tile_bytes) {
+        for (std::int64_t token = 0; token < most_tile_tokens; token += per_quad) {
+            const __m512i both = load_quad(codes, token, channel / 2);
+            std::uint8_t* const even = to + token / per_quad * tile_row_bytes;
+            _mm512_store_si512(even, _mm512_and_si512(both, low_bits));
+            _mm512_store_si512(even + quad_tile_bytes, _mm512_and_si512(_mm512_srli_epi16(both, 4), low_bits));
+        }
+    }
+    for (std::int64_t channel = 0; channel < page.channels; channel += 8) {
+        const ScaleVectors s = scales_at(rows, block, channel);
+        Avx2::store(page.value_scale + channel, s.scale);
+        Avx2::store(page.value_zero + channel, s.zero);
+    }
+}
+
+void load_page(const AttentionParams& params, const char* block, const CodePage& page) {
+    std::int64_t column = 0;
+    for (const CodedRows& part : params.sealed.keys) {
+        load_keys(part, block, page.keys + column * most_tile_tokens);
+        load_key_scales(part, block, page.scale + column, page.zero + column);
+        column += columns_of(part);
+    }
+    load_values(params.sealed.keys[0], block, page);
+}
+
+}  // namespace
+}  // namespace mha2mla::kernels

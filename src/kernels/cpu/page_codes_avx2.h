@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstring>
+
+#include "kernels/cpu/attention_block.h"
+#include "kernels/cpu/vector_avx2.h"
+
+/// The codes of sealed pages, for kernels that multiply them as they are. Included by files compiled for AVX2 and
+/// beyond, and of internal linkage, as vector_avx2.h says.
+namespace mha2mla::kernels {
+namespace {
+
+/// A whole sealed page. Parts of one are left to other numbers.
+inline bool is_code_page(const KeyTile& cached) {
+    return cached.sealed && cached.first_token == 0 && cached.tokens == most_tile_tokens;
+}
+
+/// Codes of a page's part. A load that would read behind its last row reads a copy instead.
+class PageCodes {
+public:
+    PageCodes(const CodedRows& rows, const char* block)
+        : rows_(block + rows.offset_bytes),
+          row_bytes_(rows.row_bytes),
+          end_(rows_ + most_tile_tokens * rows.row_bytes) {}
+
+    __m256i load(std::int64_t token, std::int64_t byte) const {
+        const char* at = rows_ + token * row_bytes_ + byte;
+        return at + 32 <= end_ ? Avx2::load_words(at) : load_last(at);
+    }
+    __m128i load_half(std::int64_t token, std::int64_t byte) const {
+        const char* at = rows_ + token * row_bytes_ + byte;
+        return at + 16 <= end_ ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(at))
+                               : _mm256_castsi256_si128(load_last(at));
+    }
+
+private:
+    __m256i load_last(const char* at) const {
+        alignas(32) char codes[32] = {};
+        if (at < end_) std::memcpy(codes, at, static_cast<std::size_t>(smaller(end_ - at, 32)));
+        return Avx2::load_words(codes);
+    }
+
+    const char* rows_;
+    std::int64_t row_bytes_;
+    const char* end_;
+};
+
+}  // namespace
+}  // namespace mha2mla::kernels
