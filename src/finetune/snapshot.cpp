@@ -159,6 +159,12 @@ Position Snapshots::newest_sound() const {
     throw core::Error({.what = "no snapshot is left to go back to", .where = directory_.string()});
 }
 
+void Snapshots::remove_newer_than(const Position& position) const {
+    for (const auto& path : entries(true)) {
+        if (path.filename() > name_at(position)) remove_snapshot(path);
+    }
+}
+
 void Snapshots::load(const Position& position, const TrainingState& state) const {
     const torch::NoGradGuard no_gradients;
     const auto path = directory_ / name_at(position);

@@ -50,6 +50,8 @@ public:
     /// the file where it is damaged or of another run.
     void load(const Position& position, const TrainingState& state) const;
 
+    /// Removes those of later steps.
+    void remove_newer_than(const Position& position) const;
     /// Removes what was being written when a process was killed.
     void remove_remains() const;
 

@@ -215,6 +215,7 @@ void Trainer::go_back(const Step& step) {
     }
     const Position here = position_;
     begin(snapshots_.newest_sound());
+    if (is_first()) snapshots_.remove_newer_than(position_);  // begin() has heard that all have read
     position_.stage_step = here.stage_step;
     position_.returns = here.returns + 1;
     note(fmt::format("{}: back to the weights of {:L} tokens, and on behind it", what, position_.tokens));
