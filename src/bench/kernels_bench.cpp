@@ -135,12 +135,12 @@ struct AttentionShape {
     std::string cache;    // as --kv-cache names it
 };
 
-/// AVX2 multiplies latents of 4 bits by channel as integers.
+/// All sets but the portable one multiply latents of 4 bits by channel as integers, AMX those of few rows.
 KernelTiming describe(const AttentionShape& shape, kernels::Isa isa) {
     return {.kernel = "attention",
             .shape = fmt::format("{} x {} rows, keys {}, values {}, {} tokens {}", shape.streams, shape.rows,
                                  shape.key_width, shape.value_width, shape.tokens, shape.cache),
-            .integer = isa == kernels::Isa::avx2 && shape.latent && shape.cache == "int4-c"};
+            .integer = isa != kernels::Isa::portable && shape.latent && shape.cache == "int4-c"};
 }
 
 /// Where a decoder's cache keeps such rows.

@@ -115,7 +115,6 @@ void Snapshots::save(const Position& position, const TrainingState& state, bool 
                                  {"step", position.step},
                                  {"tokens", position.tokens},
                                  {"left_out", position.left_out},
-                                 {"returns", position.returns},
                                  {"optimizer_steps", state.optimizer.steps()}};
     writer->add_file(position_file, json.dump(2) + "\n");
     writer->finish();
@@ -139,8 +138,7 @@ Snapshots::Record Snapshots::read_record(const fs::path& snapshot) const {
                          .stage_step = fields.integer("stage_step", 0, INT64_MAX),
                          .step = fields.integer("step", 0, INT64_MAX),
                          .tokens = fields.integer("tokens", 0, INT64_MAX),
-                         .left_out = fields.integer("left_out", 0, INT64_MAX),
-                         .returns = fields.integer("returns", 0, INT64_MAX)},
+                         .left_out = fields.integer("left_out", 0, INT64_MAX)},
             .optimizer_steps = fields.integer("optimizer_steps", 0, INT64_MAX)};
 }
 
@@ -148,21 +146,6 @@ std::optional<Position> Snapshots::newest() const {
     const auto all = entries(true);
     if (all.empty()) return std::nullopt;
     return read_record(all.back()).position;
-}
-
-Position Snapshots::newest_sound() const {
-    auto all = entries(true);
-    for (; !all.empty(); all.pop_back()) {
-        const auto position = read_record(all.back()).position;
-        if (position.left_out == 0) return position;
-    }
-    throw core::Error({.what = "no snapshot is left to go back to", .where = directory_.string()});
-}
-
-void Snapshots::remove_newer_than(const Position& position) const {
-    for (const auto& path : entries(true)) {
-        if (path.filename() > name_at(position)) remove_snapshot(path);
-    }
 }
 
 void Snapshots::load(const Position& position, const TrainingState& state) const {

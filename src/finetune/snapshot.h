@@ -18,8 +18,7 @@ struct Position {
     std::int64_t stage_step = 0;  ///< next step of the stage
     std::int64_t step = 0;        ///< steps made, over all stages
     std::int64_t tokens = 0;      ///< learned from
-    std::int64_t left_out = 0;    ///< batches on end, the last ones before, that were odd and taught nothing
-    std::int64_t returns = 0;     ///< how often the run went back to a snapshot's weights
+    std::int64_t left_out = 0;    ///< batches on end, the last ones before, that nothing was learned from
 
     bool operator==(const Position&) const = default;
 };
@@ -44,14 +43,10 @@ public:
     void save(const Position& position, const TrainingState& state, bool writes);
     /// The newest one's position, or nothing.
     std::optional<Position> newest() const;
-    /// That of the newest one whose last batch taught something. Throws Error where there is none.
-    Position newest_sound() const;
     /// Fills parameters and this process's share of the moments from the snapshot at a position. Throws Error naming
     /// the file where it is damaged or of another run.
     void load(const Position& position, const TrainingState& state) const;
 
-    /// Removes those of later steps.
-    void remove_newer_than(const Position& position) const;
     /// Removes what was being written when a process was killed.
     void remove_remains() const;
 

@@ -14,7 +14,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::int64_t most_returns = 2;
+constexpr std::int64_t most_left_out = 2;  // on end
 
 std::int64_t count_tokens(const std::vector<std::vector<Batch>>& plan) {
     std::int64_t tokens = 0;
@@ -128,18 +128,14 @@ void Trainer::report(core::Progress& progress, std::int64_t tokens_before) const
                                 static_cast<double>(tokens) / last.seconds));
 }
 
-/// Of two odd steps on end it is the weights that are odd, not the text.
 void Trainer::train_batch() {
     const auto& batch = plan_[position_.stage][static_cast<std::size_t>(position_.stage_step)];
     const auto started = Clock::now();
     const Step step = compute_gradients(batch);
-    if (!is_odd(step)) {
-        take_step(step, batch, started);
-    } else if (position_.left_out == 0) {
-        ++position_.left_out;
-        note(describe(step) + ": its batch is left out");
+    if (is_odd(step)) {
+        leave_out(step);
     } else {
-        go_back(step);
+        take_step(step, batch, started);
     }
     advance();
 }
@@ -189,9 +185,7 @@ void Trainer::advance() {
     if (++position_.stage_step < std::ssize(plan_[position_.stage])) return;
     ++position_.stage;
     position_.stage_step = 0;
-    position_.left_out = 0;
     enter_stage();
-    save();  // what a stage goes back to has its own moments
 }
 
 bool Trainer::is_odd(const Step& step) const {
@@ -199,31 +193,17 @@ bool Trainer::is_odd(const Step& step) const {
     return is_spike(log(), objective(), step.loss, step.gradient_norm);
 }
 
-std::string Trainer::describe(const Step& step) const {
-    return fmt::format("step {} of {} has loss {:.4g} and a gradient of norm {:.4g}", position_.stage_step,
-                       name_of(objective()), step.loss, step.gradient_norm);
-}
-
-/// Puts the weights back where the newest snapshot has them, and goes on behind the batches that led away from there:
-/// with them the same would happen again.
-void Trainer::go_back(const Step& step) {
-    const auto what = describe(step) + ", as the one before it";
-    if (position_.returns == most_returns) {
-        throw core::Error({.what = "training diverges, for the third time: " + what,
+/// The weights stay those of the last snapshot and the steps since: no need to go back and make these again. One odd
+/// step comes of its text, several on end of the weights.
+void Trainer::leave_out(const Step& step) {
+    const auto what = fmt::format("step {} of {} has loss {:.4g} and a gradient of norm {:.4g}", position_.stage_step,
+                                  name_of(objective()), step.loss, step.gradient_norm);
+    if (++position_.left_out > most_left_out) {
+        throw core::Error({.what = "training diverges: " + what + ", the third such step on end",
                            .where = snapshots_.directory().string(),
                            .remedy = "begin again with a smaller --learning-rate"});
     }
-    const Position here = position_;
-    begin(snapshots_.newest_sound());
-    if (is_first()) snapshots_.remove_newer_than(position_);  // begin() has heard that all have read
-    position_.stage_step = here.stage_step;
-    position_.returns = here.returns + 1;
-    note(fmt::format("{}: back to the weights of {:L} tokens, and on behind it", what, position_.tokens));
-    save();
-}
-
-void Trainer::note(const std::string& text) const {
-    if (setup_.note && is_first()) setup_.note(text);
+    if (setup_.note && is_first()) setup_.note(what + ": its batch is left out");
 }
 
 void Trainer::save() {

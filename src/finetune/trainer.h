@@ -39,8 +39,8 @@ public:
             const TrainerSetup& setup);
 
     /// Trains to the end. At a stop request it takes a snapshot and throws Cancelled. An odd step, whose loss or
-    /// gradient is not finite, or both far above the last ones', is not made: its batch is left out. Two on end take
-    /// the weights back to the newest snapshot. Notes say so; the third time throws Error.
+    /// gradient is not finite, or both far above the last ones', is not made: its batch is left out, which a note says.
+    /// The third on end throws Error.
     void run(core::Progress& progress, const std::stop_token& stop);
 
     const std::vector<NamedParameter>& parameters() const { return parameters_; }
@@ -63,9 +63,7 @@ private:
     void advance();
     Step compute_gradients(const Batch& batch);
     bool is_odd(const Step& step) const;
-    std::string describe(const Step& step) const;
-    void go_back(const Step& step);
-    void note(const std::string& text) const;
+    void leave_out(const Step& step);
     void report(core::Progress& progress, std::int64_t tokens_before) const;
     void save();
 

@@ -62,7 +62,10 @@ double recent_median(const std::vector<LogEntry>& entries, double LogEntry::*num
 
 bool is_spike(const std::vector<LogEntry>& entries, Objective objective, double loss, double gradient_norm) {
     constexpr double far = 4;
-    if (entries.size() < recent_steps || entries[entries.size() - recent_steps].objective != objective) return false;
+    if (entries.size() < recent_steps) return false;
+    const bool same = std::all_of(entries.end() - recent_steps, entries.end(),
+                                  [objective](const LogEntry& entry) { return entry.objective == objective; });
+    if (!same) return false;
     return loss > far * recent_median(entries, &LogEntry::loss) &&
            gradient_norm > far * recent_median(entries, &LogEntry::gradient_norm);
 }

@@ -43,8 +43,8 @@ private:
 /// How many steps must have been made before one can fall out of them.
 inline constexpr std::size_t recent_steps = 16;
 
-/// Whether a step's loss and gradient are both far above the medians of the recent entries, which are of its objective:
-/// either alone is a batch of other text.
+/// Whether a step's loss and gradient are both far above the medians of the recent entries, where these are of its
+/// objective: either alone is a batch of other text.
 bool is_spike(const std::vector<LogEntry>& entries, Objective objective, double loss, double gradient_norm);
 
 /// The losses of a run as a picture: SVG, a curve an objective over the tokens, losses on a logarithmic scale.

@@ -71,6 +71,8 @@ TEST(IsSpike, NeedsALossAndAGradientFarAboveTheLastOnes) {
     entries.push_back(entry(18, 1000));
     EXPECT_TRUE(spikes(9, 5)) << "a single loss before is no measure";
     EXPECT_FALSE(is_spike(entries, Objective::layerwise, 100, 100)) << "other objectives tell nothing";
+    entries.push_back(entry(1, 1));
+    EXPECT_FALSE(spikes(100, 100)) << "a stage of another objective came between";
 }
 
 TEST_F(TrainingLogTest, BeginsAnew) {

@@ -201,10 +201,10 @@ struct SealedFormat {
 /// row's width and keys that no row sees are not read. Output is unnormalized: out = sum of exp(s - max) * v; a merge
 /// of all ranges divides by the sum. With bf16 rows the scaled query and the probabilities may be rounded to bf16
 /// (AVX-512 does), and the sum is that of the rounded probabilities; with f32 rows all is float. Sealed latents of 4
-/// bits by channel may be multiplied as codes, by queries and probabilities of 8 bits (AVX2 does); other sealed
-/// elements may be rounded to bf16 (AVX-512 does). Positions stay below 2^24. A caller may add to every
-/// logit: logit_bias is indexed by block, row and the key's number in the block, and what it holds for a key that the
-/// row does not see has no effect.
+/// bits by channel may be multiplied as codes, by queries and probabilities of 8 bits (all but portable do); other
+/// sealed elements may be rounded to bf16 (AVX-512 does). Positions stay below 2^24. A caller may add to every logit:
+/// logit_bias is indexed by block, row and the key's number in the block, and what it holds for a key that the row does
+/// not see has no effect.
 struct AttentionParams {
     core::DType dtype = core::DType::bf16;  // of keys and values
     const float* q = nullptr;               // [rows, key_width]

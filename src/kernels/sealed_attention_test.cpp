@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
+#include <limits>
 
 #include "kernels/test_support.h"
 
@@ -17,11 +18,12 @@ struct Coding {
 
 struct Shape {
     std::int64_t heads;
-    std::int64_t query_tokens;  // each sees one key more than the one before
+    std::int64_t query_tokens;  // each sees `step` keys more than the one before
     std::int64_t first_width;   // of a latent, or of a key
     std::int64_t second_width;  // of rotary keys
     std::int64_t value_width;   // 0: the first part of the key is the value
     std::int64_t keys;          // the last block is open if it is not full
+    std::int64_t step = 1;      // see query_tokens
 
     std::int64_t rows() const { return heads * query_tokens; }
     std::int64_t key_width() const { return first_width + second_width; }
@@ -183,7 +185,7 @@ private:
 };
 
 std::int64_t visible_keys(const Shape& shape, std::int64_t row) {
-    return shape.keys - shape.query_tokens + row / shape.heads + 1;
+    return shape.keys - (shape.query_tokens - 1 - row / shape.heads) * shape.step;
 }
 
 std::int64_t bias_index(const Shape& shape, std::int64_t row, std::int64_t key) {
@@ -266,10 +268,14 @@ void check(const Case& test_case) {
     SCOPED_TRACE(label(test_case));
     const Cache cache(test_case);
     const std::vector<float> q = test::random_floats(shape.rows() * shape.key_width(), 3, 2);
-    const std::vector<float> out = attend(test_case, cache, q).out;
+    const auto [out, max] = attend(test_case, cache, q);
     const std::vector<float> bias = bias_of(test_case);
     const double tolerance = test_case.rounds() ? 4e-3 : 3e-5;
     for (std::int64_t row = 0; row < shape.rows(); ++row) {
+        if (visible_keys(shape, row) <= test_case.first_key) {
+            EXPECT_EQ(max[row], -std::numeric_limits<float>::infinity()) << "row " << row << " sees no key";
+            continue;
+        }
         std::vector<double> expected(shape.values());
         double sum = 0;
         for (std::int64_t t = test_case.first_key; t < visible_keys(shape, row); ++t) {
@@ -365,9 +371,32 @@ TEST(SealedAttention, AnyNumberOfHeadsAndQueryTokens) {
             check({isa, int8, int8, {3, tokens, 16, 0, 16, 128}});
             check({isa, int4_channels, int4_channels, {9, tokens, 40, 6, 0, 140}});
         }
-        // Some rows see nothing of a page that others see.
-        check({isa, int4_channels, int8_channels, {1, 70, 40, 6, 0, 140}});
+        check({isa, int4_channels, int8_channels, {9, 3, 40, 6, 0, 192}, 2, {}, true});
     }
+}
+
+TEST(SealedAttention, RowsThatSeeNothingOfAPageOrNothingAtAll) {
+    for_each_format([](Isa isa, const Coding& first, const Coding& second) {
+        check({isa, first, second, {1, 70, 40, 6, 0, 140}});
+        check({isa, first, second, {3, 5, 40, 6, 0, 192, 40}});
+        check({isa, first, second, {3, 5, 40, 6, 0, 192, 40}, 40, {}, true});
+        check({isa, first, second, {6, 5, 40, 6, 0, 192, 40}, 40, {}, true});
+    });
+}
+
+TEST(SealedAttention, NanStaysInItsRow) {
+    for_each_format([](Isa isa, const Coding& first, const Coding& second) {
+        for (const Shape& shape : {Shape{9, 1, 40, 6, 0, 192}, Shape{9, 2, 40, 6, 0, 150}}) {
+            const Case test_case{isa, first, second, shape};
+            SCOPED_TRACE(label(test_case));
+            std::vector<float> q = test::random_floats(shape.rows() * shape.key_width(), 3, 2);
+            q[4 * shape.key_width() + 7] = test::poison;
+            const std::vector<float> out = attend(test_case, Cache(test_case), q).out;
+            for (std::int64_t i = 0; i < static_cast<std::int64_t>(out.size()); ++i) {
+                ASSERT_EQ(std::isnan(out[i]), i / shape.values() == 4) << i;
+            }
+        }
+    });
 }
 
 TEST(SealedAttention, AnyNumberOfKeysAndAnyFirst) {

@@ -1,14 +1,14 @@
 #include "kernels/cpu/attention_lanes.h"
 #include "kernels/cpu/bf16_words_avx512.h"
-#include "kernels/cpu/code_rows_amx.h"
+#include "kernels/cpu/code_attention_amx.h"
 #include "kernels/cpu/implementations.h"
 #include "kernels/cpu/tiles_amx.h"
 #include "kernels/cpu/transpose_avx512.h"
 
-// Attention of some rows over bf16 and sealed tokens, which are rounded to bf16: both products of a tile of keys are
-// those of tile registers, the softmax between them is that of attention_lanes.h. Scores are keys times queries, as
-// they lie: [tokens][rows]. Values are probabilities times pairs of tokens, so the probabilities are transposed and the
-// values interleaved, once for all rows of the block.
+// Attention of some rows over bf16 and sealed tokens, which are rounded to bf16 (RowsInTiles) or multiplied as codes
+// (RowsOverCodes). Both products of a tile of keys are those of tile registers. Of numbers, the softmax between them is
+// that of attention_lanes.h. Scores are keys times queries, as they lie: [tokens][rows]. Values are probabilities times
+// pairs of tokens, so the probabilities are transposed and the values interleaved, once for all rows of the block.
 
 namespace mha2mla::kernels {
 namespace {
@@ -160,7 +160,7 @@ private:
 template <int RowVectors>
 struct RowsOverCodes {
     using Numbers = RowsInTiles<RowVectors>;
-    using Codes = CodeRows<RowVectors>;
+    using Codes = RowsTimesCodes<RowVectors>;
     static constexpr std::int64_t most_rows = Numbers::most_rows;
 
     static void load(const AttentionParams& params, const RowBlock& block) {

@@ -1,11 +1,11 @@
 #pragma once
 
-#include "kernels/cpu/page_codes_avx2.h"
-#include "kernels/cpu/scale_vectors_avx2.h"
+#include "kernels/cpu/code_reader_avx2.h"
 #include "kernels/cpu/tiles_amx.h"
 
-/// A sealed page as code_rows_amx.h multiplies it: latents of 4 bits and rotary keys of 4 or 8 whose scales belong to
-/// channels, spread to a digit of 4 bits a byte. Included by *_amx.cpp, and of internal linkage, as vector_avx2.h says.
+/// A sealed page as code_attention_amx.h multiplies it: latents of 4 bits and rotary keys of 4 or 8 whose scales belong
+/// to channels, spread to a digit of 4 bits a byte. Included by *_amx.cpp, and of internal linkage, as vector_avx2.h
+/// says.
 ///
 /// Keys are rows of digits as they lie: 32 bytes of a token's codes give a block of 64 columns, first their low digits,
 /// then their high ones. Those of 4 bits are codes themselves, of even and odd channels; those of 8 bits are the two
@@ -71,7 +71,7 @@ std::int64_t channel_of(const CodedRows& part, std::int64_t column) {
 }
 
 void load_keys(const CodedRows& part, const char* block, std::uint8_t* to) {
-    const PageCodes codes(part, block);
+    const CodeReader codes(part, block);
     const __m512i low_bits = _mm512_set1_epi8(0x0f);
     for (std::int64_t byte = 0; 2 * byte < columns_of(part); byte += digit_block) {
         for (std::int64_t token = 0; token < most_tile_tokens; ++token, to += block_columns) {
@@ -81,12 +81,6 @@ void load_keys(const CodedRows& part, const char* block, std::uint8_t* to) {
             _mm512_store_si512(to, _mm512_and_si512(low_and_high, low_bits));
         }
     }
-}
-
-/// Scales and zeros of eight channels, zero behind the last.
-ScaleVectors scales_at(const CodedRows& part, const char* block, std::int64_t channel) {
-    if (channel >= part.width) return {Avx2::zero(), Avx2::zero()};
-    return ScaleVectors::of_channels(block + part.scales_offset_bytes + channel * 4, part.width - channel);
 }
 
 /// Eight channels to the four columns of the even and those of the odd ones.
@@ -116,7 +110,7 @@ void load_key_scales(const CodedRows& part, const char* block, float* scale, flo
 }
 
 /// 32 channels of four tokens, 16 bytes each: the tokens of a byte side by side.
-__m512i load_quad(const PageCodes& codes, std::int64_t token, std::int64_t byte) {
+__m512i load_quad(const CodeReader& codes, std::int64_t token, std::int64_t byte) {
     __m512i rows = _mm512_castsi128_si512(codes.load_half(token, byte));
     rows = _mm512_inserti32x4(rows, codes.load_half(token + 1, byte), 1);
     rows = _mm512_inserti32x4(rows, codes.load_half(token + 2, byte), 2);
@@ -127,7 +121,7 @@ __m512i load_quad(const PageCodes& codes, std::int64_t token, std::int64_t byte)
 }
 
 void load_values(const CodedRows& rows, const char* block, const CodePage& page) {
-    const PageCodes codes(rows, block);
+    const CodeReader codes(rows, block);
     const __m512i low_bits = _mm512_set1_epi8(0x0f);
     std::uint8_t* to = page.values;
     for (std::int64_t channel = 0; channel < page.channels; channel += value_group, to += 2 * quad_tile_bytes) {
@@ -138,11 +132,7 @@ void load_values(const CodedRows& rows, const char* block, const CodePage& page)
             _mm512_store_si512(even + quad_tile_bytes, _mm512_and_si512(_mm512_srli_epi16(both, 4), low_bits));
         }
     }
-    for (std::int64_t channel = 0; channel < page.channels; channel += 8) {
-        const ScaleVectors s = scales_at(rows, block, channel);
-        Avx2::store(page.value_scale + channel, s.scale);
-        Avx2::store(page.value_zero + channel, s.zero);
-    }
+    load_value_scales(rows, block, page.channels, {page.value_scale, page.value_zero});
 }
 
 void load_page(const AttentionParams& params, const char* block, const CodePage& page) {

@@ -1,7 +1,7 @@
 #pragma once
 
+#include "kernels/cpu/code_reader_avx2.h"
 #include "kernels/cpu/float_attention_avx2.h"
-#include "kernels/cpu/page_codes_avx2.h"
 
 /// A sealed page as code_attention_avx2.h multiplies it: latents of 4 bits and rotary keys of 4 or 8 whose scales
 /// belong to channels, spread to a digit of 4 bits a byte. Included by *_avx2.cpp, and of internal linkage, as
@@ -112,7 +112,7 @@ void transpose(__m256i (&x)[8]) {
 }
 
 /// Eight tokens of 32 bytes of codes, of which `blocks` times four are used.
-void load_key_block(const PageCodes& codes, std::int64_t token, std::int64_t byte, std::int64_t blocks,
+void load_key_block(const CodeReader& codes, std::int64_t token, std::int64_t byte, std::int64_t blocks,
                     unsigned char* to) {
     const __m256i low_bits = _mm256_set1_epi8(0x0f);
     __m256i words[8];
@@ -125,7 +125,7 @@ void load_key_block(const PageCodes& codes, std::int64_t token, std::int64_t byt
 }
 
 void load_keys(const CodedRows& part, const char* block, unsigned char* to) {
-    const PageCodes codes(part, block);
+    const CodeReader codes(part, block);
     const std::int64_t blocks = columns_of(part) / block_columns;
     for (std::int64_t first = 0; first < blocks; first += 8) {
         for (std::int64_t token = 0; token < most_tile_tokens; token += 8) {
@@ -133,12 +133,6 @@ void load_keys(const CodedRows& part, const char* block, unsigned char* to) {
             load_key_block(codes, token, first * 4, blocks - first, quads);
         }
     }
-}
-
-/// Scales and zeros of eight channels, zero behind the last.
-ScaleVectors scales_at(const CodedRows& part, const char* block, std::int64_t channel) {
-    if (channel >= part.width) return {Avx2::zero(), Avx2::zero()};
-    return ScaleVectors::of_channels(block + part.scales_offset_bytes + channel * 4, part.width - channel);
 }
 
 /// Those of a part's columns.
@@ -169,7 +163,7 @@ __m256i spread_codes(__m128i codes) {
 
 /// The values of 32 channels in four tokens, so that the tokens of a channel lie side by side. Unpacking works within
 /// 16 bytes: vector v holds channels 4 v to 4 v + 3, then 16 + 4 v to 16 + 4 v + 3.
-void interleave_quad(const PageCodes& codes, std::int64_t token, std::int64_t byte, signed char* to) {
+void interleave_quad(const CodeReader& codes, std::int64_t token, std::int64_t byte, signed char* to) {
     const auto values = [&](int t) {
         return _mm256_sub_epi8(spread_codes(codes.load_half(token + t, byte)), _mm256_set1_epi8(middle_code));
     };
@@ -183,18 +177,14 @@ void interleave_quad(const PageCodes& codes, std::int64_t token, std::int64_t by
 }
 
 void load_values(const CodedRows& rows, const char* block, const CodeTile& tile) {
-    const PageCodes codes(rows, block);
+    const CodeReader codes(rows, block);
     signed char* to = tile.values;
     for (std::int64_t channel = 0; channel < tile.value_bytes; channel += code_vector) {
         for (std::int64_t t = 0; t < most_tile_tokens; t += per_quad, to += value_quad_bytes) {
             interleave_quad(codes, t, channel / 2, to);
         }
     }
-    for (std::int64_t channel = 0; channel < tile.value_bytes; channel += 8) {
-        const ScaleVectors s = scales_at(rows, block, channel);
-        Avx2::store(tile.value_scale + channel, s.scale);
-        Avx2::store(tile.value_zero + channel, s.zero);
-    }
+    load_value_scales(rows, block, tile.value_bytes, {tile.value_scale, tile.value_zero});
 }
 
 void load_page(const AttentionParams& params, const char* block, const CodeTile& tile) {

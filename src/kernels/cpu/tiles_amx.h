@@ -19,7 +19,8 @@ struct alignas(64) TileShapes {
 };
 static_assert(sizeof(TileShapes) == 64);
 
-/// Tiles are 16 rows of 64 bytes: 32 bf16, or 16 pairs of bf16, or 16 floats.
+/// Tiles are 16 rows of 64 bytes: 32 bf16 or 16 pairs of them, 64 bytes or 16 quads of them, 16 floats or whole
+/// numbers.
 inline constexpr std::int64_t tile_row_bytes = 64;
 inline constexpr std::int64_t tile_bytes = 16 * tile_row_bytes;
 

@@ -5,7 +5,8 @@
 
 #include "core/dtype.h"
 
-/// Vector operations that the shared kernel templates are written in: AVX2. Included by *_avx2.cpp alone.
+/// Vector operations that the shared kernel templates are written in: AVX2. Included by files compiled for AVX2 and
+/// beyond.
 ///
 /// Everything that a file compiled for an instruction set defines has internal linkage. Otherwise the linker could pick
 /// that file's copy of an inline function for code that runs on any machine.

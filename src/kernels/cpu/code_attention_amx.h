@@ -11,7 +11,7 @@ namespace mha2mla::kernels {
 namespace {
 
 template <int RowVectors>
-struct CodeRows {
+struct RowsTimesCodes {
     static constexpr std::int64_t most_rows = RowVectors * Avx512::lanes;
     static constexpr std::int64_t word_bytes = most_rows * 4;  // from one word of all rows to the next
 
@@ -56,7 +56,7 @@ struct CodeRows {
     static void add_values(const RowBlock& block, const CodePage& page) {
         for (std::int64_t channel = 0; channel < page.channels; channel += value_group) {
             multiply_values(block, page, channel);
-            for (std::int64_t row = 0; row < block.rows; ++row) add_products_of(block, page, row, channel);
+            for (std::int64_t row = 0; row < block.rows; ++row) add_scaled(block, page, row, channel);
         }
     }
 
@@ -121,7 +121,7 @@ private:
             TilePair query{steps, steps + tile_row_bytes, word_bytes};
             clear_sums();
             for (std::int64_t column = 0; column < page.columns; column += block_columns) {
-                kernels::add_products<2, RowVectors, TileNumbers::unsigned_signed>(rows, query);
+                add_products<2, RowVectors, TileNumbers::unsigned_signed>(rows, query);
                 rows = rows.ahead(most_tile_tokens * block_columns);
                 query = query.ahead(16 * word_bytes);
             }
@@ -176,7 +176,7 @@ private:
                 const __m512 p = exp2_of<Avx512, degree>(Avx512::sub(score, reference));
                 quad = append_byte(quad, _mm512_cvtps_epi32(Avx512::mul(p, Avx512::set(255))));
             }
-            Bf16Words::store(to, quad);
+            _mm512_store_si512(to, quad);
             sum = _mm512_dpbusd_epi32(sum, quad, _mm512_set1_epi8(1));
         }
         return sum;
@@ -191,7 +191,7 @@ private:
         constexpr std::int64_t stride = value_group * 4;
         before_tiles_load();
         clear_sums();
-        kernels::add_products<RowVectors, 2, TileNumbers::all_unsigned>(
+        add_products<RowVectors, 2, TileNumbers::all_unsigned>(
             {probabilities(block, 0), probabilities(block, 1), tile_row_bytes},
             {values, values + quad_tile_bytes, tile_row_bytes});
         _tile_stored(0, page.products, stride);
@@ -202,7 +202,7 @@ private:
     }
 
     /// sums = sums * rescale + probabilities . values, of a row's 32 channels.
-    static void add_products_of(const RowBlock& block, const CodePage& page, std::int64_t row, std::int64_t channel) {
+    static void add_scaled(const RowBlock& block, const CodePage& page, std::int64_t row, std::int64_t channel) {
         const std::int32_t* const products = page.products + row * value_group;
         const __m512i even = Avx512::load_words(products), odd = Avx512::load_words(products + 16);
         const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);

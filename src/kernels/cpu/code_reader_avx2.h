@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "kernels/cpu/attention_block.h"
-#include "kernels/cpu/vector_avx2.h"
+#include "kernels/cpu/scale_vectors_avx2.h"
 
 /// The codes of sealed pages, for kernels that multiply them as they are. Included by files compiled for AVX2 and
 /// beyond, and of internal linkage, as vector_avx2.h says.
@@ -16,9 +16,9 @@ inline bool is_code_page(const KeyTile& cached) {
 }
 
 /// Codes of a page's part. A load that would read behind its last row reads a copy instead.
-class PageCodes {
+class CodeReader {
 public:
-    PageCodes(const CodedRows& rows, const char* block)
+    CodeReader(const CodedRows& rows, const char* block)
         : rows_(block + rows.offset_bytes),
           row_bytes_(rows.row_bytes),
           end_(rows_ + most_tile_tokens * rows.row_bytes) {}
@@ -44,6 +44,27 @@ private:
     std::int64_t row_bytes_;
     const char* end_;
 };
+
+/// Scales and zeros of eight channels, zero behind the last.
+inline ScaleVectors scales_at(const CodedRows& part, const char* block, std::int64_t channel) {
+    if (channel >= part.width) return {Avx2::zero(), Avx2::zero()};
+    return ScaleVectors::of_channels(block + part.scales_offset_bytes + channel * 4, part.width - channel);
+}
+
+/// Where scales and zeros go.
+struct ScaleRows {
+    float* scale;
+    float* zero;
+};
+
+/// Those of a value's channels, in vectors of eight.
+inline void load_value_scales(const CodedRows& rows, const char* block, std::int64_t channels, const ScaleRows& to) {
+    for (std::int64_t channel = 0; channel < channels; channel += 8) {
+        const ScaleVectors s = scales_at(rows, block, channel);
+        Avx2::store(to.scale + channel, s.scale);
+        Avx2::store(to.zero + channel, s.zero);
+    }
+}
 
 }  // namespace
 }  // namespace mha2mla::kernels
