@@ -69,12 +69,12 @@ private:
         for (std::int64_t column = 0; column < page.columns; column += per_quad) {
             __m512 quad_sum = Avx512::zero(), quad_zeros = Avx512::zero();
 #pragma GCC unroll 4
-            for (std::int64_t c = column; c < column + per_quad; ++c) {
-                const __m512 q = Avx512::load(query + c * most_rows);
-                const __m512 folded = Avx512::mul(q, Avx512::set(page.scale[c]));
+            for (int i = 0; i < per_quad; ++i) {
+                const __m512 q = Avx512::load(query + (column + i) * most_rows);
+                const __m512 folded = Avx512::mul(q, Avx512::set(page.scale[column + i]));
                 most = Avx512::max(most, _mm512_abs_ps(folded));
                 quad_sum = Avx512::add(quad_sum, folded);
-                quad_zeros = Avx512::fma(q, Avx512::set(page.zero[c]), quad_zeros);
+                quad_zeros = Avx512::fma(q, Avx512::set(page.zero[column + i]), quad_zeros);
             }
             sum = Avx512::add(sum, quad_sum);
             zeros = Avx512::add(zeros, quad_zeros);
@@ -97,8 +97,9 @@ private:
         for (std::int64_t column = 0; column < page.columns; column += per_quad, to += word_bytes) {
             __m512i quad = _mm512_setzero_si512();
 #pragma GCC unroll 4
-            for (std::int64_t c = column + per_quad - 1; c >= column; --c) {
-                const __m512 folded = Avx512::mul(Avx512::load(query + c * most_rows), Avx512::set(page.scale[c]));
+            for (int i = per_quad - 1; i >= 0; --i) {
+                const __m512 q = Avx512::load(query + (column + i) * most_rows);
+                const __m512 folded = Avx512::mul(q, Avx512::set(page.scale[column + i]));
                 quad = append_byte(quad, _mm512_cvtps_epi32(Avx512::mul(folded, steps)));
             }
             _mm512_store_si512(to, quad);
@@ -171,8 +172,8 @@ private:
         for (std::int64_t token = 0; token < most_tile_tokens; token += per_quad, to += word_bytes) {
             __m512i quad = _mm512_setzero_si512();
 #pragma GCC unroll 4
-            for (std::int64_t t = token + per_quad - 1; t >= token; --t) {
-                const __m512 score = Avx512::load(scores + t * most_rows);
+            for (int i = per_quad - 1; i >= 0; --i) {
+                const __m512 score = Avx512::load(scores + (token + i) * most_rows);
                 const __m512 p = exp2_of<Avx512, degree>(Avx512::sub(score, reference));
                 quad = append_byte(quad, _mm512_cvtps_epi32(Avx512::mul(p, Avx512::set(255))));
             }
