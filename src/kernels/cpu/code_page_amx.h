@@ -45,20 +45,16 @@ std::int64_t columns_of(const CodedRows& part) {
 CodePage code_page_of(const AttentionParams& params, const RowBlock& block) {
     CodePage page{.channels = round_up(params.value_width, value_group)};
     for (const CodedRows& part : params.sealed.keys) page.columns += columns_of(part);
-    char* at = block.codes;
-    const auto take = [&]<class T>(T*& part, std::int64_t count) {
-        part = reinterpret_cast<T*>(at);
-        at += count * static_cast<std::int64_t>(sizeof(T));
-    };
-    take(page.keys, most_tile_tokens * page.columns);
-    take(page.values, most_tile_tokens * page.channels);
-    take(page.query, most_block_rows * page.columns);
-    take(page.query_steps, most_block_rows * page.columns);
-    take(page.products, most_block_rows * value_group);
-    for (float** of_columns : {&page.scale, &page.zero}) take(*of_columns, page.columns);
-    for (float** of_values : {&page.value_scale, &page.value_zero}) take(*of_values, page.channels);
+    ScratchParts parts(block.codes);
+    parts.take(page.keys, most_tile_tokens * page.columns);
+    parts.take(page.values, most_tile_tokens * page.channels);
+    parts.take(page.query, most_block_rows * page.columns);
+    parts.take(page.query_steps, most_block_rows * page.columns);
+    parts.take(page.products, most_block_rows * value_group);
+    for (float** of_columns : {&page.scale, &page.zero}) parts.take(*of_columns, page.columns);
+    for (float** of_values : {&page.value_scale, &page.value_zero}) parts.take(*of_values, page.channels);
     for (float** of_rows : {&page.query_step, &page.zero_score, &page.probability_step, &page.probability_sum}) {
-        take(*of_rows, most_block_rows);
+        parts.take(*of_rows, most_block_rows);
     }
     return page;
 }

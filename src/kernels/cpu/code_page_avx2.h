@@ -54,20 +54,16 @@ CodeTile code_tile_of(const AttentionParams& params, const RowBlock& block) {
     CodeTile tile{.value_bytes = round_up(params.value_width, code_vector)};
     for (const CodedRows& part : params.sealed.keys) tile.columns += columns_of(part);
     tile.column_stride = round_up(tile.columns, code_vector);
-    char* at = block.codes;
-    const auto take = [&]<class T>(T*& part, std::int64_t count) {
-        part = reinterpret_cast<T*>(at);
-        at += count * static_cast<std::int64_t>(sizeof(T));
-    };
-    take(tile.keys, most_tile_tokens * tile.columns);
-    take(tile.values, most_tile_tokens * tile.value_bytes);
-    take(tile.query, most_block_rows * tile.column_stride);
-    take(tile.query_steps, most_block_rows * tile.column_stride);
-    take(tile.probabilities, most_block_rows * most_tile_tokens);
-    for (float** of_columns : {&tile.scale, &tile.zero, &tile.folded}) take(*of_columns, tile.column_stride);
-    for (float** of_values : {&tile.value_scale, &tile.value_zero}) take(*of_values, tile.value_bytes);
+    ScratchParts parts(block.codes);
+    parts.take(tile.keys, most_tile_tokens * tile.columns);
+    parts.take(tile.values, most_tile_tokens * tile.value_bytes);
+    parts.take(tile.query, most_block_rows * tile.column_stride);
+    parts.take(tile.query_steps, most_block_rows * tile.column_stride);
+    parts.take(tile.probabilities, most_block_rows * most_tile_tokens);
+    for (float** of_columns : {&tile.scale, &tile.zero, &tile.folded}) parts.take(*of_columns, tile.column_stride);
+    for (float** of_values : {&tile.value_scale, &tile.value_zero}) parts.take(*of_values, tile.value_bytes);
     for (float** of_rows : {&tile.query_step, &tile.zero_score, &tile.probability_step, &tile.probability_sum}) {
-        take(*of_rows, most_block_rows);
+        parts.take(*of_rows, most_block_rows);
     }
     return tile;
 }

@@ -10,6 +10,21 @@
 namespace mha2mla::kernels {
 namespace {
 
+/// Hands out memory, part after part.
+class ScratchParts {
+public:
+    explicit ScratchParts(char* memory) : at_(memory) {}
+
+    template <class T>
+    void take(T*& part, std::int64_t count) {
+        part = reinterpret_cast<T*>(at_);
+        at_ += count * static_cast<std::int64_t>(sizeof(T));
+    }
+
+private:
+    char* at_;
+};
+
 /// A whole sealed page. Parts of one are left to other numbers.
 inline bool is_code_page(const KeyTile& cached) {
     return cached.sealed && cached.first_token == 0 && cached.tokens == most_tile_tokens;
