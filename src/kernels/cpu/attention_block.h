@@ -1,5 +1,6 @@
 #pragma once
 
+#include "kernels/cpu/fetch.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/kernels.h"
 
@@ -147,13 +148,8 @@ static inline KeyTile next_tile(const AttentionParams& params, const RowBlock& b
     return tile_at(params, key, block.end_key);
 }
 
-static inline void fetch(const char* begin, std::int64_t bytes) {
-    constexpr std::int64_t line = 64;
-    for (std::int64_t i = 0; i < bytes; i += line) __builtin_prefetch(begin + i);
-}
-
 /// Codes and scales of `tokens` rows. Those of channels come with the first.
-static inline void fetch_coded(const CodedRows& rows, const char* block, std::int64_t token, std::int64_t tokens) {
+__attribute__((always_inline)) inline void fetch_coded(const CodedRows& rows, const char* block, std::int64_t token, std::int64_t tokens) {
     fetch(block + rows.offset_bytes + token * rows.row_bytes, tokens * rows.row_bytes);
     if (rows.bits > 8) return;
     const std::int64_t scale_bytes = 2 * sizeof(core::bf16);
@@ -167,7 +163,7 @@ static inline void fetch_coded(const CodedRows& rows, const char* block, std::in
 }
 
 /// Asks for some tokens of the next tile. The processor's own prefetching loses track where a page's plane ends.
-static inline void fetch_ahead(const AttentionParams& params, const RowBlock& block, std::int64_t token,
+__attribute__((always_inline)) inline void fetch_ahead(const AttentionParams& params, const RowBlock& block, std::int64_t token,
                                std::int64_t tokens) {
     const KeyTile& next = block.next;
     const std::int64_t end = smaller(token + tokens, next.tokens);

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "kernels/cpu/fetch.h"
 #include "kernels/cpu/linear_tiles.h"
 #include "kernels/cpu/round_group_avx2.h"
 #include "kernels/cpu/scratch.h"
@@ -21,6 +22,12 @@ int load_quad(const std::int8_t* codes) {
     int quad = 0;
     __builtin_memcpy(&quad, codes, sizeof quad);
     return quad;
+}
+
+/// Asks for weights that are read soon after a block. The first rows do it for all: the others find them in the cache.
+template <class Block>
+__attribute__((always_inline)) inline void fetch_weights(const Block* block, std::int64_t row) {
+    if (row == 0) fetch(reinterpret_cast<const char*>(block) + weight_bytes_ahead, sizeof(Block));
 }
 
 /// x in groups: [rows, stride] of which groups_of(inputs) are used.

@@ -3,6 +3,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "kernels/cpu/fetch.h"
 #include "kernels/kernels.h"
 
 /// Products with packed matrices over the vector operations of an instruction set. A micro-kernel holds the sums of a
@@ -81,7 +82,17 @@ void multiply_tiles(const LinearParams& params, const LinearOperand& operand, st
     };
     constexpr std::integral_constant<int, 0> first_part;
     constexpr std::integral_constant<int, Weights::parts - 1> last_part;
+    // The first rows ask for all: the others find the weights in the cache. What follows the tiles are the next ones.
+    constexpr std::int64_t steps_ahead = weight_bytes_ahead / (Tiles * packed_step_bytes);
+    const auto fetch_weights = [&](std::int64_t s) __attribute__((always_inline)) {
+        const std::int64_t at = s + steps_ahead;
+        const char* first = weights + at * packed_step_bytes;
+        if (at >= operand.steps) first += Tiles * tile_bytes - operand.steps * packed_step_bytes;
+#pragma GCC unroll 4
+        for (int t = 0; t < Tiles; ++t) fetch(first + t * tile_bytes, packed_step_bytes);
+    };
     for (std::int64_t s = 0; s < operand.steps; ++s) {
+        if (row == 0) fetch_weights(s);
         add_part(s, first_part);
         if constexpr (Weights::parts > 1) add_part(s, last_part);
     }
