@@ -4,6 +4,7 @@
 #include <map>
 
 #include "core/error.h"
+#include "core/memory.h"
 
 namespace mha2mla::cli {
 namespace {
@@ -98,7 +99,9 @@ std::unique_ptr<runtime::Decoder> load_decoder(const checkpoint::Checkpoint& mod
         if (std::filesystem::exists(beside)) options.packed_weights = beside;
     }
     StoppableProgress progress(session);
-    return std::make_unique<runtime::Decoder>(model, options, session.pool(), progress);
+    auto decoder = std::make_unique<runtime::Decoder>(model, options, session.pool(), progress);
+    core::return_freed_memory();
+    return decoder;
 }
 
 }  // namespace mha2mla::cli

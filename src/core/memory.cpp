@@ -39,6 +39,8 @@ void keep_freed_memory() {
     ::mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
 }
 
+void return_freed_memory() { ::malloc_trim(0); }
+
 void release_pages(std::span<const std::byte> mapped) {
     const std::size_t page = page_bytes();
     const auto address = reinterpret_cast<std::uintptr_t>(mapped.data());

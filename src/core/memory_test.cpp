@@ -6,6 +6,7 @@
 #include <fstream>
 #include <gtest/gtest.h>
 #include <iterator>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,25 @@ std::size_t resident_bytes(std::span<const std::byte> mapped) {
     const auto range = fmt::format("{:x}-", reinterpret_cast<std::uintptr_t>(mapped.data()));
     const auto place = smaps.find("\nRss:", smaps.find("\n" + range));
     return std::stoull(smaps.substr(place + 5)) * 1024;
+}
+
+std::size_t resident_bytes() {
+    std::ifstream statm("/proc/self/statm");
+    std::size_t size = 0, resident_pages = 0;
+    statm >> size >> resident_pages;
+    return resident_pages * 4096;
+}
+
+TEST(Memory, FreedMemoryBetweenBlocksInUseGoesBackToTheSystem) {
+    constexpr std::size_t block_bytes = 64 << 10, blocks = 1024;  // blocks of the heap
+    std::vector<std::unique_ptr<char[]>> memory;
+    for (std::size_t i = 0; i < blocks; ++i) {
+        memory.push_back(std::make_unique<char[]>(block_bytes));  // zeroed: touched
+    }
+    for (std::size_t i = 0; i + 1 < blocks; ++i) memory[i].reset();  // the last one keeps the heap's end where it is
+    const std::size_t before = resident_bytes();
+    return_freed_memory();
+    EXPECT_LT(resident_bytes() + block_bytes * blocks / 2, before);
 }
 
 TEST(Memory, ReleasedPagesAreNotHeldAndReadAgain) {
