@@ -175,10 +175,13 @@ struct RowsOverCodes {
     static void find_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
         if (!is_code_page(tile)) return Numbers::find_probabilities(params, block, tile);
         const CodePage page = code_page_of(params, block);
-        fetch_ahead(params, block, 0, tile.tokens);
+        fetch_quarter(params, block, 0);
         load_page(params, tile.keys, page);
+        fetch_quarter(params, block, 1);
         Codes::score(block, page);
+        fetch_quarter(params, block, 2);
         Numbers::Lanes::finish_scores(params, block, tile);
+        fetch_quarter(params, block, 3);
         Codes::find_probabilities(block, page);
     }
 

@@ -181,6 +181,13 @@ __attribute__((always_inline)) inline void fetch_ahead(const AttentionParams& pa
     }
 }
 
+/// Asks for quarter 0 to 3 of the next tile: all of it at once would hold up what is computed meanwhile.
+__attribute__((always_inline)) inline void fetch_quarter(const AttentionParams& params, const RowBlock& block,
+                                                         std::int64_t quarter) {
+    constexpr std::int64_t tokens = most_tile_tokens / 4;
+    fetch_ahead(params, block, quarter * tokens, tokens);
+}
+
 /// No key seen yet.
 static inline void clear(const RowBlock& block) {
     for (std::int64_t row = 0; row < most_block_rows; ++row) {
