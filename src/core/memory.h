@@ -15,8 +15,8 @@ std::size_t peak_memory_bytes();
 /// again every step, and the system would clear each page anew.
 void keep_freed_memory();
 
-/// Gives memory that has been freed, wherever it lies, back to the system. Reading a model leaves megabytes of it between
-/// what stays.
+/// Gives memory that has been freed, wherever it lies, back to the system. Reading a model leaves megabytes of it
+/// between what stays.
 void return_freed_memory();
 
 /// Gives the pages of a mapped file back to the system, which reads them again where they are asked for: a model that

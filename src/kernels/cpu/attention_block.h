@@ -149,7 +149,8 @@ static inline KeyTile next_tile(const AttentionParams& params, const RowBlock& b
 }
 
 /// Codes and scales of `tokens` rows. Those of channels come with the first.
-__attribute__((always_inline)) inline void fetch_coded(const CodedRows& rows, const char* block, std::int64_t token, std::int64_t tokens) {
+__attribute__((always_inline)) inline void fetch_coded(const CodedRows& rows, const char* block, std::int64_t token,
+                                                       std::int64_t tokens) {
     fetch(block + rows.offset_bytes + token * rows.row_bytes, tokens * rows.row_bytes);
     if (rows.bits > 8) return;
     const std::int64_t scale_bytes = 2 * sizeof(core::bf16);
@@ -163,8 +164,8 @@ __attribute__((always_inline)) inline void fetch_coded(const CodedRows& rows, co
 }
 
 /// Asks for some tokens of the next tile. The processor's own prefetching loses track where a page's plane ends.
-__attribute__((always_inline)) inline void fetch_ahead(const AttentionParams& params, const RowBlock& block, std::int64_t token,
-                               std::int64_t tokens) {
+__attribute__((always_inline)) inline void fetch_ahead(const AttentionParams& params, const RowBlock& block,
+                                                       std::int64_t token, std::int64_t tokens) {
     const KeyTile& next = block.next;
     const std::int64_t end = smaller(token + tokens, next.tokens);
     if (next.sealed) {
