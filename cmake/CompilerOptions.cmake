@@ -19,6 +19,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
 endif()
 
 if(MHA2MLA_SANITIZE)
+  add_compile_definitions(MHA2MLA_SANITIZED)
   add_compile_options(-fsanitize=${MHA2MLA_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${MHA2MLA_SANITIZE})
 endif()

@@ -100,7 +100,7 @@ std::unique_ptr<runtime::Decoder> load_decoder(const checkpoint::Checkpoint& mod
     }
     StoppableProgress progress(session);
     auto decoder = std::make_unique<runtime::Decoder>(model, options, session.pool(), progress);
-    core::return_freed_memory();
+    core::return_freed_memory();  // parsing left megabytes of it between what stays
     return decoder;
 }
 

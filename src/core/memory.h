@@ -12,11 +12,10 @@ std::size_t physical_memory_bytes();
 std::size_t peak_memory_bytes();
 
 /// From now on freed memory stays with this process, however large the block: training asks for the same large blocks
-/// again every step, and the system would clear each page anew.
+/// again every step, and the system would clear each page anew. Until return_freed_memory.
 void keep_freed_memory();
 
-/// Gives memory that has been freed, wherever it lies, back to the system. Reading a model leaves megabytes of it
-/// between what stays.
+/// Gives memory that has been freed, wherever it lies, back to the system.
 void return_freed_memory();
 
 /// Gives the pages of a mapped file back to the system, which reads them again where they are asked for: a model that

@@ -35,7 +35,7 @@ struct RowsInTiles {
     static constexpr auto read = Bf16Words::read;
 
     static void find_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
-        fetch_ahead(params, block, 0, tile.tokens);
+        fetch_ahead(params, block, 0, most_tile_tokens);  // quarters are no faster here
         score_tile(params, block, whole_keys(params, block, tile), tile.tokens);
         Lanes::finish_probabilities(params, block, tile);
     }

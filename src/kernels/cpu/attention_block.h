@@ -149,8 +149,8 @@ static inline KeyTile next_tile(const AttentionParams& params, const RowBlock& b
 }
 
 /// Codes and scales of `tokens` rows. Those of channels come with the first.
-__attribute__((always_inline)) inline void fetch_coded(const CodedRows& rows, const char* block, std::int64_t token,
-                                                       std::int64_t tokens) {
+[[gnu::always_inline]] static inline void fetch_coded(const CodedRows& rows, const char* block, std::int64_t token,
+                                                      std::int64_t tokens) {
     fetch(block + rows.offset_bytes + token * rows.row_bytes, tokens * rows.row_bytes);
     if (rows.bits > 8) return;
     const std::int64_t scale_bytes = 2 * sizeof(core::bf16);
@@ -164,8 +164,8 @@ __attribute__((always_inline)) inline void fetch_coded(const CodedRows& rows, co
 }
 
 /// Asks for some tokens of the next tile. The processor's own prefetching loses track where a page's plane ends.
-__attribute__((always_inline)) inline void fetch_ahead(const AttentionParams& params, const RowBlock& block,
-                                                       std::int64_t token, std::int64_t tokens) {
+[[gnu::always_inline]] static inline void fetch_ahead(const AttentionParams& params, const RowBlock& block,
+                                                      std::int64_t token, std::int64_t tokens) {
     const KeyTile& next = block.next;
     const std::int64_t end = smaller(token + tokens, next.tokens);
     if (next.sealed) {
@@ -183,8 +183,8 @@ __attribute__((always_inline)) inline void fetch_ahead(const AttentionParams& pa
 }
 
 /// Asks for quarter 0 to 3 of the next tile: all of it at once would hold up what is computed meanwhile.
-__attribute__((always_inline)) inline void fetch_quarter(const AttentionParams& params, const RowBlock& block,
-                                                         std::int64_t quarter) {
+[[gnu::always_inline]] static inline void fetch_quarter(const AttentionParams& params, const RowBlock& block,
+                                                        std::int64_t quarter) {
     constexpr std::int64_t tokens = most_tile_tokens / 4;
     fetch_ahead(params, block, quarter * tokens, tokens);
 }

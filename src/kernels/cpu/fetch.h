@@ -2,18 +2,19 @@
 
 #include <cstdint>
 
-/// Asking for memory before it is read. Lines go to the second-level cache: on its way to the first a line holds one of
-/// some sixteen buffers until it arrives, which is too few to keep memory busy.
+/// Asking for memory before it is read. Lines go to the second-level cache: asked into the first, they came slower
+/// (docs/results/2026-11-28-amx.md).
 ///
 /// All of these functions are always inlined: GCC takes one that only asks for memory for one without an effect, and
 /// drops its calls.
 namespace mha2mla::kernels {
 
 inline constexpr std::int64_t line_bytes = 64;
-/// Weights are asked for so long before their use: the processor's own prefetching stops at every 4,096 bytes.
+/// Weights are asked for so many bytes before their use, all tiles of a micro-kernel together: the processor's own
+/// prefetching stops at every 4,096 bytes.
 inline constexpr std::int64_t weight_bytes_ahead = 8192;
 
-__attribute__((always_inline)) inline void fetch(const char* begin, std::int64_t bytes) {
+[[gnu::always_inline]] static inline void fetch(const char* begin, std::int64_t bytes) {
     for (std::int64_t i = 0; i < bytes; i += line_bytes) __builtin_prefetch(begin + i, 0, 2);
 }
 

@@ -104,7 +104,7 @@ struct PairKernel {
         __m256 totals[Rows][halves];
         for (auto& total : totals) total[0] = total[1] = Avx2::zero();
         for (std::int64_t g = 0; g < groups; ++g, ++block, ++inputs) {
-            fetch_weights(block, row);
+            if (row == 0) fetch_weights(block);
             IntegerSums<Rows> sums;
 #pragma GCC unroll 4
             for (int r = 0; r < Rows; ++r) sums[r][0] = sums[r][1] = _mm256_setzero_si256();

@@ -24,10 +24,11 @@ int load_quad(const std::int8_t* codes) {
     return quad;
 }
 
-/// Asks for weights that are read soon after a block. The first rows do it for all: the others find them in the cache.
+/// Asks for the weights that lie weight_bytes_ahead behind a block. The call's first rows do it; the others find them
+/// in the cache, but for those of later blocks of rows, which leave it to the processor.
 template <class Block>
-__attribute__((always_inline)) inline void fetch_weights(const Block* block, std::int64_t row) {
-    if (row == 0) fetch(reinterpret_cast<const char*>(block) + weight_bytes_ahead, sizeof(Block));
+[[gnu::always_inline]] inline void fetch_weights(const Block* block) {
+    fetch(reinterpret_cast<const char*>(block) + weight_bytes_ahead, sizeof(Block));
 }
 
 /// x in groups: [rows, stride] of which groups_of(inputs) are used.

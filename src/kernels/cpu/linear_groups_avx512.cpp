@@ -77,7 +77,7 @@ struct QuadKernel {
 #pragma GCC unroll 12
         for (int r = 0; r < Rows; ++r) totals[r] = Avx512::zero();
         for (std::int64_t g = 0; g < groups; ++g, ++block, ++inputs) {
-            fetch_weights(block, row);
+            if (row == 0) fetch_weights(block);
             __m512i sums[Rows];
 #pragma GCC unroll 12
             for (int r = 0; r < Rows; ++r) sums[r] = _mm512_setzero_si512();

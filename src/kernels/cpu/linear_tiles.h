@@ -82,7 +82,7 @@ void multiply_tiles(const LinearParams& params, const LinearOperand& operand, st
     };
     constexpr std::integral_constant<int, 0> first_part;
     constexpr std::integral_constant<int, Weights::parts - 1> last_part;
-    // The first rows ask for all: the others find the weights in the cache. What follows the tiles are the next ones.
+    // The call's first rows ask for weights ahead. Behind these tiles lie those of the next group, if it is as large.
     constexpr std::int64_t steps_ahead = weight_bytes_ahead / (Tiles * packed_step_bytes);
     const auto fetch_weights = [&](std::int64_t s) __attribute__((always_inline)) {
         const std::int64_t at = s + steps_ahead;
