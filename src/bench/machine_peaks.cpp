@@ -30,7 +30,8 @@ MachinePeaks measure_peaks(kernels::Isa isa, core::ThreadPool& pool) {
     const kernels::PeakLoops loops = kernels::peak_loops(isa);
     const ReadBandwidth bandwidth(pool);
     MachinePeaks peaks{.bytes = 0,
-                       .float_operations = operations_per_second(loops.floats, pool),
+                       .float_operations =
+                           std::max(operations_per_second(loops.floats, pool), operations_per_second(loops.bf16, pool)),
                        .integer_operations = operations_per_second(loops.bytes, pool)};
     for (int pass = 0; pass < 3; ++pass) peaks.bytes = std::max(peaks.bytes, bandwidth.measure());
     return peaks;

@@ -10,6 +10,7 @@ namespace mha2mla::kernels {
 
 struct PeakLoops {
     double (*floats)(std::int64_t iterations) = nullptr;
+    double (*bf16)(std::int64_t iterations) = nullptr;   ///< products of bf16, added up to floats
     double (*bytes)(std::int64_t iterations) = nullptr;  ///< products of 8-bit integers, added up to 32 bits
 };
 

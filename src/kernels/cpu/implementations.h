@@ -34,6 +34,9 @@ void attention(const AttentionParams& params);
 namespace avx512 {
 void linear(const LinearParams& params);
 void linear_groups(const LinearParams& params);  // int8 and int4
+double float_peak(std::int64_t iterations);
+double bf16_peak(std::int64_t iterations);
+double byte_peak(std::int64_t iterations);
 void rms_norm(const RmsNormParams& params);
 void turn(const TurnParams& params);
 void swiglu(const SwiGluParams& params);
@@ -44,6 +47,8 @@ void attention(const AttentionParams& params);
 namespace amx {
 void linear(const LinearParams& params);
 void linear_groups(const LinearParams& params);  // int8 and int4
+double bf16_peak(std::int64_t iterations);
+double byte_peak(std::int64_t iterations);
 void attention(const AttentionParams& params);
 }  // namespace amx
 

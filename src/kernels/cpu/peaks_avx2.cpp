@@ -1,16 +1,11 @@
 #include "kernels/cpu/implementations.h"
+#include "kernels/cpu/peak_loop.h"
 #include "kernels/cpu/vector_avx2.h"
 
 namespace mha2mla::kernels::avx2 {
 namespace {
 
 constexpr int sums = 12;  // in flight: more than the latency of an instruction times those started in a cycle
-
-// Tells the compiler that a register may have changed, so that it computes every iteration.
-template <class Vector>
-__attribute__((always_inline)) inline void touch(Vector& x) {
-    __asm__ volatile("" : "+x"(x));
-}
 
 }  // namespace
 

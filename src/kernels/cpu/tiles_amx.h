@@ -43,7 +43,7 @@ public:
 };
 
 /// Puts what was written before into memory: the compiler does not know that a tile is loaded from there.
-void before_tiles_load() { __asm__ volatile("" ::: "memory"); }
+inline void before_tiles_load() { __asm__ volatile("" ::: "memory"); }
 
 /// Two tiles as they lie in memory, their rows `stride` bytes apart.
 struct TilePair {
