@@ -28,23 +28,30 @@ struct LossAndGradient {
 
 /// -a log softmax(s)[target]
 LossAndGradient cross_entropy(const Tensor& logits_NV, const Tensor& targets_N, double share) {
-    const auto log_p = logits_NV.log_softmax(1);
+    auto log_p = logits_NV.log_softmax(1);
     const auto at_targets = targets_N.unsqueeze(1);
     const auto loss = -share * log_p.gather(1, at_targets).sum();
-    auto gradient = log_p.exp();
+    auto gradient = log_p.exp_();
     gradient.scatter_add_(1, at_targets, torch::full_like(at_targets, -1, gradient.options()));
-    return {loss, gradient.mul_(share)};
+    return {loss, share == 1 ? gradient : gradient.mul_(share)};
 }
 
-/// (1 - a) T² KL(softmax(t / T) | softmax(s / T))
+/// log softmax(logits / T)
+Tensor tempered(const Tensor& logits_NV, double temperature) {
+    return (temperature == 1 ? logits_NV : logits_NV / temperature).log_softmax(1);
+}
+
+/// (1 - a) T² KL(softmax(t / T) | softmax(s / T)). In place, for each is a chunk's tensor of the whole vocabulary.
 LossAndGradient divergence(const Tensor& logits_NV, const Tensor& teacher_NV, const VocabularyLossOptions& options) {
     const double t = options.temperature;
     const double share = 1 - options.text_share;
-    const auto log_p = (logits_NV / t).log_softmax(1);
-    const auto log_target = (teacher_NV / t).log_softmax(1);
-    const auto target = log_target.exp();
-    const auto loss = share * t * t * (target * (log_target - log_p)).sum();
-    return {loss, (log_p.exp() - target).mul_(share * t)};
+    auto log_p = tempered(logits_NV, t);
+    auto log_ratio = tempered(teacher_NV, t);
+    const auto target = log_ratio.exp();
+    log_ratio.sub_(log_p);
+    const auto loss = share * t * t * torch::dot(target.view(-1), log_ratio.view(-1));
+    auto gradient = log_p.exp_().sub_(target);
+    return {loss, share * t == 1 ? gradient : gradient.mul_(share * t)};
 }
 
 LossAndGradient chunk_loss(const Tensor& logits_NV, const Head& teacher, const Tensor& targets_N,

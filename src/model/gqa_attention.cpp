@@ -2,7 +2,8 @@
 
 #include "model/attention.h"
 #include "model/cache_emulation.h"
-#include "model/rotary.h"
+#include "model/frequencies.h"
+#include "model/turn_pairs.h"
 
 namespace mha2mla::model {
 
@@ -44,7 +45,7 @@ torch::Tensor GqaAttentionImpl::keys(const torch::Tensor& x_BTE) { return heads(
 
 torch::Tensor GqaAttentionImpl::values(const torch::Tensor& x_BTE) { return heads(v_proj_(x_BTE)); }
 
-torch::Tensor GqaAttentionImpl::rotate(const torch::Tensor& x) const { return rotate_pairs(x, frequencies_); }
+torch::Tensor GqaAttentionImpl::rotate(const torch::Tensor& x) const { return turn_pairs(x, {{}, frequencies_}); }
 
 torch::Tensor GqaAttentionImpl::forward(const torch::Tensor& x_BTE) {
     const auto q = rotate(queries(x_BTE));

@@ -6,16 +6,17 @@
 
 #include "core/error.h"
 #include "model/cache_emulation.h"
-#include "model/rotary.h"
+#include "model/frequencies.h"
+#include "model/turn_pairs.h"
 
 namespace mha2mla::model {
 namespace {
 
-/// The dims of `pairs` in a head of `half` pairs: first halves, then second halves.
-void append_dims(std::vector<std::int64_t>& dims, const std::vector<int>& pairs, std::int64_t head, std::int64_t half) {
-    const std::int64_t first = head * 2 * half;
-    for (const int pair : pairs) dims.push_back(first + pair);
-    for (const int pair : pairs) dims.push_back(first + half + pair);
+/// One list for each head, all of a length.
+torch::Tensor as_rows(const std::vector<std::vector<int>>& lists, torch::Device device) {
+    std::vector<std::int64_t> all;
+    for (const auto& list : lists) all.insert(all.end(), list.begin(), list.end());
+    return torch::tensor(all, torch::kInt64).view({std::ssize(lists), std::ssize(lists.front())}).to(device);
 }
 
 torch::Tensor causal_mask(std::int64_t tokens, torch::Device device) {
@@ -51,7 +52,7 @@ MlaAttentionImpl::MlaAttentionImpl(const Weights& weights, const checkpoint::Mod
     kv_a_proj_with_mqa_ = register_module("kv_a_proj_with_mqa", Linear(weights.under("kv_a_proj_with_mqa"), down));
     kv_b_proj_ = register_module("kv_b_proj", Linear(weights.under("kv_b_proj"), up));
     o_proj_ = register_module("o_proj", Linear(weights.under("o_proj"), output));
-    pick_dims(config, layer, weights.options());
+    choose_pairs(config, layer, weights.options());
     load_optional_parts(weights, config);
 }
 
@@ -78,38 +79,33 @@ void MlaAttentionImpl::load_optional_parts(const Weights& weights, const checkpo
     v_proj_ = register_module("v_proj", Linear(weights.under("v_proj"), full));
 }
 
-void MlaAttentionImpl::pick_dims(const checkpoint::ModelConfig& config, int layer, const ModelOptions& options) {
+void MlaAttentionImpl::choose_pairs(const checkpoint::ModelConfig& config, int layer, const ModelOptions& options) {
     const auto& mla = config.mla();
     const auto& rope_pairs = mla.rope_pairs.at(static_cast<std::size_t>(layer));
-    std::vector<std::int64_t> nope;
-    std::vector<std::int64_t> rope;
-    std::vector<std::vector<int>> query_pairs;
-    for (int head = 0; head < config.num_attention_heads; ++head) {
-        const int kv_head = head / config.group_size();
-        query_pairs.push_back(rope_pairs.at(static_cast<std::size_t>(mla.rope_key_head(kv_head))));
-        append_dims(rope, query_pairs.back(), head, config.rope_pairs());
-        append_dims(nope, mla.unrotated_pairs(layer, kv_head, config.rope_pairs()), head, config.rope_pairs());
+    std::vector<std::vector<int>> nope_pairs;
+    for (int head = 0; head < config.num_key_value_heads; ++head) {
+        nope_pairs.push_back(mla.unrotated_pairs(layer, head, config.rope_pairs()));
+        core::invariant(std::ssize(nope_pairs.back()) * 2 == shape_.nope, "dn fits nope_pairs");
     }
-    core::invariant(static_cast<std::int64_t>(nope.size()) == shape_.heads * shape_.nope, "dn fits nope_pairs");
-    core::invariant(static_cast<std::int64_t>(rope.size()) == shape_.heads * shape_.rope, "dr fits rope_pairs");
-    nope_dims_ = register_buffer("nope_dims", torch::tensor(nope, torch::kInt64).to(options.device));
-    rope_dims_ = register_buffer("rope_dims", torch::tensor(rope, torch::kInt64).to(options.device));
-    query_frequencies_ = register_buffer("query_frequencies", pair_frequencies(config, query_pairs, options));
-    key_frequencies_ = register_buffer("key_frequencies", pair_frequencies(config, rope_pairs, options));
+    core::invariant(std::ssize(rope_pairs.front()) * 2 == shape_.rope, "dr fits rope_pairs");
+    nope_pairs_ = register_buffer("nope_pairs", as_rows(nope_pairs, options.device));
+    rope_pairs_ = register_buffer("rope_pairs", as_rows(rope_pairs, options.device));
+    rope_frequencies_ = register_buffer("rope_frequencies", pair_frequencies(config, rope_pairs, options));
     all_frequencies_ = register_buffer("all_frequencies", all_frequencies(config, options));
 }
 
 /// [batch, tokens, H, dr], rotated: rows of its own, or picked out of q.
-torch::Tensor MlaAttentionImpl::rotary_query(const torch::Tensor& x_BTE, const torch::Tensor& q_BTQ) {
-    const auto rows = q_rope_proj_.is_empty() ? q_BTQ.index_select(2, rope_dims_) : q_rope_proj_(x_BTE);
-    const auto q_rope = rows.view({x_BTE.size(0), x_BTE.size(1), shape_.heads, shape_.rope});
-    return rotate_pairs(q_rope_factor_.defined() ? scale_pairs(q_rope, q_rope_factor_) : q_rope, query_frequencies_);
+torch::Tensor MlaAttentionImpl::rotary_query(const torch::Tensor& x_BTE, const torch::Tensor& q_BTHd) {
+    if (q_rope_proj_.is_empty()) return turn_pairs(q_BTHd, {rope_pairs_, rope_frequencies_}, q_rope_factor_);
+    const auto own = q_rope_proj_(x_BTE).unflatten(2, {shape_.heads, shape_.rope});
+    return turn_pairs(own, {{}, rope_frequencies_}, q_rope_factor_);
 }
 
 /// What the cache gives back of each token: the latent [B, T, R] and the rotated rotary keys [B, T, K, dr].
 std::pair<torch::Tensor, torch::Tensor> MlaAttentionImpl::cached_rows(const torch::Tensor& x_BTE) {
     const auto compressed = kv_a_proj_with_mqa_(x_BTE).split({shape_.rank, shape_.rope_keys * shape_.rope}, 2);
-    const auto k_rope = rotate_pairs(compressed[1].unflatten(2, {shape_.rope_keys, shape_.rope}), key_frequencies_);
+    const auto k_rope =
+        turn_pairs(compressed[1].unflatten(2, {shape_.rope_keys, shape_.rope}), {{}, rope_frequencies_});
     if (!emulated_cache_) return {compressed[0], k_rope};
     return {through_cache(compressed[0], emulated_cache_->content),
             through_cache(k_rope.flatten(2), emulated_cache_->rotary).view_as(k_rope)};
@@ -118,27 +114,24 @@ std::pair<torch::Tensor, torch::Tensor> MlaAttentionImpl::cached_rows(const torc
 MlaAttentionImpl::Projected MlaAttentionImpl::project(const torch::Tensor& x_BTE) {
     const auto batch = x_BTE.size(0);
     const auto tokens = x_BTE.size(1);
-    const auto q = q_proj_(x_BTE);
-    auto q_nope = q.index_select(2, nope_dims_).view({batch, tokens, shape_.heads, shape_.nope});
-    if (q_nope_factor_.defined()) q_nope = scale_pairs(q_nope, q_nope_factor_);
+    const auto q = q_proj_(x_BTE).unflatten(2, {shape_.heads, -1});
     const auto [latent, k_rope] = cached_rows(x_BTE);
-    Projected parts{.q_nope_BTHn = q_nope,
+    Projected parts{.q_nope_BTHn = turn_pairs(q, {nope_pairs_, {}}, q_nope_factor_),
                     .q_rope_BTHr = rotary_query(x_BTE, q),
                     .latent_BTR = latent,
                     .k_rope_BTGr = k_rope.expand({batch, tokens, shape_.kv_heads, shape_.rope}),
                     .q_full_BTHd = {},
                     .k_sink_BSGd = {},
                     .v_sink_BSGv = {}};
-    const auto q_heads = q.unflatten(2, {shape_.heads, -1});
-    if (k_mean_.defined()) add_positional_part(parts, q_heads);
-    if (sinks_ > 0) add_sinks(parts, x_BTE, q_heads);
+    if (k_mean_.defined()) add_positional_part(parts, q);
+    if (sinks_ > 0) add_sinks(parts, x_BTE, q);
     return parts;
 }
 
 /// q conj(k_mean), rotated by the query's position, and the universal rows: two more rotary parts.
 void MlaAttentionImpl::add_positional_part(Projected& parts, const torch::Tensor& q_BTHd) const {
     const auto halves = k_mean_.repeat_interleave(shape_.heads / shape_.kv_heads, 0).chunk(2, 1);
-    const auto q_pos = rotate_pairs(scale_pairs(q_BTHd, torch::stack({halves[0], -halves[1]}, 2)), all_frequencies_);
+    const auto q_pos = turn_pairs(q_BTHd, {{}, all_frequencies_}, torch::stack({halves[0], -halves[1]}, 2));
     const auto tau = universal_rows(q_BTHd.size(1)).to(q_pos.scalar_type()).view({1, q_BTHd.size(1), 1, -1});
     parts.q_rope_BTHr = torch::cat({parts.q_rope_BTHr, q_pos}, 3);
     parts.k_rope_BTGr =
@@ -153,8 +146,8 @@ torch::Tensor MlaAttentionImpl::universal_rows(std::int64_t tokens) const {
 
 void MlaAttentionImpl::add_sinks(Projected& parts, const torch::Tensor& x_BTE, const torch::Tensor& q_BTHd) {
     const auto first = x_BTE.slice(1, 0, std::min(sinks_, x_BTE.size(1)));
-    parts.q_full_BTHd = rotate_pairs(q_BTHd, all_frequencies_);
-    parts.k_sink_BSGd = rotate_pairs(k_proj_(first).unflatten(2, {shape_.kv_heads, -1}), all_frequencies_);
+    parts.q_full_BTHd = turn_pairs(q_BTHd, {{}, all_frequencies_});
+    parts.k_sink_BSGd = turn_pairs(k_proj_(first).unflatten(2, {shape_.kv_heads, -1}), {{}, all_frequencies_});
     parts.v_sink_BSGv = v_proj_(first).unflatten(2, {shape_.kv_heads, -1});
 }
 

@@ -47,7 +47,7 @@ private:
         torch::Tensor v_sink_BSGv;
     };
     Projected project(const torch::Tensor& x_BTE);
-    torch::Tensor rotary_query(const torch::Tensor& x_BTE, const torch::Tensor& q_BTQ);
+    torch::Tensor rotary_query(const torch::Tensor& x_BTE, const torch::Tensor& q_BTHd);
     std::pair<torch::Tensor, torch::Tensor> cached_rows(const torch::Tensor& x_BTE);
     void add_positional_part(Projected& parts, const torch::Tensor& q_BTHd) const;
     void add_sinks(Projected& parts, const torch::Tensor& x_BTE, const torch::Tensor& q_BTHd);
@@ -55,21 +55,20 @@ private:
     torch::Tensor expanded(const Projected& parts);
     torch::Tensor absorbed(const Projected& parts);
     torch::Tensor absorbed_logits(const Projected& parts, const torch::Tensor& key_up_GnR) const;
-    void pick_dims(const checkpoint::ModelConfig& config, int layer, const ModelOptions& options);
+    void choose_pairs(const checkpoint::ModelConfig& config, int layer, const ModelOptions& options);
     void load_optional_parts(const Weights& weights, const checkpoint::ModelConfig& config);
 
     MlaShape shape_;
     AttentionForm form_;
     std::optional<cache::CacheFormat> emulated_cache_;
     double scale_;
-    torch::Tensor nope_dims_;          // [H * dn] columns of the query
-    torch::Tensor rope_dims_;          // [H * dr]
-    torch::Tensor query_frequencies_;  // [H, dr/2]
-    torch::Tensor key_frequencies_;    // [K, dr/2]
-    torch::Tensor all_frequencies_;    // [1, d/2]
-    torch::Tensor q_nope_factor_;      // [H, dn/2, 2], undefined where absent
-    torch::Tensor q_rope_factor_;      // [H, dr/2, 2], likewise
-    torch::Tensor k_mean_;             // [G, d], likewise
+    torch::Tensor nope_pairs_;        // [G, dn/2], of the query
+    torch::Tensor rope_pairs_;        // [K, dr/2]
+    torch::Tensor rope_frequencies_;  // [K, dr/2]
+    torch::Tensor all_frequencies_;   // [1, d/2]
+    torch::Tensor q_nope_factor_;     // [H, dn/2, 2], undefined where absent
+    torch::Tensor q_rope_factor_;     // [H, dr/2, 2], likewise
+    torch::Tensor k_mean_;            // [G, d], likewise
     std::int64_t sinks_ = 0;
     Linear q_proj_ = nullptr;
     Linear kv_a_proj_with_mqa_ = nullptr;

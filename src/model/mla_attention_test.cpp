@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "core/error.h"
-#include "model/rotary.h"
+#include "model/frequencies.h"
 
 namespace mha2mla::model {
 namespace {

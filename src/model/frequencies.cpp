@@ -1,4 +1,4 @@
-#include "model/rotary.h"
+#include "model/frequencies.h"
 
 #include <cstdint>
 #include <numeric>
@@ -24,24 +24,6 @@ torch::Tensor all_frequencies(const checkpoint::ModelConfig& config, const Model
     std::vector<int> all(static_cast<std::size_t>(config.rope_pairs()));
     std::iota(all.begin(), all.end(), 0);
     return pair_frequencies(config, {all}, options);
-}
-
-torch::Tensor rotate_pairs(const torch::Tensor& x, const torch::Tensor& frequencies) {
-    const auto positions = torch::arange(x.size(1), frequencies.options()).view({-1, 1, 1});
-    const auto angles = positions * frequencies;  // [tokens, heads or 1, p]
-    const auto cosine = angles.cos();
-    const auto sine = angles.sin();
-    const auto halves = x.to(frequencies.scalar_type()).chunk(2, -1);
-    const auto first = halves[0] * cosine - halves[1] * sine;
-    const auto second = halves[1] * cosine + halves[0] * sine;
-    return torch::cat({first, second}, -1).to(x.scalar_type());
-}
-
-torch::Tensor scale_pairs(const torch::Tensor& x, const torch::Tensor& factor) {
-    const auto halves = x.chunk(2, -1);
-    const auto re = factor.select(-1, 0);
-    const auto im = factor.select(-1, 1);
-    return torch::cat({halves[0] * re - halves[1] * im, halves[1] * re + halves[0] * im}, -1);
 }
 
 }  // namespace mha2mla::model
