@@ -107,10 +107,16 @@ void turn_head(const Head<Real>& head, const Sizes& sizes, const Number* x, Numb
     }
 }
 
-/// What the sum of y * y_gradient changes by with x, and with the factor.
+/// What the sum of y * y_gradient changes by.
+template <typename Number, typename Real>
+struct Gradients {
+    Number* x;
+    Real* factor;  // null: not asked for; else added to
+};
+
 template <typename Number, typename Real>
 void turn_head_back(const Head<Real>& head, const Sizes& sizes, const Number* x, const Number* y_gradient,
-                    Number* x_gradient, Real* factor_gradient) {
+                    const Gradients<Number, Real>& gradients) {
     const std::int64_t half = sizes.width / 2;
     std::vector<Real> sums(static_cast<std::size_t>(sizes.width));
     for (std::int64_t row = 0; row < sizes.rows; ++row) {
@@ -124,13 +130,13 @@ void turn_head_back(const Head<Real>& head, const Sizes& sizes, const Number* x,
             const auto to_x = turned * head.factor(i).conjugate();
             sums[static_cast<std::size_t>(pair)] += to_x.re;
             sums[static_cast<std::size_t>(pair + half)] += to_x.im;
-            if (factor_gradient == nullptr) continue;
+            if (gradients.factor == nullptr) continue;
             const typename Head<Real>::Complex number{from[pair], from[pair + half]};
             const auto to_factor = turned * number.conjugate();
-            factor_gradient[2 * i] += to_factor.re;
-            factor_gradient[2 * i + 1] += to_factor.im;
+            gradients.factor[2 * i] += to_factor.re;
+            gradients.factor[2 * i + 1] += to_factor.im;
         }
-        Number* const to = x_gradient + row * sizes.heads * sizes.width;
+        Number* const to = gradients.x + row * sizes.heads * sizes.width;
         for (std::int64_t i = 0; i < sizes.width; ++i) to[i] = static_cast<Number>(sums[static_cast<std::size_t>(i)]);
     }
 }
@@ -169,11 +175,11 @@ struct TurnPairs : torch::autograd::Function<TurnPairs> {
         AT_DISPATCH_FLOATING_TYPES_AND(torch::kBFloat16, x.scalar_type(), "turn_pairs", [&] {
             using Real = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
             for_each_head(sizes.heads, [&](std::int64_t h) {
-                turn_head_back(Head<Real>(h, sizes.heads, saved[1], angles, factor), sizes,
-                               x.data_ptr<scalar_t>() + h * sizes.width,
-                               y_gradient.data_ptr<scalar_t>() + h * 2 * sizes.pairs,
-                               x_gradient.data_ptr<scalar_t>() + h * sizes.width,
-                               factor.defined() ? factor_gradient.data_ptr<Real>() + h * 2 * sizes.pairs : nullptr);
+                turn_head_back<scalar_t, Real>(
+                    Head<Real>(h, sizes.heads, saved[1], angles, factor), sizes,
+                    x.data_ptr<scalar_t>() + h * sizes.width, y_gradient.data_ptr<scalar_t>() + h * 2 * sizes.pairs,
+                    {x_gradient.data_ptr<scalar_t>() + h * sizes.width,
+                     factor.defined() ? factor_gradient.data_ptr<Real>() + h * 2 * sizes.pairs : nullptr});
             });
         });
         if (factor.defined()) factor_gradient = factor_gradient.to(context->saved_data["factor_type"].toScalarType());
