@@ -8,6 +8,7 @@
 
 #include "bench/median.h"
 #include "core/error.h"
+#include "kernels/cpu/fetch.h"
 
 namespace mha2mla::bench {
 namespace {
@@ -20,10 +21,10 @@ constexpr int passes = 3;
 /// Sum of all words, a cache line at a time in independent lanes so that additions do not wait for each other. Asks for
 /// memory ahead, as kernels do: two cores of a Xeon read 20 % more for it.
 std::uint64_t sum_words(const std::uint64_t* words, std::int64_t count) {
-    constexpr std::int64_t line = 8, ahead = 1024;
+    constexpr std::int64_t line = kernels::line_bytes / 8;
     std::array<std::uint64_t, line> lanes{};
     for (std::int64_t i = 0; i < count; i += line) {
-        __builtin_prefetch(words + i + ahead, 0, 2);
+        kernels::fetch(reinterpret_cast<const char*>(words + i) + kernels::weight_bytes_ahead, kernels::line_bytes);
         for (std::size_t lane = 0; lane < lanes.size(); ++lane)
             lanes[lane] += words[i + static_cast<std::int64_t>(lane)];
     }

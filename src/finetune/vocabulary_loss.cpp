@@ -41,14 +41,15 @@ Tensor tempered(const Tensor& logits_NV, double temperature) {
     return (temperature == 1 ? logits_NV : logits_NV / temperature).log_softmax(1);
 }
 
-/// (1 - a) T² KL(softmax(t / T) | softmax(s / T)). In place, for each is a chunk's tensor of the whole vocabulary.
+/// (1 - a) T² KL(softmax(t / T) | softmax(s / T)). In place: each tensor has the whole
+/// vocabulary for a chunk's rows.
 LossAndGradient divergence(const Tensor& logits_NV, const Tensor& teacher_NV, const VocabularyLossOptions& options) {
     const double t = options.temperature;
     const double share = 1 - options.text_share;
     auto log_p = tempered(logits_NV, t);
-    auto log_ratio = tempered(teacher_NV, t);
-    const auto target = log_ratio.exp();
-    log_ratio.sub_(log_p);
+    auto log_target = tempered(teacher_NV, t);
+    const auto target = log_target.exp();
+    const auto log_ratio = log_target.sub_(log_p);
     const auto loss = share * t * t * torch::dot(target.view(-1), log_ratio.view(-1));
     auto gradient = log_p.exp_().sub_(target);
     return {loss, share * t == 1 ? gradient : gradient.mul_(share * t)};

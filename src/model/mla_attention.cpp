@@ -87,7 +87,8 @@ void MlaAttentionImpl::choose_pairs(const checkpoint::ModelConfig& config, int l
         nope_pairs.push_back(mla.unrotated_pairs(layer, head, config.rope_pairs()));
         core::invariant(std::ssize(nope_pairs.back()) * 2 == shape_.nope, "dn fits nope_pairs");
     }
-    core::invariant(std::ssize(rope_pairs.front()) * 2 == shape_.rope, "dr fits rope_pairs");
+    core::invariant(std::ssize(rope_pairs) == shape_.rope_keys, "every rotary key has its pairs");
+    for (const auto& pairs : rope_pairs) core::invariant(std::ssize(pairs) * 2 == shape_.rope, "dr fits rope_pairs");
     nope_pairs_ = register_buffer("nope_pairs", as_rows(nope_pairs, options.device));
     rope_pairs_ = register_buffer("rope_pairs", as_rows(rope_pairs, options.device));
     rope_frequencies_ = register_buffer("rope_frequencies", pair_frequencies(config, rope_pairs, options));

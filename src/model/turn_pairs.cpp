@@ -1,13 +1,12 @@
 #include "model/turn_pairs.h"
 
-#include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <algorithm>
 #include <cstdint>
 #include <optional>
-#include <type_traits>
 #include <vector>
 
+#include "core/error.h"
 #include "model/options.h"
 
 namespace mha2mla::model {
@@ -29,12 +28,12 @@ Angles angles_of(const Tensor& frequencies, std::int64_t tokens) {
     return {angles.cos(), angles.sin()};
 }
 
-/// What one head reads and writes, and the pairs' products with its factor. Real is the type of sums.
+/// Which pairs of one head are taken, and what they are multiplied by. Real is the type of sums.
 template <typename Real>
-class Head {
+class HeadTurns {
 public:
-    /// `pairs`, `angles` and `factor` as in the header, contiguous, of the type Real; undefined ones are left out.
-    Head(std::int64_t head, std::int64_t heads, const Tensor& pairs, const Angles& angles, const Tensor& factor)
+    /// `pairs`, `angles` and `factor` as in the header, contiguous; undefined ones are left out.
+    HeadTurns(std::int64_t head, std::int64_t heads, const Tensor& pairs, const Angles& angles, const Tensor& factor)
         : pairs_(row_of<std::int64_t>(pairs, head, heads)),
           cosine_(row_of<Real>(angles.cosine, head, heads)),
           sine_(row_of<Real>(angles.sine, head, heads)),
@@ -77,11 +76,22 @@ private:
 struct Sizes {
     std::int64_t rows, tokens, heads, width, pairs;  // rows: tokens of the whole batch
 
-    static Sizes of(const Tensor& x, const PairChoice& choice) {
-        const auto pairs = choice.pairs.defined() ? choice.pairs.size(1) : x.size(3) / 2;
-        return {x.size(0) * x.size(1), x.size(1), x.size(2), x.size(3), pairs};
+    static Sizes of(c10::IntArrayRef x, const PairChoice& choice) {
+        const auto pairs = choice.pairs.defined() ? choice.pairs.size(1) : x[3] / 2;
+        return {x[0] * x[1], x[1], x[2], x[3], pairs};
     }
 };
+
+/// Calls task<Number, Real>() for the type of numbers and that of their sums.
+template <typename Task>
+void for_number_type(torch::Dtype dtype, const Task& task) {
+    switch (dtype) {
+        case torch::kFloat64: return task.template operator()<double, double>();
+        case torch::kFloat32: return task.template operator()<float, float>();
+        case torch::kBFloat16: return task.template operator()<c10::BFloat16, float>();
+        default: core::invariant(false, "models are bf16, fp32 or fp64");
+    }
+}
 
 /// Calls task(head) for all, shared out to LibTorch's threads.
 template <typename Task>
@@ -92,14 +102,14 @@ void for_each_head(std::int64_t heads, const Task& task) {
 }
 
 template <typename Number, typename Real>
-void turn_head(const Head<Real>& head, const Sizes& sizes, const Number* x, Number* y) {
+void turn_head(const HeadTurns<Real>& head, const Sizes& sizes, const Number* x, Number* y) {
     const std::int64_t half = sizes.width / 2;
     for (std::int64_t row = 0; row < sizes.rows; ++row) {
         const Number* const from = x + row * sizes.heads * sizes.width;
         Number* const to = y + row * sizes.heads * 2 * sizes.pairs;
         for (std::int64_t i = 0; i < sizes.pairs; ++i) {
             const std::int64_t pair = head.pair(i);
-            const typename Head<Real>::Complex number{from[pair], from[pair + half]};
+            const typename HeadTurns<Real>::Complex number{from[pair], from[pair + half]};
             const auto product = number * (head.turn(row % sizes.tokens, i) * head.factor(i));
             to[i] = static_cast<Number>(product.re);
             to[i + sizes.pairs] = static_cast<Number>(product.im);
@@ -107,37 +117,38 @@ void turn_head(const Head<Real>& head, const Sizes& sizes, const Number* x, Numb
     }
 }
 
-/// What the sum of y * y_gradient changes by.
-template <typename Number, typename Real>
+/// Where the gradients of a head go.
+template <typename Number>
 struct Gradients {
-    Number* x;
-    Real* factor;  // null: not asked for; else added to
+    Number* x;       // set
+    double* factor;  // added to; null: not asked for
 };
 
+/// Passes the gradient of y on.
 template <typename Number, typename Real>
-void turn_head_back(const Head<Real>& head, const Sizes& sizes, const Number* x, const Number* y_gradient,
-                    const Gradients<Number, Real>& gradients) {
+void turn_head_back(const HeadTurns<Real>& head, const Sizes& sizes, const Number* x, const Number* y_gradient,
+                    const Gradients<Number>& gradients) {
     const std::int64_t half = sizes.width / 2;
     std::vector<Real> sums(static_cast<std::size_t>(sizes.width));
     for (std::int64_t row = 0; row < sizes.rows; ++row) {
-        const Number* const from = x + row * sizes.heads * sizes.width;
+        const std::int64_t start = row * sizes.heads * sizes.width;
         const Number* const gradient = y_gradient + row * sizes.heads * 2 * sizes.pairs;
         std::fill(sums.begin(), sums.end(), Real{0});
         for (std::int64_t i = 0; i < sizes.pairs; ++i) {
             const std::int64_t pair = head.pair(i);
-            const typename Head<Real>::Complex given{gradient[i], gradient[i + sizes.pairs]};
+            const typename HeadTurns<Real>::Complex given{gradient[i], gradient[i + sizes.pairs]};
             const auto turned = given * head.turn(row % sizes.tokens, i).conjugate();
             const auto to_x = turned * head.factor(i).conjugate();
             sums[static_cast<std::size_t>(pair)] += to_x.re;
             sums[static_cast<std::size_t>(pair + half)] += to_x.im;
             if (gradients.factor == nullptr) continue;
-            const typename Head<Real>::Complex number{from[pair], from[pair + half]};
+            const typename HeadTurns<Real>::Complex number{x[start + pair], x[start + pair + half]};
             const auto to_factor = turned * number.conjugate();
-            gradients.factor[2 * i] += to_factor.re;
-            gradients.factor[2 * i + 1] += to_factor.im;
+            gradients.factor[2 * i] += static_cast<double>(to_factor.re);
+            gradients.factor[2 * i + 1] += static_cast<double>(to_factor.im);
         }
-        Number* const to = gradients.x + row * sizes.heads * sizes.width;
-        for (std::int64_t i = 0; i < sizes.width; ++i) to[i] = static_cast<Number>(sums[static_cast<std::size_t>(i)]);
+        for (std::int64_t i = 0; i < sizes.width; ++i)
+            gradients.x[start + i] = static_cast<Number>(sums[static_cast<std::size_t>(i)]);
     }
 }
 
@@ -145,21 +156,23 @@ struct TurnPairs : torch::autograd::Function<TurnPairs> {
     static Tensor forward(AutogradContext* context, const Tensor& x_BTHd, const std::optional<Tensor>& factor_Hp2,
                           const PairChoice& choice) {
         const auto x = x_BTHd.contiguous();
-        const auto sizes = Sizes::of(x, choice);
+        const auto sizes = Sizes::of(x.sizes(), choice);
         const auto real = precise_type(x.scalar_type());
         Angles angles;
         if (choice.frequencies.defined()) angles = angles_of(choice.frequencies.to(real), sizes.tokens);
-        const auto factor = factor_Hp2 ? factor_Hp2->detach().to(real).contiguous() : Tensor();
+        const auto factor = factor_Hp2 ? factor_Hp2->to(real).contiguous() : Tensor();
         auto y = torch::empty({x.size(0), x.size(1), sizes.heads, 2 * sizes.pairs}, x.options());
-        AT_DISPATCH_FLOATING_TYPES_AND(torch::kBFloat16, x.scalar_type(), "turn_pairs", [&] {
-            using Real = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
+        for_number_type(x.scalar_type(), [&]<typename Number, typename Real>() {
             for_each_head(sizes.heads, [&](std::int64_t h) {
-                turn_head(Head<Real>(h, sizes.heads, choice.pairs, angles, factor), sizes,
-                          x.data_ptr<scalar_t>() + h * sizes.width, y.data_ptr<scalar_t>() + h * 2 * sizes.pairs);
+                turn_head(HeadTurns<Real>(h, sizes.heads, choice.pairs, angles, factor), sizes,
+                          x.data_ptr<Number>() + h * sizes.width, y.data_ptr<Number>() + h * 2 * sizes.pairs);
             });
         });
-        context->save_for_backward({x, choice.pairs, angles.cosine, angles.sine, factor});
-        if (factor_Hp2) context->saved_data["factor_type"] = factor_Hp2->scalar_type();
+        // Only the gradient of a factor reads x again.
+        const bool factor_learns = factor_Hp2 && factor_Hp2->requires_grad();
+        context->save_for_backward({factor_learns ? x : Tensor(), choice.pairs, angles.cosine, angles.sine, factor});
+        context->saved_data["sizes"] = x.sizes().vec();
+        if (factor_learns) context->saved_data["factor_type"] = factor_Hp2->scalar_type();
         return y;
     }
 
@@ -167,25 +180,42 @@ struct TurnPairs : torch::autograd::Function<TurnPairs> {
         const auto saved = context->get_saved_variables();
         const auto& x = saved[0];
         const Angles angles{saved[2], saved[3]};
-        const auto& factor = saved[4];
-        const auto sizes = Sizes::of(x, {saved[1], {}});
+        const auto shape = context->saved_data["sizes"].toIntVector();
+        const auto sizes = Sizes::of(shape, {saved[1], {}});
         const auto y_gradient = gradients[0].contiguous();
-        auto x_gradient = torch::empty_like(x);
-        auto factor_gradient = factor.defined() ? torch::zeros_like(factor) : Tensor();
-        AT_DISPATCH_FLOATING_TYPES_AND(torch::kBFloat16, x.scalar_type(), "turn_pairs", [&] {
-            using Real = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
+        const auto x_gradient = torch::empty(shape, y_gradient.options());
+        auto factor_gradient = x.defined() ? torch::zeros(saved[4].sizes(), torch::kFloat64) : Tensor();
+        for_number_type(y_gradient.scalar_type(), [&]<typename Number, typename Real>() {
             for_each_head(sizes.heads, [&](std::int64_t h) {
-                turn_head_back<scalar_t, Real>(
-                    Head<Real>(h, sizes.heads, saved[1], angles, factor), sizes,
-                    x.data_ptr<scalar_t>() + h * sizes.width, y_gradient.data_ptr<scalar_t>() + h * 2 * sizes.pairs,
-                    {x_gradient.data_ptr<scalar_t>() + h * sizes.width,
-                     factor.defined() ? factor_gradient.data_ptr<Real>() + h * 2 * sizes.pairs : nullptr});
+                const Gradients<Number> asked{
+                    x_gradient.data_ptr<Number>() + h * sizes.width,
+                    x.defined() ? factor_gradient.data_ptr<double>() + h * 2 * sizes.pairs : nullptr};
+                turn_head_back(HeadTurns<Real>(h, sizes.heads, saved[1], angles, saved[4]), sizes,
+                               x.defined() ? x.data_ptr<Number>() + h * sizes.width : nullptr,
+                               y_gradient.data_ptr<Number>() + h * 2 * sizes.pairs, asked);
             });
         });
-        if (factor.defined()) factor_gradient = factor_gradient.to(context->saved_data["factor_type"].toScalarType());
+        if (x.defined()) factor_gradient = factor_gradient.to(context->saved_data["factor_type"].toScalarType());
         return {x_gradient, factor_gradient, {}};
     }
 };
+
+/// The kernels trust these. That pairs lie within a head is the choice's promise.
+void check(const Tensor& x, const PairChoice& choice, const Tensor& factor) {
+    core::invariant(x.dim() == 4 && x.size(3) % 2 == 0, "x is [batch, tokens, heads, pairs]");
+    const auto pairs = Sizes::of(x.sizes(), choice).pairs;
+    for (const auto& rows : {choice.pairs, choice.frequencies}) {
+        if (!rows.defined()) continue;
+        core::invariant(rows.dim() == 2 && rows.size(1) == pairs, "a row has a number for each pair");
+        core::invariant(rows.size(0) > 0 && x.size(2) % rows.size(0) == 0, "a row serves a run of heads");
+    }
+    if (choice.pairs.defined()) {
+        core::invariant(choice.pairs.scalar_type() == torch::kInt64 && choice.pairs.is_contiguous(), "pairs are int64");
+    }
+    if (factor.defined()) {
+        core::invariant(factor.sizes() == c10::IntArrayRef({x.size(2), pairs, 2}), "a factor for each pair of a head");
+    }
+}
 
 /// [rows, ...] as [heads, ...].
 Tensor for_heads(const Tensor& rows, std::int64_t heads, std::int64_t dim) {
@@ -201,6 +231,7 @@ Tensor times(const Tensor& x, const Tensor& re, const Tensor& im) {
 }  // namespace
 
 Tensor turn_pairs(const Tensor& x, const PairChoice& choice, const Tensor& factor) {
+    check(x, choice, factor);
     if (!x.device().is_cpu()) return turn_pairs_by_operations(x, choice, factor);
     return TurnPairs::apply(x, factor.defined() ? std::optional(factor) : std::nullopt, choice);
 }

@@ -1,6 +1,7 @@
 #include "model/turn_pairs.h"
 
 #include <gtest/gtest.h>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -72,6 +73,55 @@ TEST_P(TurnPairs, RoundsOnceToTheTypeOfItsInput) {
     EXPECT_EQ(y.scalar_type(), torch::kBFloat16);
     const auto precise = turn_pairs(x.to(torch::kFloat64), chosen, scale);
     EXPECT_TRUE(torch::allclose(y.to(torch::kFloat64), precise, 0x1p-8, 1e-5));
+}
+
+/// The types that models are trained in.
+TEST_P(TurnPairs, HasGradientsInEveryType) {
+    const auto chosen = choice();
+    const auto scale = factor();
+    const auto x = torch::randn({batch, tokens, heads, width}, torch::kFloat64).to(torch::kBFloat16);
+    const auto weight = torch::randn({batch, tokens, heads, 2 * GetParam().pairs}).to(torch::kBFloat16);
+    const auto in = [&](torch::Dtype type) {
+        const auto floats = scale.defined() ? scale.detach().to(torch::kFloat32).requires_grad_() : Tensor();
+        return with_gradients(turn_pairs, x.to(type).requires_grad_(), chosen, floats, weight.to(type));
+    };
+    const auto expected = in(torch::kFloat64);
+    for (const auto type : {torch::kFloat32, torch::kBFloat16}) {
+        const auto got = in(type);
+        const double tolerance = type == torch::kBFloat16 ? 0x1p-7 : 1e-5;
+        for (std::size_t i = 0; i < got.size(); ++i) {
+            EXPECT_EQ(got[i].scalar_type(), i == 2 ? torch::kFloat32 : type);
+            EXPECT_TRUE(
+                torch::allclose(got[i].to(torch::kFloat64), expected[i].to(torch::kFloat64), tolerance, 10 * tolerance))
+                << i;
+        }
+    }
+}
+
+/// y's gradient may be one number for all, and either input frozen.
+TEST_P(TurnPairs, GivesGradientsToWhatLearns) {
+    const auto chosen = choice();
+    const auto scale = factor();
+    const auto x = torch::randn({batch, tokens, heads, width}, torch::kFloat64);
+    const auto learning = x.clone().requires_grad_();
+    const auto gradient = [&](const Tensor& from, const Tensor& by, const Tensor& of) {
+        return torch::autograd::grad({turn_pairs(from, chosen, by).sum()}, {of})[0];
+    };
+    EXPECT_EQ(gradient(learning, scale, learning).sizes(), x.sizes());
+    if (!scale.defined()) return;
+    EXPECT_TRUE(gradient(learning, scale.detach(), learning).equal(gradient(learning, scale, learning)));
+    EXPECT_TRUE(gradient(x, scale, scale).equal(gradient(learning, scale, scale)));
+}
+
+TEST(TurnPairsSizes, AreChecked) {
+    const auto x = torch::zeros({1, 2, 6, 8});
+    const auto pairs = [](std::int64_t rows, std::int64_t count) { return torch::zeros({rows, count}, torch::kInt64); };
+    EXPECT_THROW(turn_pairs(torch::zeros({2, 6, 8}), {}), std::logic_error);
+    EXPECT_THROW(turn_pairs(x, {pairs(4, 2), {}}), std::logic_error);
+    EXPECT_THROW(turn_pairs(x, {pairs(0, 2), {}}), std::logic_error);
+    EXPECT_THROW(turn_pairs(x, {torch::zeros({1, 2}), {}}), std::logic_error);
+    EXPECT_THROW(turn_pairs(x, {{}, torch::zeros({1, 3})}), std::logic_error);
+    EXPECT_THROW(turn_pairs(x, {pairs(1, 3), {}}, torch::zeros({6, 4, 2})), std::logic_error);
 }
 
 TEST_P(TurnPairs, TakesInputsThatAreNotContiguous) {

@@ -4,7 +4,7 @@
 namespace mha2mla::kernels::amx {
 namespace {
 
-/// Calls multiply() for tiles of zeros, which take the time of any others.
+/// Calls multiply() for tiles of zeros, which take as many cycles as any others.
 template <typename Multiply>
 void multiply_zeros(std::int64_t iterations, const Multiply& multiply) {
     const Tiles tiles(whole_tiles);
