@@ -1,6 +1,5 @@
 #include "model/frequencies.h"
 
-#include <cstdint>
 #include <numeric>
 
 #include "core/error.h"
@@ -24,6 +23,12 @@ torch::Tensor all_frequencies(const checkpoint::ModelConfig& config, const Model
     std::vector<int> all(static_cast<std::size_t>(config.rope_pairs()));
     std::iota(all.begin(), all.end(), 0);
     return pair_frequencies(config, {all}, options);
+}
+
+Angles angles_of(const torch::Tensor& frequencies, std::int64_t tokens) {
+    const auto positions = torch::arange(tokens, frequencies.options()).view({-1, 1, 1});
+    const auto angles = positions * frequencies;
+    return {angles.cos(), angles.sin()};
 }
 
 }  // namespace mha2mla::model

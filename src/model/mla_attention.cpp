@@ -141,8 +141,8 @@ void MlaAttentionImpl::add_positional_part(Projected& parts, const torch::Tensor
 
 /// tau(s) = (cos s theta_i ..., sin s theta_i ...): [tokens, d]
 torch::Tensor MlaAttentionImpl::universal_rows(std::int64_t tokens) const {
-    const auto angles = torch::arange(tokens, all_frequencies_.options()).view({-1, 1}) * all_frequencies_;
-    return torch::cat({angles.cos(), angles.sin()}, 1);
+    const auto angles = angles_of(all_frequencies_, tokens);
+    return torch::cat({angles.cosine, angles.sine}, 2).squeeze(1);
 }
 
 void MlaAttentionImpl::add_sinks(Projected& parts, const torch::Tensor& x_BTE, const torch::Tensor& q_BTHd) {

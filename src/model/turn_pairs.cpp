@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "core/error.h"
-#include "model/options.h"
+#include "model/frequencies.h"
 
 namespace mha2mla::model {
 namespace {
@@ -15,18 +15,6 @@ namespace {
 using torch::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-/// cos and sin of a token's angles: [tokens, rows, p].
-struct Angles {
-    Tensor cosine;
-    Tensor sine;
-};
-
-Angles angles_of(const Tensor& frequencies, std::int64_t tokens) {
-    const auto positions = torch::arange(tokens, frequencies.options()).view({-1, 1, 1});
-    const auto angles = positions * frequencies;
-    return {angles.cos(), angles.sin()};
-}
 
 /// Which pairs of one head are taken, and what they are multiplied by. Real is the type of sums.
 template <typename Real>

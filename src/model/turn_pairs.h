@@ -12,8 +12,8 @@ struct PairChoice {
 
 /// y[.., h, i] = x[.., h, pairs[h, i]] * factor[h, i] * exp(j t frequencies[h, i]), pairs taken as complex numbers.
 /// x [batch, tokens, H, d] and y [batch, tokens, H, 2p], of x's type, are half-split: pair i of d/2 is (x[i], x[i +
-/// d/2]). factor [H, p, 2] (re, im) may be undefined. Computed in fp32 at least; on the CPU
-/// in one pass over x. Has gradients for x and factor, once. Throws std::logic_error where sizes do not fit.
+/// d/2]). factor [H, p, 2] (re, im) may be undefined. Computed in fp32 at least, on the CPU in one pass over x.
+/// Has gradients for x and factor, once. Throws std::logic_error where sizes do not fit.
 /// Source: RoFormer (arXiv 2104.09864) section 3.2.
 torch::Tensor turn_pairs(const torch::Tensor& x, const PairChoice& choice, const torch::Tensor& factor = {});
 

@@ -61,15 +61,9 @@ enum class TileNumbers {
     all_unsigned,     ///< quads of unsigned bytes
 };
 
-/// Adds products to tiles 0 to 3, whole ones: [rows.first | rows.second] times [columns.first | columns.second]. Rows
-/// are [16][32 bf16 or 64 bytes], columns [16 pairs or quads][16 columns][2 or 4]. Where there is one tile of either,
-/// the second is not read, and its sums stay.
+/// Adds products of tiles 4 and 5, rows, with tiles 6 and 7, columns, to tiles 0 to 3.
 template <int RowTiles = 2, int ColumnTiles = 2, TileNumbers numbers = TileNumbers::bf16>
-__attribute__((always_inline)) inline void add_products(const TilePair& rows, const TilePair& columns) {
-    _tile_loadd(4, rows.first, rows.stride);
-    if (RowTiles == 2) _tile_loadd(5, rows.second, rows.stride);
-    _tile_loadd(6, columns.first, columns.stride);
-    if (ColumnTiles == 2) _tile_loadd(7, columns.second, columns.stride);
+__attribute__((always_inline)) inline void add_loaded_products() {
     if constexpr (numbers == TileNumbers::bf16) {
         _tile_dpbf16ps(0, 4, 6);
         if (ColumnTiles == 2) _tile_dpbf16ps(1, 4, 7);
@@ -86,6 +80,18 @@ __attribute__((always_inline)) inline void add_products(const TilePair& rows, co
         if (RowTiles == 2) _tile_dpbuud(2, 5, 6);
         if (RowTiles == 2 && ColumnTiles == 2) _tile_dpbuud(3, 5, 7);
     }
+}
+
+/// Adds products to tiles 0 to 3, whole ones: [rows.first | rows.second] times [columns.first | columns.second]. Rows
+/// are [16][32 bf16 or 64 bytes], columns [16 pairs or quads][16 columns][2 or 4]. Where there is one tile of either,
+/// the second is not read, and its sums stay.
+template <int RowTiles = 2, int ColumnTiles = 2, TileNumbers numbers = TileNumbers::bf16>
+__attribute__((always_inline)) inline void add_products(const TilePair& rows, const TilePair& columns) {
+    _tile_loadd(4, rows.first, rows.stride);
+    if (RowTiles == 2) _tile_loadd(5, rows.second, rows.stride);
+    _tile_loadd(6, columns.first, columns.stride);
+    if (ColumnTiles == 2) _tile_loadd(7, columns.second, columns.stride);
+    add_loaded_products<RowTiles, ColumnTiles, numbers>();
 }
 
 __attribute__((always_inline)) inline void clear_sums() {
