@@ -3,7 +3,8 @@
 # One folder of src/ as a static library. Sources, tests (*_test.cpp) and fuzzers (*_fuzz.cpp) are found by pattern.
 # A folder sees its own headers and those of the folders it names: each folder is reachable only through an include
 # directory of its own (build/include/<name>/<name> -> src/<name>), so an include against the arrows does not compile.
-# Files named *_avx2.cpp, *_avx512.cpp and *_amx.cpp are compiled for that instruction set.
+# Files named *_avx2.cpp, *_avx512.cpp and *_amx.cpp are compiled for that instruction set; those named *_loops.cpp without
+# regard for floating-point exceptions, which keep the compiler from making vectors of a loop with a choice in it.
 
 function(mha2mla_isa_flags directory)
   file(GLOB_RECURSE avx2 CONFIGURE_DEPENDS ${directory}/*_avx2.cpp)
@@ -17,6 +18,11 @@ function(mha2mla_isa_flags directory)
   # GCC 12 takes the undefined vectors in its own AVX-512 header for a mistake.
   set_property(SOURCE ${avx512} ${amx} APPEND PROPERTY COMPILE_OPTIONS
     $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized> $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized>)
+endfunction()
+
+function(mha2mla_loop_flags directory)
+  file(GLOB_RECURSE loops CONFIGURE_DEPENDS ${directory}/*_loops.cpp)
+  set_source_files_properties(${loops} PROPERTIES COMPILE_OPTIONS -fno-trapping-math)
 endfunction()
 
 function(mha2mla_folder_tests name)
@@ -54,6 +60,7 @@ function(mha2mla_folder name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${directory}/*.cpp)
   list(FILTER sources EXCLUDE REGEX "_(test|fuzz)\\.cpp$")
   mha2mla_isa_flags(${directory})
+  mha2mla_loop_flags(${directory})
 
   add_library(mha2mla_${name} STATIC ${sources})
   set_target_properties(mha2mla_${name} PROPERTIES LINKER_LANGUAGE CXX)

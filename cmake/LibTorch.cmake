@@ -18,11 +18,15 @@ endfunction()
 mha2mla_torch_library(c10)
 mha2mla_torch_library(torch_cpu)
 
+# Without OpenMP, at::parallel_for would run on one thread and say nothing. It must be the one that LibTorch itself runs on.
+file(GLOB torch_openmp ${torch_root}/lib/libgomp*.so*)
+
 add_library(LibTorch::LibTorch INTERFACE IMPORTED GLOBAL)
 target_include_directories(LibTorch::LibTorch SYSTEM INTERFACE ${torch_root}/include ${torch_root}/include/torch/csrc/api/include)
-target_link_libraries(LibTorch::LibTorch INTERFACE LibTorch::torch_cpu LibTorch::c10)
+target_link_libraries(LibTorch::LibTorch INTERFACE LibTorch::torch_cpu LibTorch::c10 ${torch_openmp})
 # The wheel's headers include a newer {fmt} of their own, which hides the system's: whoever sees it must not ask the system's library for it.
 target_compile_definitions(LibTorch::LibTorch INTERFACE FMT_HEADER_ONLY)
+target_compile_options(LibTorch::LibTorch INTERFACE -fopenmp)
 # The wheel's libraries find their own CUDA runtime and OpenMP through their rpath; the linker must look there, too.
 target_link_options(LibTorch::LibTorch INTERFACE -Wl,-rpath,${torch_root}/lib
   -Wl,-rpath-link,${MHA2MLA_SITE_PACKAGES}/nvidia/cu13/lib)

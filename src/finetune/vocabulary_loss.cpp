@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "finetune/vocabulary_loops.h"
 #include "model/autocast.h"
 #include "model/options.h"
 
@@ -13,16 +14,10 @@ using torch::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr std::int64_t rows_at_a_time = 128;
-
-/// In fp32 at least.
-Tensor precise_logits(const Tensor& hidden_NE, const Tensor& matrix_VE) {
-    const auto logits = torch::linear(hidden_NE, matrix_VE);
-    return logits.to(model::precise_type(logits.scalar_type()));
-}
+Tensor in_precise_type(const Tensor& x) { return x.to(model::precise_type(x.scalar_type())); }
 
 struct LossAndGradient {
-    Tensor loss;         // a number
+    Tensor loss;         // a number, in the precise type
     Tensor gradient_NV;  // with respect to the student's logits
 };
 
@@ -55,10 +50,12 @@ LossAndGradient divergence(const Tensor& logits_NV, const Tensor& teacher_NV, co
     return {loss, share * t == 1 ? gradient : gradient.mul_(share * t)};
 }
 
-LossAndGradient chunk_loss(const Tensor& logits_NV, const Head& teacher, const Tensor& targets_N,
+/// In operations of LibTorch, for any device.
+LossAndGradient chunk_loss(const Tensor& student_NV, const Tensor& teacher_NV, const Tensor& targets_N,
                            const VocabularyLossOptions& options) {
+    const auto logits_NV = in_precise_type(student_NV);
     if (options.text_share == 1) return cross_entropy(logits_NV, targets_N, 1);
-    auto result = divergence(logits_NV, precise_logits(teacher.hidden_NE, teacher.matrix_VE), options);
+    auto result = divergence(logits_NV, in_precise_type(teacher_NV), options);
     if (options.text_share == 0) return result;
     const auto text = cross_entropy(logits_NV, targets_N, options.text_share);
     return {result.loss + text.loss, result.gradient_NV.add_(text.gradient_NV)};
@@ -71,12 +68,28 @@ struct Lesson {
     VocabularyLossOptions options;
     bool with_gradients = true;
 
+    /// Overwrites the logits.
     LossAndGradient operator()(const Tensor& logits_NV, std::int64_t begin, std::int64_t end) const {
-        Head rows = teacher;
-        if (rows.hidden_NE.defined()) rows.hidden_NE = rows.hidden_NE.slice(0, begin, end);
-        return chunk_loss(logits_NV, rows, targets_N.slice(0, begin, end), options);
+        Tensor teacher_NV;
+        if (options.text_share < 1) {
+            teacher_NV = torch::linear(teacher.hidden_NE.slice(0, begin, end), teacher.matrix_VE);
+            teacher_NV = teacher_NV.to(logits_NV.scalar_type());
+        }
+        const auto targets = targets_N.slice(0, begin, end);
+        if (!logits_NV.device().is_cpu()) return chunk_loss(logits_NV, teacher_NV, targets, options);
+        const double loss = logits_to_gradient(logits_NV, teacher_NV, targets, options);
+        return {torch::full({}, loss, model::precise_type(logits_NV.scalar_type())), logits_NV};
     }
 };
+
+/// sum += aᵀ b, a product in the type of both.
+void add_product(const Tensor& sum, const Tensor& a, const Tensor& b) {
+    if (sum.scalar_type() == a.scalar_type()) {
+        sum.addmm_(a.t(), b.to(a.scalar_type()));
+    } else {
+        sum.add_(a.t().mm(b.to(a.scalar_type())));
+    }
+}
 
 struct VocabularyLoss : torch::autograd::Function<VocabularyLoss> {
     static Tensor forward(AutogradContext* context, const Tensor& hidden_NE, const Tensor& matrix_VE,
@@ -86,16 +99,17 @@ struct VocabularyLoss : torch::autograd::Function<VocabularyLoss> {
         auto matrix_gradient = matrix_learns ? torch::zeros_like(matrix_VE) : Tensor();
         const auto factor_VE = model::rounded_factor(matrix_VE);
         auto sum = torch::zeros({}, hidden_NE.options().dtype(model::precise_type(hidden_NE.scalar_type())));
+        const auto row_bytes = static_cast<std::int64_t>(factor_VE.element_size()) * factor_VE.size(0);
+        const auto rows_at_a_time = std::max<std::int64_t>(1, lesson.options.bytes_at_a_time / row_bytes);
         for (std::int64_t begin = 0; begin < hidden_NE.size(0); begin += rows_at_a_time) {
             const std::int64_t end = std::min(begin + rows_at_a_time, hidden_NE.size(0));
             const auto rows = hidden_NE.slice(0, begin, end);
-            const auto chunk = lesson(precise_logits(rows, factor_VE), begin, end);
+            const auto chunk = lesson(torch::linear(rows, factor_VE), begin, end);
             sum += chunk.loss;
             if (!lesson.with_gradients) continue;
-            const auto& gradient = chunk.gradient_NV;
-            hidden_gradient.slice(0, begin, end).copy_(gradient.to(factor_VE.scalar_type()).mm(factor_VE));
-            if (matrix_learns)
-                matrix_gradient.addmm_(gradient.t().to(matrix_VE.scalar_type()), rows.to(matrix_VE.scalar_type()));
+            const auto gradient = chunk.gradient_NV.to(factor_VE.scalar_type());
+            hidden_gradient.slice(0, begin, end).copy_(gradient.mm(factor_VE));
+            if (matrix_learns) add_product(matrix_gradient, gradient, rows);
         }
         context->save_for_backward({hidden_gradient, matrix_gradient});
         return sum;

@@ -11,8 +11,9 @@ struct Head {
 };
 
 struct VocabularyLossOptions {
-    double temperature = 1;  ///< T, of both distributions in the divergence
-    double text_share = 0;   ///< a, of the cross-entropy with the text
+    double temperature = 1;                   ///< T, of both distributions in the divergence
+    double text_share = 0;                    ///< a, of the cross-entropy with the text
+    std::int64_t bytes_at_a_time = 64 << 20;  ///< of the student's logits, and as many of the teacher's
 };
 
 /// Sum over the rows of (1 - a) T² KL(softmax(t / T) | softmax(s / T)) - a log softmax(s)[target], s and t the logits

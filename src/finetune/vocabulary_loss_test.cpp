@@ -9,7 +9,8 @@ namespace {
 
 using torch::Tensor;
 
-constexpr std::int64_t rows = 300;  // more than are worked on at a time
+constexpr std::int64_t rows = 300;
+constexpr std::int64_t some_rows = 128 * 30 * 8;  // bytes: the last chunk is shorter
 
 struct Inputs {
     Head student;
@@ -51,8 +52,38 @@ TEST_P(VocabularyLossTest, AndItsGradientsAreThoseOfTheFormula) {
 
 INSTANTIATE_TEST_SUITE_P(Options, VocabularyLossTest,
                          testing::Values(VocabularyLossOptions{}, VocabularyLossOptions{.temperature = 2.5},
-                                         VocabularyLossOptions{.text_share = 1},
-                                         VocabularyLossOptions{.temperature = 0.5, .text_share = 0.3}));
+                                         VocabularyLossOptions{.text_share = 1, .bytes_at_a_time = 1},
+                                         VocabularyLossOptions{.temperature = 0.5, .text_share = 0.3},
+                                         VocabularyLossOptions{.text_share = 0.3, .bytes_at_a_time = some_rows}));
+
+/// The loops for floats beside those for doubles, on a vocabulary of more than one vector and wide logits.
+TEST(VocabularyLoss, InFloatsIsThatInDoubles) {
+    torch::manual_seed(4);
+    const VocabularyLossOptions options{.temperature = 1.5, .text_share = 0.25};
+    const auto normal = [](std::int64_t r, std::int64_t c) { return torch::randn({r, c}, torch::kFloat64) * 3; };
+    const Inputs in{{normal(9, 12).requires_grad_(), normal(1001, 12).requires_grad_()},
+                    {normal(9, 12), normal(1001, 12)},
+                    torch::randint(1001, {9}, torch::kInt64)};
+    const auto floats = [](const Tensor& x) {
+        return x.detach().to(torch::kFloat32).requires_grad_(x.requires_grad());
+    };
+    const Head student{floats(in.student.hidden_NE), floats(in.student.matrix_VE)};
+    const Head teacher{floats(in.teacher.hidden_NE), floats(in.teacher.matrix_VE)};
+    const auto expected = vocabulary_loss(in.student, in.teacher, in.targets_N, options);
+    const auto got = vocabulary_loss(student, teacher, in.targets_N, options);
+    EXPECT_NEAR(got.item<double>(), expected.item<double>(), 1e-5 * expected.item<double>());
+    expected.backward();
+    got.backward();
+    const auto& gradient = in.student.hidden_NE.grad();
+    EXPECT_LT((student.hidden_NE.grad().to(torch::kFloat64) - gradient).norm().item<double>(),
+              1e-5 * gradient.norm().item<double>());
+}
+
+TEST(VocabularyLoss, OfATargetOutsideTheVocabularyIsRefused) {
+    auto in = inputs();
+    in.targets_N[17] = 30;
+    EXPECT_THROW(vocabulary_loss(in.student, in.teacher, in.targets_N, {.text_share = 1}), std::logic_error);
+}
 
 TEST(VocabularyLoss, OfTheTextNeedsNoTeacher) {
     auto in = inputs();

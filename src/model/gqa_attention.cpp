@@ -7,20 +7,6 @@
 
 namespace mha2mla::model {
 
-torch::Tensor causal_attention(const torch::Tensor& q_BTHd, const torch::Tensor& k_BTGd, const torch::Tensor& v_BTGv,
-                               double scale) {
-    const auto group = q_BTHd.size(2) / k_BTGd.size(2);
-    const auto q = q_BTHd.transpose(1, 2);
-    const auto k = k_BTGd.transpose(1, 2).repeat_interleave(group, 1);
-    auto v = v_BTGv.transpose(1, 2).repeat_interleave(group, 1);
-    // In bf16, LibTorch has a fused kernel where all widths are equal, and else computes in floats: zeros are cheaper.
-    const auto width = v.size(3);
-    if (v.scalar_type() == torch::kBFloat16 && width < q.size(3)) v = torch::constant_pad_nd(v, {0, q.size(3) - width});
-    const auto mixed_BHTv =
-        at::scaled_dot_product_attention(q, k, v, /*attn_mask=*/{}, /*dropout_p=*/0.0, /*is_causal=*/true, scale);
-    return mixed_BHTv.slice(3, 0, width).transpose(1, 2).flatten(2);
-}
-
 GqaAttentionImpl::GqaAttentionImpl(const Weights& weights, const checkpoint::ModelConfig& config)
     : head_dim_(config.head_dim), emulated_cache_(weights.options().emulated_cache) {
     const auto query_width = config.num_attention_heads * head_dim_;

@@ -1,6 +1,7 @@
 #include "model/layers.h"
 
 #include "model/autocast.h"
+#include "model/layer_loops.h"
 
 namespace mha2mla::model {
 
@@ -25,11 +26,7 @@ EmbeddingImpl::EmbeddingImpl(const Weights& weights, std::int64_t vocab_size, st
 RmsNormImpl::RmsNormImpl(const Weights& weights, std::int64_t size, double epsilon)
     : weight(register_parameter("weight", weights.load("weight", {size}))), epsilon_(epsilon) {}
 
-torch::Tensor RmsNormImpl::forward(const torch::Tensor& x) {
-    const auto precise = x.to(precise_type(x.scalar_type()));
-    const auto inverse_rms = torch::rsqrt(precise.square().mean(-1, /*keepdim=*/true) + epsilon_);
-    return weight * (precise * inverse_rms).to(x.scalar_type());
-}
+torch::Tensor RmsNormImpl::forward(const torch::Tensor& x) { return rms_norm(x, weight, epsilon_); }
 
 MlpImpl::MlpImpl(const Weights& weights, const checkpoint::ModelConfig& config) {
     const LinearShape widen{config.hidden_size, config.intermediate_size, config.mlp_bias};
@@ -39,6 +36,6 @@ MlpImpl::MlpImpl(const Weights& weights, const checkpoint::ModelConfig& config) 
     down_proj_ = register_module("down_proj", Linear(weights.under("down_proj"), narrow));
 }
 
-torch::Tensor MlpImpl::forward(const torch::Tensor& x) { return down_proj_(torch::silu(gate_proj_(x)) * up_proj_(x)); }
+torch::Tensor MlpImpl::forward(const torch::Tensor& x) { return down_proj_(swiglu(gate_proj_(x), up_proj_(x))); }
 
 }  // namespace mha2mla::model

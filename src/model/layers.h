@@ -43,7 +43,7 @@ public:
 };
 TORCH_MODULE(Embedding);
 
-/// x / rms(x) * weight over the last dimension, the root mean square in fp32 (arXiv 1910.07467).
+/// rms_norm of layer_loops.h.
 class RmsNormImpl : public torch::nn::Module {
 public:
     RmsNormImpl(const Weights& weights, std::int64_t size, double epsilon);

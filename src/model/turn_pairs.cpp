@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "model/frequencies.h"
+#include "model/number_types.h"
 
 namespace mha2mla::model {
 namespace {
@@ -69,17 +70,6 @@ struct Sizes {
         return {x[0] * x[1], x[1], x[2], x[3], pairs};
     }
 };
-
-/// Calls task<Number, Real>() for the type of numbers and that of their sums.
-template <typename Task>
-void for_number_type(torch::Dtype dtype, const Task& task) {
-    switch (dtype) {
-        case torch::kFloat64: return task.template operator()<double, double>();
-        case torch::kFloat32: return task.template operator()<float, float>();
-        case torch::kBFloat16: return task.template operator()<c10::BFloat16, float>();
-        default: core::invariant(false, "models are bf16, fp32 or fp64");
-    }
-}
 
 /// Calls task(head) for all, shared out to LibTorch's threads.
 template <typename Task>

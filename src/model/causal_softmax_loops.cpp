@@ -1,0 +1,94 @@
+#include "model/causal_softmax_loops.h"
+
+#include <ATen/Parallel.h>
+#include <algorithm>
+#include <limits>
+
+#include "core/error.h"
+#include "model/vector_loops.h"
+
+namespace mha2mla::model {
+namespace {
+
+using c10::BFloat16;
+using torch::Tensor;
+
+/// A row of so many keys, of which the first `seen` count.
+struct Keys {
+    std::int64_t seen;
+    std::int64_t all;
+};
+
+MHA2MLA_VECTOR_LOOPS void softmax_row(const float* logits, float scale, const Keys& keys, BFloat16* probabilities) {
+    float largest = -std::numeric_limits<float>::infinity();
+#pragma omp simd reduction(max : largest)
+    for (std::int64_t i = 0; i < keys.seen; ++i) largest = std::max(largest, logits[i]);
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (std::int64_t i = 0; i < keys.seen; ++i) sum += exp_of(scale * (logits[i] - largest));
+    const float inverse = 1 / sum;
+#pragma omp simd
+    for (std::int64_t i = 0; i < keys.seen; ++i) {
+        store(exp_of(scale * (logits[i] - largest)) * inverse, probabilities[i]);
+    }
+    std::fill(probabilities + keys.seen, probabilities + keys.all, BFloat16(0));
+}
+
+MHA2MLA_VECTOR_LOOPS void softmax_row_back(const BFloat16* probabilities, float scale, const Keys& keys,
+                                           BFloat16* gradient) {
+    float along = 0;
+#pragma omp simd reduction(+ : along)
+    for (std::int64_t i = 0; i < keys.seen; ++i) {
+        along += static_cast<float>(probabilities[i]) * static_cast<float>(gradient[i]);
+    }
+#pragma omp simd
+    for (std::int64_t i = 0; i < keys.seen; ++i) {
+        const float across = static_cast<float>(gradient[i]) - along;
+        store(scale * static_cast<float>(probabilities[i]) * across, gradient[i]);
+    }
+    std::fill(gradient + keys.seen, gradient + keys.all, BFloat16(0));
+}
+
+/// Calls task(row, its keys) for all rows; each thread takes every so manieth, since later ones see more.
+template <typename Task>
+void for_each_row(const Tensor& rows_NQK, std::int64_t group, const Task& task) {
+    const auto queries = rows_NQK.size(1);
+    const auto keys = rows_NQK.size(2);
+    core::invariant(queries == keys * group && rows_NQK.is_contiguous(),
+                    "each token has a row for each head of the group");
+    const std::int64_t rows = rows_NQK.size(0) * queries;
+    const std::int64_t parts = at::get_num_threads();
+    at::parallel_for(0, parts, 1, [&](std::int64_t first, std::int64_t last) {
+        for (std::int64_t part = first; part < last; ++part) {
+            for (std::int64_t row = part; row < rows; row += parts) {
+                task(row * keys, Keys{.seen = row % queries / group + 1, .all = keys});
+            }
+        }
+    });
+}
+
+}  // namespace
+
+Tensor causal_softmax(const Tensor& logits_NQK, std::int64_t group, double scale) {
+    core::invariant(scale > 0, "the largest logit stays the largest");
+    auto probabilities = torch::empty(logits_NQK.sizes(), logits_NQK.options().dtype(torch::kBFloat16));
+    const auto* const from = logits_NQK.data_ptr<float>();
+    auto* const to = probabilities.data_ptr<BFloat16>();
+    for_each_row(logits_NQK, group, [&](std::int64_t begin, const Keys& keys) {
+        softmax_row(from + begin, static_cast<float>(scale), keys, to + begin);
+    });
+    return probabilities;
+}
+
+void causal_softmax_back(const Tensor& probabilities_NQK, const Tensor& gradient_NQK, std::int64_t group,
+                         double scale) {
+    core::invariant(probabilities_NQK.is_contiguous() && probabilities_NQK.sizes() == gradient_NQK.sizes(),
+                    "each probability has a gradient");
+    const auto* const from = probabilities_NQK.data_ptr<BFloat16>();
+    auto* const to = gradient_NQK.data_ptr<BFloat16>();
+    for_each_row(gradient_NQK, group, [&](std::int64_t begin, const Keys& keys) {
+        softmax_row_back(from + begin, static_cast<float>(scale), keys, to + begin);
+    });
+}
+
+}  // namespace mha2mla::model
