@@ -140,14 +140,13 @@ std::vector<Tensor> Shards::owned() const {
     return mine;
 }
 
-int Shards::owner_of(const Tensor& parameter) const {
+std::optional<int> Shards::owner_of(const Tensor& parameter) const {
     const auto holds = [&](const Bucket& bucket) {
         return std::any_of(bucket.parts.begin(), bucket.parts.end(),
                            [&](const auto& part) { return part.parameter.is_same(parameter); });
     };
     const auto bucket = std::find_if(buckets_.begin(), buckets_.end(), holds);
-    core::invariant(bucket != buckets_.end(), "a parameter lies in a bucket");
-    return bucket->owner;
+    return bucket == buckets_.end() ? std::nullopt : std::optional(bucket->owner);
 }
 
 void Shards::clear_gradients() {
@@ -184,10 +183,11 @@ void Shards::distribute() {
 }
 
 Tensor Shards::from_owner(const Tensor& parameter, const Tensor& numbers) const {
-    const int owner = owner_of(parameter);
+    const auto owner = owner_of(parameter);
+    core::invariant(owner.has_value(), "a parameter lies in a bucket");
     const auto sent = owner == processes_.rank() ? numbers.to(torch::kCPU).contiguous()
                                                  : torch::empty(parameter.sizes(), parameter.scalar_type());
-    processes_.begin_broadcast(owner, numbers_of(sent))->wait();
+    processes_.begin_broadcast(*owner, numbers_of(sent))->wait();
     return sent;
 }
 

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <torch/torch.h>
 #include <vector>
 
@@ -30,8 +31,8 @@ public:
 
     /// The parameters that are this process's, in the given order.
     std::vector<torch::Tensor> owned() const;
-    /// The process that a parameter falls to.
-    int owner_of(const torch::Tensor& parameter) const;
+    /// The process that a parameter falls to; none where it does not learn now.
+    std::optional<int> owner_of(const torch::Tensor& parameter) const;
 
     void clear_gradients();
     /// The next gradient of each parameter is the last one before collect(): a bucket whose gradients are there begins

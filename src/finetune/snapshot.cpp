@@ -45,6 +45,7 @@ std::vector<Part> parts_of(const TrainingState& state) {
         const auto index = index_of(parameter, state.optimizer);
         const bool owned = index < state.optimizer.parameters().size();
         add("weight/", parameter, false);
+        if (!state.shards.owner_of(parameter)) continue;  // without moments in this stage
         add("first_moment/", owned ? state.optimizer.first_moments()[index] : torch::Tensor(), true);
         add("second_moment/", owned ? state.optimizer.second_moments()[index] : torch::Tensor(), true);
     }

@@ -24,12 +24,11 @@ std::int64_t count_tokens(const std::vector<std::vector<Batch>>& plan) {
     return tokens;
 }
 
-/// In the order in which backward passes finish their gradients: from the last layer on. Layerwise walks from the first
-/// one, and reaches attention alone.
+/// Those that an objective reaches, in the order in which backward passes finish their gradients: from the last layer on.
+/// Layerwise walks from the first one, and reaches attention alone.
 std::vector<torch::Tensor> in_order_of_gradients(std::vector<NamedParameter> parameters, bool layerwise) {
     if (layerwise) {
-        std::stable_partition(parameters.begin(), parameters.end(),
-                              [](const auto& parameter) { return is_of_attention(parameter.name); });
+        std::erase_if(parameters, [](const auto& parameter) { return !is_of_attention(parameter.name); });
     } else {
         std::reverse(parameters.begin(), parameters.end());
     }
@@ -83,16 +82,11 @@ void Trainer::check_position() const {
 void Trainer::enter_stage() {
     optimizer_.reset();  // its moments and the gradients make room for the next one's
     shards_.reset();
-    AdamWOptions adamw{.weight_decay = options_.weight_decay};
-    bool layerwise = false;
-    if (position_.stage < plan_.size()) {
-        loss_ = make_loss(objective(), models_, options_);
-        layerwise = objective() == Objective::layerwise;
-        // It teaches attention alone: nothing else must shrink meanwhile.
-        if (layerwise && options_.trained == Trained::all) adamw.weight_decay = 0;
-    }
+    const bool at_end = position_.stage == plan_.size();
+    if (!at_end) loss_ = make_loss(objective(), models_, options_);
+    const bool layerwise = !at_end && objective() == Objective::layerwise;
     shards_ = std::make_unique<Shards>(in_order_of_gradients(parameters_, layerwise), *setup_.processes);
-    optimizer_ = std::make_unique<AdamW>(shards_->owned(), adamw);
+    optimizer_ = std::make_unique<AdamW>(shards_->owned(), AdamWOptions{.weight_decay = options_.weight_decay});
 }
 
 /// The same answer for every process.

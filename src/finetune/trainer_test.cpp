@@ -77,9 +77,9 @@ protected:
         return weights;
     }
     /// Stops after some steps, with a snapshot.
-    void train_and_stop(const TrainerSetup& setup, int steps) {
+    void train_and_stop(const TrainerSetup& setup, int steps, const Options& options = test::tiny_options()) {
         auto models = pair_.load();
-        Trainer trainer(models, windows_, test::tiny_options(), setup);
+        Trainer trainer(models, windows_, options, setup);
         StopAfter progress(steps);
         EXPECT_THROW(trainer.run(progress, progress.token()), core::Cancelled);
     }
@@ -152,6 +152,32 @@ TEST_F(TrainerTest, GoesOnFromAStopBitForBit) {
         ASSERT_EQ(log_.size(), whole_log.size());
         EXPECT_EQ(log_.back().loss, whole_log.back().loss);
         EXPECT_EQ(log_.back().tokens, whole_log.back().tokens);
+    }
+}
+
+/// Only attention has moments in the first stage, and everything in the others.
+TEST_F(TrainerTest, OfAllWeightsGoesOnFromAStopBitForBit) {
+    auto options = test::tiny_options();
+    options.trained = Trained::all;
+    const auto whole = train(setup("whole"), options);
+    for (const int steps : {1, 9}) {
+        auto stopped = setup("stopped-" + std::to_string(steps));
+        train_and_stop(stopped, steps, options);
+        stopped.resume = true;
+        expect_same_bits(train(stopped, options), whole);
+    }
+}
+
+TEST_F(TrainerTest, LayerwiseLeavesAllButAttentionAsItIs) {
+    auto options = test::tiny_options();
+    options.trained = Trained::all;
+    options.stages = {{Objective::layerwise, 1}};
+    options.weight_decay = 0.1;
+    const auto trained = train(setup("layerwise"), options);
+    const auto before = pair_.load();
+    for (const auto& parameter : before.student->named_parameters()) {
+        EXPECT_EQ(torch::equal(trained.at(parameter.key()), parameter.value()), !is_of_attention(parameter.key()))
+            << parameter.key();
     }
 }
 
