@@ -20,6 +20,10 @@ mha2mla_torch_library(torch_cpu)
 
 # Without OpenMP, at::parallel_for would run on one thread and say nothing. It must be the one that LibTorch itself runs on.
 file(GLOB torch_openmp ${torch_root}/lib/libgomp*.so*)
+list(LENGTH torch_openmp torch_openmp_count)
+if(NOT torch_openmp_count EQUAL 1)
+  message(FATAL_ERROR "Expected one libgomp in ${torch_root}/lib, got '${torch_openmp}'. Use the wheel that requirements.txt names.")
+endif()
 
 add_library(LibTorch::LibTorch INTERFACE IMPORTED GLOBAL)
 target_include_directories(LibTorch::LibTorch SYSTEM INTERFACE ${torch_root}/include ${torch_root}/include/torch/csrc/api/include)

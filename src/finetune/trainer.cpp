@@ -24,8 +24,8 @@ std::int64_t count_tokens(const std::vector<std::vector<Batch>>& plan) {
     return tokens;
 }
 
-/// Those that an objective reaches, in the order in which backward passes finish their gradients: from the last layer on.
-/// Layerwise walks from the first one, and reaches attention alone.
+/// Those that an objective reaches, in the order in which backward passes finish their gradients: from the last layer
+/// on. Layerwise walks from the first one, and reaches attention alone.
 std::vector<torch::Tensor> in_order_of_gradients(std::vector<NamedParameter> parameters, bool layerwise) {
     if (layerwise) {
         std::erase_if(parameters, [](const auto& parameter) { return !is_of_attention(parameter.name); });

@@ -168,6 +168,16 @@ TEST_F(TrainerTest, OfAllWeightsGoesOnFromAStopBitForBit) {
     }
 }
 
+TEST_F(TrainerTest, InBf16GoesOnFromAStopBitForBit) {
+    auto options = test::tiny_options();
+    options.bf16 = true;
+    const auto whole = train(setup("whole"), options);
+    auto stopped = setup("stopped");
+    train_and_stop(stopped, 9, options);
+    stopped.resume = true;
+    expect_same_bits(train(stopped, options), whole);
+}
+
 TEST_F(TrainerTest, LayerwiseLeavesAllButAttentionAsItIs) {
     auto options = test::tiny_options();
     options.trained = Trained::all;

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <limits>
 #include <numeric>
-#include <span>
 #include <vector>
 
 #include "core/error.h"
@@ -125,6 +124,7 @@ double all_rows(const Tensor& logits_NV, const Tensor& teacher_NV, const Tensor&
 double logits_to_gradient(const Tensor& logits_NV, const Tensor& teacher_NV, const Tensor& targets_N,
                           const VocabularyLossOptions& options) {
     core::invariant(logits_NV.is_contiguous() && targets_N.is_contiguous(), "rows lie one after the other");
+    core::invariant(targets_N.numel() == logits_NV.size(0), "each row has a target");
     core::invariant(options.text_share == 1 || (teacher_NV.sizes() == logits_NV.sizes() && teacher_NV.is_contiguous()),
                     "the teacher has a logit for each of the student's");
     core::invariant(

@@ -16,11 +16,6 @@ using torch::autograd::variable_list;
 
 Tensor in_precise_type(const Tensor& x) { return x.to(model::precise_type(x.scalar_type())); }
 
-struct LossAndGradient {
-    Tensor loss;         // a number, in the precise type
-    Tensor gradient_NV;  // with respect to the student's logits
-};
-
 /// -a log softmax(s)[target]
 LossAndGradient cross_entropy(const Tensor& logits_NV, const Tensor& targets_N, double share) {
     auto log_p = logits_NV.log_softmax(1);
@@ -50,17 +45,6 @@ LossAndGradient divergence(const Tensor& logits_NV, const Tensor& teacher_NV, co
     return {loss, share * t == 1 ? gradient : gradient.mul_(share * t)};
 }
 
-/// In operations of LibTorch, for any device.
-LossAndGradient chunk_loss(const Tensor& student_NV, const Tensor& teacher_NV, const Tensor& targets_N,
-                           const VocabularyLossOptions& options) {
-    const auto logits_NV = in_precise_type(student_NV);
-    if (options.text_share == 1) return cross_entropy(logits_NV, targets_N, 1);
-    auto result = divergence(logits_NV, in_precise_type(teacher_NV), options);
-    if (options.text_share == 0) return result;
-    const auto text = cross_entropy(logits_NV, targets_N, options.text_share);
-    return {result.loss + text.loss, result.gradient_NV.add_(text.gradient_NV)};
-}
-
 /// What the student is compared with.
 struct Lesson {
     Head teacher;
@@ -76,7 +60,7 @@ struct Lesson {
             teacher_NV = teacher_NV.to(logits_NV.scalar_type());
         }
         const auto targets = targets_N.slice(0, begin, end);
-        if (!logits_NV.device().is_cpu()) return chunk_loss(logits_NV, teacher_NV, targets, options);
+        if (!logits_NV.device().is_cpu()) return loss_by_operations(logits_NV, teacher_NV, targets, options);
         const double loss = logits_to_gradient(logits_NV, teacher_NV, targets, options);
         return {torch::full({}, loss, model::precise_type(logits_NV.scalar_type())), logits_NV};
     }
@@ -124,6 +108,16 @@ struct VocabularyLoss : torch::autograd::Function<VocabularyLoss> {
 };
 
 }  // namespace
+
+LossAndGradient loss_by_operations(const Tensor& student_NV, const Tensor& teacher_NV, const Tensor& targets_N,
+                                   const VocabularyLossOptions& options) {
+    const auto logits_NV = in_precise_type(student_NV);
+    if (options.text_share == 1) return cross_entropy(logits_NV, targets_N, 1);
+    auto result = divergence(logits_NV, in_precise_type(teacher_NV), options);
+    if (options.text_share == 0) return result;
+    const auto text = cross_entropy(logits_NV, targets_N, options.text_share);
+    return {result.loss + text.loss, result.gradient_NV.add_(text.gradient_NV)};
+}
 
 Tensor vocabulary_loss(const Head& student, const Head& teacher, const Tensor& targets_N,
                        const VocabularyLossOptions& options) {

@@ -23,4 +23,13 @@ struct VocabularyLossOptions {
 torch::Tensor vocabulary_loss(const Head& student, const Head& teacher, const torch::Tensor& targets_N,
                               const VocabularyLossOptions& options);
 
+struct LossAndGradient {
+    torch::Tensor loss;         ///< a number
+    torch::Tensor gradient_NV;  ///< with respect to the student's logits
+};
+
+/// The same of logits in operations of LibTorch: for devices without loops of our own, and to compare with.
+LossAndGradient loss_by_operations(const torch::Tensor& student_NV, const torch::Tensor& teacher_NV,
+                                   const torch::Tensor& targets_N, const VocabularyLossOptions& options);
+
 }  // namespace mha2mla::finetune

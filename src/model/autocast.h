@@ -5,7 +5,8 @@
 
 namespace mha2mla::model {
 
-/// While it lives, products compute in bf16 and all else in the type of its inputs, so that weights stay fp32.
+/// While it lives, products compute in bf16, norms round their results to it, and all else is in the type of its
+/// inputs, so that weights stay fp32.
 class Autocast {
 public:
     Autocast(torch::Device device, bool enabled)

@@ -1,4 +1,6 @@
 #include <ATen/Context.h>
+#include <mutex>
+#include <tuple>
 
 #include "core/error.h"
 #include "model/attention.h"
@@ -28,10 +30,11 @@ Tensor as_heads(const Tensor& rows, std::int64_t batch, std::int64_t tokens) {
     return split.permute({0, 2, 1, 3, 4}).flatten(2, 3);
 }
 
-/// While it lives, products of floats may round their factors to bf16. They add in fp32 all the same.
+/// While it lives, products of floats may round their factors to bf16. They add in fp32 all the same. The setting is
+/// the whole process's, so that one thread at a time may change it.
 class RoundedFactors {
 public:
-    RoundedFactors() : before_(context().float32Precision(backend, operation)) {
+    RoundedFactors() : alone_(mutex()), before_(context().float32Precision(backend, operation)) {
         context().setFloat32Precision(backend, operation, at::Float32Precision::BF16);
     }
     ~RoundedFactors() { context().setFloat32Precision(backend, operation, before_); }
@@ -40,10 +43,15 @@ public:
 
 private:
     static at::Context& context() { return at::globalContext(); }
+    static std::mutex& mutex() {
+        static std::mutex one;
+        return one;
+    }
 
     static constexpr auto backend = at::Float32Backend::MKLDNN;
     static constexpr auto operation = at::Float32Op::MATMUL;
 
+    std::lock_guard<std::mutex> alone_;
     at::Float32Precision before_;
 };
 

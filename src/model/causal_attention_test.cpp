@@ -1,14 +1,16 @@
+#include <cmath>
 #include <gtest/gtest.h>
 #include <limits>
 
 #include "model/attention.h"
+#include "model/autocast.h"
 
 namespace mha2mla::model {
 namespace {
 
 using torch::Tensor;
 
-constexpr std::int64_t batch = 2, heads = 6, kv_heads = 2, key_width = 24, value_width = 10;
+constexpr std::int64_t heads = 6, kv_heads = 2, key_width = 24, value_width = 10;
 constexpr double scale = 0.2;
 
 struct Inputs {
@@ -16,6 +18,7 @@ struct Inputs {
 
     static Inputs random(std::int64_t tokens) {
         torch::manual_seed(8);
+        const std::int64_t batch = tokens > 100 ? 1 : 2;
         const auto numbers = [&](std::int64_t count, std::int64_t width) {
             return torch::randn({batch, tokens, count, width}).to(torch::kBFloat16);
         };
@@ -61,7 +64,7 @@ TEST_P(CausalAttentionTest, InBf16IsTheFormulaWithItsGradients) {
     for (std::size_t i = 0; i < gradients.size(); ++i) EXPECT_LT(relative_error(gradients[i], of_formula[i]), 0.01);
 }
 
-/// One whose probabilities are kept, one where they are computed again, and one that LibTorch attends to.
+/// Two whose probabilities are kept, one where they are computed again, and one that LibTorch attends to.
 INSTANTIATE_TEST_SUITE_P(Tokens, CausalAttentionTest, testing::Values(1, 33, 1030, 2050));
 
 TEST(CausalAttention, InFloatsIsTheFormula) {
@@ -73,7 +76,18 @@ TEST(CausalAttention, InFloatsIsTheFormula) {
 TEST(CausalAttention, DoesNotRoundLogits) {
     auto in = Inputs::random(64);
     in.q_BTHd = in.q_BTHd * 16;
-    EXPECT_LT(relative_error(attention(in.as(torch::kBFloat16)), formula(in.as(torch::kFloat64))), 0.005);
+    const auto expected = formula(in.as(torch::kFloat64));
+    EXPECT_LT(relative_error(attention(in.as(torch::kBFloat16)), expected), 0.005);
+    const Autocast autocast(torch::kCPU, true);
+    EXPECT_LT(relative_error(attention(in.as(torch::kBFloat16)), expected), 0.005);
+}
+
+TEST(CausalAttention, OfABrokenKeyIsNotFiniteFromThereOn) {
+    const auto in = Inputs::random(20);
+    in.k_BTGd[0][13][0][5] = std::nanf("");
+    const auto mixed = attention(in);
+    EXPECT_TRUE(torch::isfinite(mixed.slice(1, 0, 13)).all().item<bool>());
+    EXPECT_FALSE(torch::isfinite(mixed[0][13]).all().item<bool>());
 }
 
 TEST(CausalAttention, SeesNoLaterToken) {

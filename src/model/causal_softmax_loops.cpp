@@ -49,7 +49,7 @@ MHA2MLA_VECTOR_LOOPS void softmax_row_back(const BFloat16* probabilities, float 
     std::fill(gradient + keys.seen, gradient + keys.all, BFloat16(0));
 }
 
-/// Calls task(row, its keys) for all rows; each thread takes every so manieth, since later ones see more.
+/// Calls task(row, its keys) for all rows; each thread takes every parts-th, since later ones see more.
 template <typename Task>
 void for_each_row(const Tensor& rows_NQK, std::int64_t group, const Task& task) {
     const auto queries = rows_NQK.size(1);

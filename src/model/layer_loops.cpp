@@ -1,7 +1,6 @@
 #include "model/layer_loops.h"
 
 #include <ATen/Parallel.h>
-#include <vector>
 
 #include "core/error.h"
 #include "model/autocast.h"
@@ -17,6 +16,17 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 constexpr std::int64_t numbers_of_a_task = 1 << 15;
+constexpr std::int64_t rows_of_a_task = 16;
+
+/// Calls task(Number{}) for bf16 or fp32.
+template <typename Task>
+void for_short_number_type(torch::Dtype dtype, const Task& task) {
+    if (dtype == torch::kBFloat16) {
+        task(BFloat16{});
+    } else {
+        task(0.0F);
+    }
+}
 
 // --- RMSNorm ------------------------------------------------------------------------------------------------------
 
@@ -110,17 +120,11 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
         auto y = torch::empty(x.sizes(),
                               x.options().dtype(rounds_products(x.device()) ? torch::kBFloat16 : torch::kFloat32));
         const NormRows rows{x.data_ptr<float>(), weight.data_ptr<float>(), inverse_rms.data_ptr<float>(), size};
-        const auto run = [&](auto* to) {
-            for_parts(inverse_rms.numel(), at::get_num_threads(),
-                      [&](std::int64_t begin, std::int64_t end, std::int64_t) {
-                          norm_some(rows, static_cast<float>(epsilon), to, begin, end);
-                      });
-        };
-        if (y.scalar_type() == torch::kBFloat16) {
-            run(y.data_ptr<BFloat16>());
-        } else {
-            run(y.data_ptr<float>());
-        }
+        for_short_number_type(y.scalar_type(), [&]<typename Output>(Output) {
+            at::parallel_for(0, inverse_rms.numel(), rows_of_a_task, [&](std::int64_t begin, std::int64_t end) {
+                norm_some(rows, static_cast<float>(epsilon), y.data_ptr<Output>(), begin, end);
+            });
+        });
         context->save_for_backward({x, weight, inverse_rms});
         return y;
     }
@@ -135,17 +139,13 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
         const bool weight_learns = context->needs_input_grad(1);
         const auto weight_sums = weight_learns ? torch::zeros({parts, size}, x.options()) : Tensor();
         const NormRows rows{x.data_ptr<float>(), saved[1].data_ptr<float>(), saved[2].data_ptr<float>(), size};
-        const auto run = [&](const auto* from) {
+        for_short_number_type(given.scalar_type(), [&]<typename Output>(Output) {
+            const auto* const from = given.data_ptr<Output>();
             for_parts(saved[2].numel(), parts, [&](std::int64_t begin, std::int64_t end, std::int64_t part) {
                 float* const sums = weight_learns ? weight_sums.data_ptr<float>() + part * size : nullptr;
                 norm_some_back(rows, NormGradients{from, x_gradient.data_ptr<float>(), sums}, begin, end);
             });
-        };
-        if (given.scalar_type() == torch::kBFloat16) {
-            run(given.data_ptr<BFloat16>());
-        } else {
-            run(given.data_ptr<float>());
-        }
+        });
         return {x_gradient, weight_learns ? weight_sums.sum(0) : Tensor(), {}};
     }
 };
@@ -206,16 +206,6 @@ MHA2MLA_VECTOR_LOOPS void gate_some_back(const GatedNumbers<BFloat16>& x, const 
     gate_numbers_back(x, gradients, begin, end);
 }
 
-/// Calls task(Number{}) for bf16 or fp32.
-template <typename Task>
-void for_short_number_type(torch::Dtype dtype, const Task& task) {
-    if (dtype == torch::kBFloat16) {
-        task(BFloat16{});
-    } else {
-        task(0.0F);
-    }
-}
-
 struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
     static Tensor forward(AutogradContext* context, const Tensor& gate_in, const Tensor& up_in) {
         const auto gate = gate_in.contiguous();
@@ -233,7 +223,7 @@ struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
 
     static variable_list backward(AutogradContext* context, const variable_list& gradients) {
         const auto saved = context->get_saved_variables();
-        const auto given = gradients[0].to(saved[0].scalar_type()).contiguous();
+        const auto given = gradients[0].contiguous();
         const auto gate_gradient = torch::empty_like(saved[0]);
         const auto up_gradient = torch::empty_like(saved[0]);
         for_short_number_type(given.scalar_type(), [&]<typename Number>(Number) {
@@ -253,11 +243,13 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, double epsilon) {
     core::invariant(weight.dim() == 1 && x.size(-1) == weight.size(0), "a norm has a weight for each channel");
     const bool floats = x.scalar_type() == torch::kFloat32 && weight.scalar_type() == torch::kFloat32;
     if (!floats || !x.device().is_cpu()) return rms_norm_by_operations(x, weight, epsilon);
+    core::invariant(weight.device() == x.device() && weight.is_contiguous(),
+                    "a norm's weights lie where its inputs do");
     return RmsNormFunction::apply(x, weight, epsilon);
 }
 
 Tensor swiglu(const Tensor& gate, const Tensor& up) {
-    core::invariant(gate.sizes() == up.sizes() && gate.scalar_type() == up.scalar_type(), "gate and up are alike");
+    core::invariant(gate.sizes() == up.sizes() && gate.options().type_equal(up.options()), "gate and up are alike");
     const bool loops = gate.scalar_type() == torch::kFloat32 || gate.scalar_type() == torch::kBFloat16;
     if (!loops || !gate.device().is_cpu()) return swiglu_by_operations(gate, up);
     return SwigluFunction::apply(gate, up);
@@ -266,7 +258,7 @@ Tensor swiglu(const Tensor& gate, const Tensor& up) {
 Tensor rms_norm_by_operations(const Tensor& x, const Tensor& weight, double epsilon) {
     const auto precise = x.to(precise_type(x.scalar_type()));
     const auto inverse_rms = torch::rsqrt(precise.square().mean(-1, /*keepdim=*/true) + epsilon);
-    return weight * (precise * inverse_rms).to(x.scalar_type());
+    return rounded_factor(weight * (precise * inverse_rms).to(x.scalar_type()));
 }
 
 Tensor swiglu_by_operations(const Tensor& gate, const Tensor& up) { return torch::silu(gate) * up; }

@@ -1,5 +1,6 @@
 #include "model/layer_loops.h"
 
+#include <cmath>
 #include <gtest/gtest.h>
 
 #include "model/autocast.h"
@@ -96,12 +97,42 @@ TEST(RmsNormLoops, AreInBf16WhereProductsAre) {
     EXPECT_TRUE(torch::allclose(gradients[1], precise[1], 1e-5, 1e-6));
 }
 
-TEST(RmsNormLoops, MakeNoGradientOfAFrozenWeight) {
+TEST(RmsNormLoops, OfAFrozenWeightGiveTheSameGradient) {
     const auto x = torch::randn({4, 8}).requires_grad_();
-    const auto weight = torch::ones({8});
-    rms_norm(x, weight, epsilon).sum().backward();
-    EXPECT_TRUE(x.grad().defined());
-    EXPECT_FALSE(weight.grad().defined());
+    const auto weight = torch::randn({8});
+    const auto frozen = torch::autograd::grad({rms_norm(x, weight, epsilon).square().sum()}, {x});
+    const auto learning =
+        torch::autograd::grad({rms_norm(x, as(weight, torch::kFloat32), epsilon).square().sum()}, {x});
+    EXPECT_TRUE(torch::equal(frozen[0], learning[0]));
+}
+
+/// As a view of other tensors, and shared among threads.
+TEST(RmsNormLoops, OfStridedRowsAreThoseOfACopy) {
+    const int threads = torch::get_num_threads();
+    torch::set_num_threads(3);
+    const auto x = torch::randn({37, 50}).t();
+    const auto weight = torch::randn({37}).requires_grad_();
+    const auto y = rms_norm(x, weight, epsilon);
+    const auto copied = rms_norm(x.contiguous(), weight, epsilon);
+    EXPECT_TRUE(torch::equal(y, copied));
+    const auto once = torch::autograd::grad({y.square().sum()}, {weight});
+    const auto twice = torch::autograd::grad({copied.square().sum()}, {weight});
+    EXPECT_TRUE(torch::equal(once[0], twice[0]));
+    torch::set_num_threads(threads);
+}
+
+/// The trainer looks for numbers that are not finite.
+TEST(LayerLoops, PassNanOn) {
+    const auto broken = torch::randn({2, 40});
+    broken[1][7] = std::nanf("");
+    for (const auto dtype : {torch::kFloat32, torch::kBFloat16}) {
+        const auto x = broken.to(dtype);
+        EXPECT_TRUE(swiglu(x, torch::ones_like(x))[1][7].isnan().item<bool>());
+        EXPECT_TRUE(swiglu(torch::ones_like(x), x)[1][7].isnan().item<bool>());
+    }
+    const auto y = rms_norm(broken, torch::ones({40}), epsilon);
+    EXPECT_TRUE(y[0].isfinite().all().item<bool>());
+    EXPECT_TRUE(y[1].isnan().all().item<bool>());
 }
 
 TEST(RmsNormLoops, OfAnotherWidthAreRefused) {

@@ -15,7 +15,7 @@ namespace mha2mla::model {
 
 MHA2MLA_INLINE double exp_of(double x) { return std::exp(x); }
 
-/// e^x to 2e-7 of itself, as if x were within -60 and 60: what is smaller counts for nothing here, and denormal numbers
+/// e^x to 3e-7 of itself, as if x were within -60 and 60: what is smaller counts for nothing here, and denormal numbers
 /// would cost hundreds of cycles. 2^n e^r with n the integer nearest to x / ln 2, and a Taylor polynomial for e^r.
 MHA2MLA_INLINE float exp_of(float x) {
     constexpr float smallest = -60.0F, largest = 60.0F;
