@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "model/autocast.h"
 #include "model/options.h"
+#include "model/thread_parts.h"
 #include "model/vector_loops.h"
 
 namespace mha2mla::model {
@@ -102,14 +103,6 @@ MHA2MLA_VECTOR_LOOPS void norm_some_back(const NormRows& rows, const NormGradien
 MHA2MLA_VECTOR_LOOPS void norm_some_back(const NormRows& rows, const NormGradients<BFloat16>& gradients,
                                          std::int64_t begin, std::int64_t end) {
     norm_back(rows, gradients, begin, end);
-}
-
-/// Calls task(begin, end, part) for parts of the rows, one a thread: their number alone decides who adds what.
-template <typename Task>
-void for_parts(std::int64_t rows, std::int64_t parts, const Task& task) {
-    at::parallel_for(0, parts, 1, [&](std::int64_t first, std::int64_t last) {
-        for (std::int64_t part = first; part < last; ++part) task(rows * part / parts, rows * (part + 1) / parts, part);
-    });
 }
 
 struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {

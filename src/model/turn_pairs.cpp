@@ -1,6 +1,5 @@
 #include "model/turn_pairs.h"
 
-#include <ATen/Parallel.h>
 #include <algorithm>
 #include <cstdint>
 #include <optional>
@@ -9,6 +8,8 @@
 #include "core/error.h"
 #include "model/frequencies.h"
 #include "model/number_types.h"
+#include "model/thread_parts.h"
+#include "model/turn_pairs_loops.h"
 
 namespace mha2mla::model {
 namespace {
@@ -16,51 +17,6 @@ namespace {
 using torch::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-/// Which pairs of one head are taken, and what they are multiplied by. Real is the type of sums.
-template <typename Real>
-class HeadTurns {
-public:
-    /// `pairs`, `angles` and `factor` as in the header, contiguous; undefined ones are left out.
-    HeadTurns(std::int64_t head, std::int64_t heads, const Tensor& pairs, const Angles& angles, const Tensor& factor)
-        : pairs_(row_of<std::int64_t>(pairs, head, heads)),
-          cosine_(row_of<Real>(angles.cosine, head, heads)),
-          sine_(row_of<Real>(angles.sine, head, heads)),
-          angle_stride_(angles.cosine.defined() ? angles.cosine.stride(0) : 0),
-          factor_(factor.defined() ? factor.data_ptr<Real>() + head * factor.stride(0) : nullptr) {}
-
-    std::int64_t pair(std::int64_t i) const { return pairs_ == nullptr ? i : pairs_[i]; }
-
-    struct Complex {
-        Real re, im;
-        Complex operator*(Complex other) const {
-            return {re * other.re - im * other.im, re * other.im + im * other.re};
-        }
-        Complex conjugate() const { return {re, -im}; }
-    };
-    Complex turn(std::int64_t token, std::int64_t i) const {
-        if (cosine_ == nullptr) return {1, 0};
-        const std::int64_t at = token * angle_stride_ + i;
-        return {cosine_[at], sine_[at]};
-    }
-    Complex factor(std::int64_t i) const {
-        if (factor_ == nullptr) return {1, 0};
-        return {factor_[2 * i], factor_[2 * i + 1]};
-    }
-
-private:
-    template <typename Item>
-    static const Item* row_of(const Tensor& rows, std::int64_t head, std::int64_t heads) {
-        if (!rows.defined()) return nullptr;
-        return rows.data_ptr<Item>() + head * rows.size(-2) / heads * rows.size(-1);
-    }
-
-    const std::int64_t* pairs_;
-    const Real* cosine_;
-    const Real* sine_;
-    std::int64_t angle_stride_;
-    const Real* factor_;
-};
 
 struct Sizes {
     std::int64_t rows, tokens, heads, width, pairs;  // rows: tokens of the whole batch
@@ -71,110 +27,177 @@ struct Sizes {
     }
 };
 
-/// Calls task(head) for all, shared out to LibTorch's threads.
-template <typename Task>
-void for_each_head(std::int64_t heads, const Task& task) {
-    at::parallel_for(0, heads, 1, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t head = begin; head < end; ++head) task(head);
+/// Which pairs the heads take, and what they are multiplied by, in the type of sums. What is left out is undefined.
+struct TurnTensors {
+    Tensor pairs_RP;
+    Angles angles_TRP;
+    Tensor factor_HP2;
+};
+
+/// The same for loops over tokens and heads: ones and zeros stand for what is left out.
+template <typename Real>
+class Turns {
+public:
+    Turns(const TurnTensors& tensors, const Sizes& sizes)
+        : sizes_(sizes),
+          pairs_RP_(tensors.pairs_RP),
+          cosine_TRP_(or_else(tensors.angles_TRP.cosine, torch::ones({1, 1, sizes.pairs}, options()))),
+          sine_TRP_(or_else(tensors.angles_TRP.sine, torch::zeros({1, 1, sizes.pairs}, options()))),
+          factor_re_HP_(part(tensors.factor_HP2, 0, torch::ones({1, sizes.pairs}, options()))),
+          factor_im_HP_(part(tensors.factor_HP2, 1, torch::zeros({1, sizes.pairs}, options()))) {}
+
+    PairTurns<Real> at(std::int64_t row, std::int64_t head) const {
+        const auto token = cosine_TRP_.size(0) > 1 ? row % sizes_.tokens : 0;
+        const auto angle = (token * cosine_TRP_.size(1) + row_of(cosine_TRP_, head)) * sizes_.pairs;
+        const auto factor = row_of(factor_re_HP_, head) * sizes_.pairs;
+        return {.cosine = cosine_ + angle,
+                .sine = sine_ + angle,
+                .factor_re = factor_re_ + factor,
+                .factor_im = factor_im_ + factor,
+                .pairs = sizes_.pairs};
+    }
+    /// If not, all are taken in order.
+    bool picks_pairs() const { return pairs_RP_.defined(); }
+    const std::int64_t* pairs(std::int64_t head) const {
+        return pairs_RP_.data_ptr<std::int64_t>() + row_of(pairs_RP_, head) * sizes_.pairs;
+    }
+
+private:
+    static torch::TensorOptions options() { return torch::TensorOptions(c10::CppTypeToScalarType<Real>::value); }
+    static Tensor or_else(const Tensor& given, const Tensor& other) { return given.defined() ? given : other; }
+    static Tensor part(const Tensor& factor_HP2, std::int64_t index, const Tensor& other) {
+        return factor_HP2.defined() ? factor_HP2.select(2, index).contiguous() : other;
+    }
+    /// Of the last but one dimension.
+    std::int64_t row_of(const Tensor& rows, std::int64_t head) const { return head * rows.size(-2) / sizes_.heads; }
+
+    Sizes sizes_;
+    Tensor pairs_RP_, cosine_TRP_, sine_TRP_, factor_re_HP_, factor_im_HP_;
+    const Real* cosine_ = cosine_TRP_.data_ptr<Real>();
+    const Real* sine_ = sine_TRP_.data_ptr<Real>();
+    const Real* factor_re_ = factor_re_HP_.data_ptr<Real>();
+    const Real* factor_im_ = factor_im_HP_.data_ptr<Real>();
+};
+
+/// The pairs of a head's numbers x that it takes; those that it picks, one after the other in `room`.
+template <typename Number, typename Real>
+PairHalves<const Number> picked(const Turns<Real>& turns, const Sizes& sizes, std::int64_t head, const Number* x,
+                                Number* room) {
+    const auto half = sizes.width / 2;
+    if (!turns.picks_pairs()) return {x, x + half};
+    const auto* const pairs = turns.pairs(head);
+    for (std::int64_t i = 0; i < sizes.pairs; ++i) {
+        room[i] = x[pairs[i]];
+        room[i + sizes.pairs] = x[pairs[i] + half];
+    }
+    return {room, room + sizes.pairs};
+}
+
+/// Adds up pairs where they were picked.
+template <typename Number>
+void put_back(const PairHalves<Number>& from, const std::int64_t* pairs, const Sizes& sizes, Number* x) {
+    std::fill_n(x, sizes.width, Number(0));
+    for (std::int64_t i = 0; i < sizes.pairs; ++i) {
+        x[pairs[i]] += from.re[i];
+        x[pairs[i] + sizes.width / 2] += from.im[i];
+    }
+}
+
+template <typename Number, typename Real>
+void turn_rows(const Turns<Real>& turns, const Sizes& sizes, const Number* x, Number* y) {
+    for_parts(sizes.rows, at::get_num_threads(), [&](std::int64_t begin, std::int64_t end, std::int64_t) {
+        std::vector<Number> room(static_cast<std::size_t>(2 * sizes.pairs));
+        for (std::int64_t row = begin; row < end; ++row) {
+            for (std::int64_t head = 0; head < sizes.heads; ++head) {
+                const auto at = row * sizes.heads + head;
+                Number* const to = y + at * 2 * sizes.pairs;
+                turn(picked(turns, sizes, head, x + at * sizes.width, room.data()), turns.at(row, head),
+                     PairHalves<Number>{to, to + sizes.pairs});
+            }
+        }
     });
 }
 
 template <typename Number, typename Real>
-void turn_head(const HeadTurns<Real>& head, const Sizes& sizes, const Number* x, Number* y) {
-    const std::int64_t half = sizes.width / 2;
-    for (std::int64_t row = 0; row < sizes.rows; ++row) {
-        const Number* const from = x + row * sizes.heads * sizes.width;
-        Number* const to = y + row * sizes.heads * 2 * sizes.pairs;
-        for (std::int64_t i = 0; i < sizes.pairs; ++i) {
-            const std::int64_t pair = head.pair(i);
-            const typename HeadTurns<Real>::Complex number{from[pair], from[pair + half]};
-            const auto product = number * (head.turn(row % sizes.tokens, i) * head.factor(i));
-            to[i] = static_cast<Number>(product.re);
-            to[i + sizes.pairs] = static_cast<Number>(product.im);
+void turn_rows_back(const Turns<Real>& turns, const Sizes& sizes, const Number* y_gradient, Number* x_gradient) {
+    for_parts(sizes.rows, at::get_num_threads(), [&](std::int64_t begin, std::int64_t end, std::int64_t) {
+        std::vector<Number> room(static_cast<std::size_t>(2 * sizes.pairs));
+        for (std::int64_t row = begin; row < end; ++row) {
+            for (std::int64_t head = 0; head < sizes.heads; ++head) {
+                const auto at = row * sizes.heads + head;
+                const Number* const given = y_gradient + at * 2 * sizes.pairs;
+                Number* const to = x_gradient + at * sizes.width;
+                const bool picks = turns.picks_pairs();
+                const PairHalves<Number> halves = picks ? PairHalves<Number>{room.data(), room.data() + sizes.pairs}
+                                                        : PairHalves<Number>{to, to + sizes.width / 2};
+                turn_back(PairHalves<const Number>{given, given + sizes.pairs}, turns.at(row, head), halves);
+                if (picks) put_back(halves, turns.pairs(head), sizes, to);
+            }
         }
-    }
+    });
 }
 
-/// Where the gradients of a head go.
-template <typename Number>
-struct Gradients {
-    Number* x;       // set
-    double* factor;  // added to; null: not asked for
-};
-
-/// Passes the gradient of y on.
+/// [H, p, 2]. Each thread adds up rows of its own.
 template <typename Number, typename Real>
-void turn_head_back(const HeadTurns<Real>& head, const Sizes& sizes, const Number* x, const Number* y_gradient,
-                    const Gradients<Number>& gradients) {
-    const std::int64_t half = sizes.width / 2;
-    std::vector<Real> sums(static_cast<std::size_t>(sizes.width));
-    for (std::int64_t row = 0; row < sizes.rows; ++row) {
-        const std::int64_t start = row * sizes.heads * sizes.width;
-        const Number* const gradient = y_gradient + row * sizes.heads * 2 * sizes.pairs;
-        std::fill(sums.begin(), sums.end(), Real{0});
-        for (std::int64_t i = 0; i < sizes.pairs; ++i) {
-            const std::int64_t pair = head.pair(i);
-            const typename HeadTurns<Real>::Complex given{gradient[i], gradient[i + sizes.pairs]};
-            const auto turned = given * head.turn(row % sizes.tokens, i).conjugate();
-            const auto to_x = turned * head.factor(i).conjugate();
-            sums[static_cast<std::size_t>(pair)] += to_x.re;
-            sums[static_cast<std::size_t>(pair + half)] += to_x.im;
-            if (gradients.factor == nullptr) continue;
-            const typename HeadTurns<Real>::Complex number{x[start + pair], x[start + pair + half]};
-            const auto to_factor = turned * number.conjugate();
-            gradients.factor[2 * i] += static_cast<double>(to_factor.re);
-            gradients.factor[2 * i + 1] += static_cast<double>(to_factor.im);
+Tensor factor_gradient(const Turns<Real>& turns, const Sizes& sizes, const Number* x, const Number* y_gradient) {
+    const std::int64_t parts = at::get_num_threads();
+    const auto sums = torch::zeros({parts, sizes.heads, 2, sizes.pairs}, torch::kFloat64);
+    for_parts(sizes.rows, parts, [&](std::int64_t begin, std::int64_t end, std::int64_t part) {
+        std::vector<Number> room(static_cast<std::size_t>(2 * sizes.pairs));
+        double* const sum = sums.data_ptr<double>() + part * sizes.heads * 2 * sizes.pairs;
+        for (std::int64_t row = begin; row < end; ++row) {
+            for (std::int64_t head = 0; head < sizes.heads; ++head) {
+                const auto at = row * sizes.heads + head;
+                const Number* const given = y_gradient + at * 2 * sizes.pairs;
+                double* const of_head = sum + head * 2 * sizes.pairs;
+                add_factor_gradient(picked(turns, sizes, head, x + at * sizes.width, room.data()),
+                                    PairHalves<const Number>{given, given + sizes.pairs}, turns.at(row, head),
+                                    PairHalves<double>{of_head, of_head + sizes.pairs});
+            }
         }
-        for (std::int64_t i = 0; i < sizes.width; ++i)
-            gradients.x[start + i] = static_cast<Number>(sums[static_cast<std::size_t>(i)]);
-    }
+    });
+    return sums.sum(0).transpose(1, 2);
 }
 
 struct TurnPairs : torch::autograd::Function<TurnPairs> {
-    static Tensor forward(AutogradContext* context, const Tensor& x_BTHd, const std::optional<Tensor>& factor_Hp2,
+    static Tensor forward(AutogradContext* context, const Tensor& x_BTHd, const std::optional<Tensor>& factor_HP2,
                           const PairChoice& choice) {
         const auto x = x_BTHd.contiguous();
         const auto sizes = Sizes::of(x.sizes(), choice);
         const auto real = precise_type(x.scalar_type());
-        Angles angles;
-        if (choice.frequencies.defined()) angles = angles_of(choice.frequencies.to(real), sizes.tokens);
-        const auto factor = factor_Hp2 ? factor_Hp2->to(real).contiguous() : Tensor();
+        TurnTensors tensors{.pairs_RP = choice.pairs, .angles_TRP = {}, .factor_HP2 = {}};
+        if (choice.frequencies.defined()) tensors.angles_TRP = angles_of(choice.frequencies.to(real), sizes.tokens);
+        if (factor_HP2) tensors.factor_HP2 = factor_HP2->to(real);
         auto y = torch::empty({x.size(0), x.size(1), sizes.heads, 2 * sizes.pairs}, x.options());
         for_number_type(x.scalar_type(), [&]<typename Number, typename Real>() {
-            for_each_head(sizes.heads, [&](std::int64_t h) {
-                turn_head(HeadTurns<Real>(h, sizes.heads, choice.pairs, angles, factor), sizes,
-                          x.data_ptr<Number>() + h * sizes.width, y.data_ptr<Number>() + h * 2 * sizes.pairs);
-            });
+            turn_rows(Turns<Real>(tensors, sizes), sizes, x.data_ptr<Number>(), y.data_ptr<Number>());
         });
         // Only the gradient of a factor reads x again.
-        const bool factor_learns = factor_Hp2 && factor_Hp2->requires_grad();
-        context->save_for_backward({factor_learns ? x : Tensor(), choice.pairs, angles.cosine, angles.sine, factor});
+        const bool factor_learns = factor_HP2 && factor_HP2->requires_grad();
+        context->save_for_backward({factor_learns ? x : Tensor(), tensors.pairs_RP, tensors.angles_TRP.cosine,
+                                    tensors.angles_TRP.sine, tensors.factor_HP2});
         context->saved_data["sizes"] = x.sizes().vec();
-        if (factor_learns) context->saved_data["factor_type"] = factor_Hp2->scalar_type();
+        if (factor_learns) context->saved_data["factor_type"] = factor_HP2->scalar_type();
         return y;
     }
 
     static variable_list backward(AutogradContext* context, const variable_list& gradients) {
         const auto saved = context->get_saved_variables();
         const auto& x = saved[0];
-        const Angles angles{saved[2], saved[3]};
+        const TurnTensors tensors{.pairs_RP = saved[1], .angles_TRP = {saved[2], saved[3]}, .factor_HP2 = saved[4]};
         const auto shape = context->saved_data["sizes"].toIntVector();
-        const auto sizes = Sizes::of(shape, {saved[1], {}});
+        const auto sizes = Sizes::of(shape, {tensors.pairs_RP, {}});
         const auto y_gradient = gradients[0].contiguous();
         const auto x_gradient = torch::empty(shape, y_gradient.options());
-        auto factor_gradient = x.defined() ? torch::zeros(saved[4].sizes(), torch::kFloat64) : Tensor();
+        Tensor of_factor;
         for_number_type(y_gradient.scalar_type(), [&]<typename Number, typename Real>() {
-            for_each_head(sizes.heads, [&](std::int64_t h) {
-                const Gradients<Number> asked{
-                    x_gradient.data_ptr<Number>() + h * sizes.width,
-                    x.defined() ? factor_gradient.data_ptr<double>() + h * 2 * sizes.pairs : nullptr};
-                turn_head_back(HeadTurns<Real>(h, sizes.heads, saved[1], angles, saved[4]), sizes,
-                               x.defined() ? x.data_ptr<Number>() + h * sizes.width : nullptr,
-                               y_gradient.data_ptr<Number>() + h * 2 * sizes.pairs, asked);
-            });
+            const Turns<Real> turns(tensors, sizes);
+            turn_rows_back(turns, sizes, y_gradient.data_ptr<Number>(), x_gradient.data_ptr<Number>());
+            if (!x.defined()) return;
+            of_factor = factor_gradient(turns, sizes, x.data_ptr<Number>(), y_gradient.data_ptr<Number>());
         });
-        if (x.defined()) factor_gradient = factor_gradient.to(context->saved_data["factor_type"].toScalarType());
-        return {x_gradient, factor_gradient, {}};
+        if (x.defined()) of_factor = of_factor.to(context->saved_data["factor_type"].toScalarType());
+        return {x_gradient, of_factor, {}};
     }
 };
 
