@@ -76,9 +76,24 @@ TEST_F(FinetuneCommand, LearnsFromWhatTheTeacherWrites) {
     EXPECT_EQ(record["options"]["kv_format"], "int4-c");
 }
 
+/// With products in bf16 the source runs natively.
+TEST_F(FinetuneCommand, LearnsInBf16AsInFloats) {
+    const std::vector<std::string> tokens{"--tokens", "3000"};
+    const auto exact = run(command(tokens)).json();
+    fs::remove_all(target);
+    const auto rounded = run(command({"--tokens", "3000", "--bf16"})).json();
+    EXPECT_EQ(rounded["steps"], exact["steps"]);
+    const auto after = exact["perplexity_after"].get<double>();
+    EXPECT_LT(after, 0.9 * exact["perplexity_before"].get<double>());
+    EXPECT_NEAR(rounded["perplexity_after"].get<double>(), after, 0.02 * after);
+}
+
+class FinetuneIn : public FinetuneCommand, public testing::WithParamInterface<std::string> {};
+
 /// Killed at several moments, a run that goes on writes the weights of one that was never touched.
-TEST_F(FinetuneCommand, GoesOnAfterAKillBitForBit) {
-    const auto arguments = command({"--tokens", "20000", "--save-every", "0", "--threads", "1"});
+TEST_P(FinetuneIn, GoesOnAfterAKillBitForBit) {
+    auto arguments = command({"--tokens", "20000", "--save-every", "0", "--threads", "1"});
+    if (GetParam() == "bf16") arguments.emplace_back("--bf16");
     ASSERT_EQ(run(arguments).exit_code, 0);
     const auto expected = core::read_text(target + "/model.safetensors");
     fs::remove_all(target);
@@ -91,6 +106,9 @@ TEST_F(FinetuneCommand, GoesOnAfterAKillBitForBit) {
     ASSERT_EQ(run(resumed).exit_code, 0);
     EXPECT_EQ(core::read_text(target + "/model.safetensors"), expected);
 }
+
+INSTANTIATE_TEST_SUITE_P(Precisions, FinetuneIn, testing::Values("floats", "bf16"),
+                         [](const auto& test) { return test.param; });
 
 /// The same windows, shared out, and the same steps.
 TEST_F(FinetuneCommand, ProcessesTogetherDoTheSame) {

@@ -16,6 +16,10 @@ Head head_of(model::CausalLm& model, const Tensor& ids_BT, const Tensor& positio
     return {model->decoder()(ids_BT).flatten(0, 1).index_select(0, positions), model->output_matrix()};
 }
 
+Head head_of(Teacher& teacher, const MicroBatch& batch, const Tensor& positions) {
+    return {teacher.hidden(batch).flatten(0, 1).index_select(0, positions), teacher.output_matrix()};
+}
+
 /// The token after each scored position.
 Tensor targets_of(const Tensor& ids_BT, const Tensor& positions) {
     return ids_BT.flatten().index_select(0, positions + 1);
@@ -30,22 +34,18 @@ public:
     std::int64_t count(std::int64_t window_tokens) const override { return window_tokens - 1; }
 
     double accumulate(const MicroBatch& batch, double weight) override {
-        const auto positions = batch.scored_positions();
-        const auto loss = weight * forward(batch.ids_BT, positions);
+        const auto loss = weight * forward(batch);
         loss.backward();
         return loss.item<double>();
     }
 
 private:
-    Tensor forward(const Tensor& ids_BT, const Tensor& positions) {
-        const model::Autocast autocast(ids_BT.device(), bf16_);
-        Head teacher;
-        if (options_.text_share < 1) {
-            const torch::NoGradGuard no_gradients;
-            teacher = head_of(models_.teacher, ids_BT, positions);
-        }
-        return vocabulary_loss(head_of(models_.student, ids_BT, positions), teacher, targets_of(ids_BT, positions),
-                               options_);
+    Tensor forward(const MicroBatch& batch) {
+        const auto positions = batch.scored_positions();
+        const auto teacher = options_.text_share < 1 ? head_of(*models_.teacher, batch, positions) : Head{};
+        const model::Autocast autocast(batch.ids_BT.device(), bf16_);
+        return vocabulary_loss(head_of(models_.student, batch.ids_BT, positions), teacher,
+                               targets_of(batch.ids_BT, positions), options_);
     }
 
     Models& models_;
@@ -54,8 +54,8 @@ private:
 };
 
 /// Each converted attention layer on the source's own inputs: |y' - y|² / |h|² of a token, y the output of the source's
-/// attention and h the residual stream behind it, mean over the layers. The source walks ahead layer by layer, so the
-/// graph of one attention is in memory at a time.
+/// attention and h the residual stream behind it, mean over the layers. The graph of one attention is in memory at a
+/// time.
 class LayerwiseLoss : public Loss {
 public:
     LayerwiseLoss(Models& models, bool bf16) : models_(models), bf16_(bf16) {}
@@ -64,36 +64,16 @@ public:
 
     double accumulate(const MicroBatch& batch, double weight) override {
         const auto positions = batch.positions();
-        auto& teacher = models_.teacher->decoder();
-        auto& student = models_.student->decoder();
-        const double of_layer = weight / static_cast<double>(teacher->layers().size());
-        torch::NoGradGuard no_gradients;
+        auto& layers = models_.student->decoder()->layers();
+        const double of_layer = weight / static_cast<double>(layers.size());
         double sum = 0;
-        auto x_BTE = teacher->embed_tokens(batch.ids_BT);
-        for (std::size_t layer = 0; layer < teacher->layers().size(); ++layer) {
-            auto& source = teacher->layers()[layer];
-            const auto lesson = teach(source, x_BTE);
-            sum += learn(student->layers()[layer]->attention(), lesson, positions, of_layer);
-            const model::Autocast autocast(x_BTE.device(), bf16_);
-            x_BTE = source->feed_forward(lesson.residual_BTE);
-        }
+        models_.teacher->for_each_layer(batch, [&](std::size_t layer, const Lesson& lesson) {
+            sum += learn(layers[layer]->attention(), lesson, positions, of_layer);
+        });
         return sum;
     }
 
 private:
-    struct Lesson {
-        Tensor input_BTE;
-        Tensor output_BTE;
-        Tensor residual_BTE;
-    };
-
-    Lesson teach(model::DecoderLayer& source, const Tensor& x_BTE) const {
-        const model::Autocast autocast(x_BTE.device(), bf16_);
-        const auto input = source->attention_input(x_BTE);
-        const auto output = source->attention().forward(input).to(x_BTE.scalar_type());
-        return {input, output, x_BTE + output};
-    }
-
     double learn(model::Attention& attention, const Lesson& lesson, const Tensor& positions, double weight) const {
         const torch::AutoGradMode with_gradients(true);
         const auto output = [&] {

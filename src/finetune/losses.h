@@ -5,6 +5,7 @@
 
 #include "finetune/batches.h"
 #include "finetune/options.h"
+#include "finetune/teacher.h"
 #include "model/causal_lm.h"
 
 namespace mha2mla::finetune {
@@ -12,7 +13,7 @@ namespace mha2mla::finetune {
 /// The models of a run. The teacher may be empty where only the text teaches.
 struct Models {
     model::CausalLm student = nullptr;
-    model::CausalLm teacher = nullptr;
+    std::unique_ptr<Teacher> teacher;
 };
 
 /// One objective: adds its gradients to those of the student's parameters.

@@ -15,13 +15,13 @@ using torch::Tensor;
 class LossTest : public testing::TestWithParam<Objective> {
 protected:
     LossTest() : pair_(directory_.path()) {
-        model::ModelOptions doubles;
-        doubles.dtype = torch::kFloat64;
-        models_ = pair_.load(doubles);
+        doubles_.dtype = torch::kFloat64;
+        models_ = pair_.load(doubles_);
     }
 
     TemporaryDirectory directory_;
     test::TinyPair pair_;
+    model::ModelOptions doubles_;
     Models models_;
     const std::vector<std::vector<int>> windows_ = test::tiny_windows();
 };
@@ -65,14 +65,15 @@ TEST_P(LossTest, OfWindowsTogetherIsTheSumOfEach) {
 
 TEST_P(LossTest, GivesFrozenParametersAndTheTeacherNoGradient) {
     const auto chosen = choose_parameters(models_.student, Trained::latent);
-    for (auto& parameter : models_.teacher->parameters()) parameter.set_requires_grad(false);
+    const auto source = pair_.load_source(doubles_);
+    models_.teacher = make_teacher(source, false);
     value_of(*make_loss(GetParam(), models_, {}), MicroBatch(windows_, std::vector<std::size_t>{4}, torch::kCPU));
     EXPECT_EQ(chosen.size(), 2u * 7);  // of a layer: weight and bias of three matrices, and kv_b_proj
     for (const auto& item : models_.student->named_parameters()) {
         const bool learns = item.value().requires_grad();
         EXPECT_EQ(item.value().grad().defined(), learns) << item.key();
     }
-    for (const auto& parameter : models_.teacher->parameters()) EXPECT_FALSE(parameter.grad().defined());
+    for (const auto& parameter : source->parameters()) EXPECT_FALSE(parameter.grad().defined());
 }
 
 INSTANTIATE_TEST_SUITE_P(Objectives, LossTest,
@@ -112,11 +113,12 @@ TEST_F(LossTest, BalancingLatentsChangesNoLogitAndComesUndone) {
     weight[2] *= 0.01;
     const auto before = weight.clone();
     const auto logits = models_.student(ids);
-    const LatentBalance balance(models_.student, models_.teacher, config);
+    auto source = pair_.load_source(doubles_);
+    const LatentBalance balance(models_.student, source, config);
     balance.apply();
     EXPECT_TRUE(torch::equal(models_.student(ids), logits));
     EXPECT_FALSE(torch::equal(weight, before));
-    const auto keys = models_.teacher->named_parameters()["model.layers.1.self_attn.k_proj.weight"];
+    const auto keys = source->named_parameters()["model.layers.1.self_attn.k_proj.weight"];
     const auto wanted = keys.norm(2, 1).mean().item<double>();
     const auto ratios = weight.slice(0, 0, config.mla().kv_lora_rank[1]).norm(2, 1) / wanted;
     EXPECT_LT(ratios.max().item<double>(), 1.42);

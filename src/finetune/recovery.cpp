@@ -31,12 +31,18 @@ void add_windows(core::Fingerprint& fingerprint, const std::vector<std::vector<i
     }
 }
 
+/// A converted model that learns, and its source.
+struct Modules {
+    model::CausalLm student = nullptr;
+    model::CausalLm source = nullptr;
+};
+
 /// The weights of both models that a run begins with, its text and its options: what its result depends on.
-std::string describe(Models& models, const data::TextWindows& text, const Options& options) {
+std::string describe(Modules& modules, const data::TextWindows& text, const Options& options) {
     core::Fingerprint fingerprint;
     add_windows(fingerprint, text.windows);
     add_windows(fingerprint, text.held_out);
-    for (auto* model : {&models.student, &models.teacher}) {
+    for (auto* model : {&modules.student, &modules.source}) {
         for (const auto& parameter : (*model)->parameters()) {
             constexpr std::int64_t step = 61;  // every so many numbers, not all: models are large
             const auto some = parameter.detach().flatten().slice(0, 0, std::nullopt, step).to(torch::kCPU).contiguous();
@@ -58,14 +64,26 @@ bool learns_from_text_alone(const Options& options) {
                        [](const Stage& stage) { return stage.objective == Objective::cross_entropy; });
 }
 
-Models load_models(const Pair& pair, const Options& options) {
+Modules load_modules(const Pair& pair, const Options& options) {
     model::ModelOptions of_student;
     of_student.device = model::parse_device(options.device);
-    model::ModelOptions of_teacher = of_student;
+    const model::ModelOptions of_source = of_student;
     of_student.emulated_cache = options.kv_format;
     of_student.recompute = options.recompute;
-    Models models{model::CausalLm(pair.converted, of_student), model::CausalLm(pair.source, of_teacher)};
-    for (auto& parameter : models.teacher->parameters()) parameter.set_requires_grad(false);
+    Modules modules{model::CausalLm(pair.converted, of_student), model::CausalLm(pair.source, of_source)};
+    for (auto& parameter : modules.source->parameters()) parameter.set_requires_grad(false);
+    return modules;
+}
+
+/// The student, and what teaches it. The source is let go of where something else does its work.
+Models prepare(Modules& modules, const RecoveryRequest& request) {
+    const auto& options = request.options;
+    model::CausalLm source = std::exchange(modules.source, nullptr);
+    Models models{.student = modules.student, .teacher = nullptr};
+    if (learns_from_text_alone(options)) return models;
+    const bool natively = request.source_states && options.bf16 && torch::Device(options.device).is_cpu();
+    models.teacher =
+        natively ? make_teacher(source, request.source_states()) : make_teacher(std::move(source), options.bf16);
     return models;
 }
 
@@ -106,7 +124,7 @@ public:
           text_(text),
           request_(request),
           device_(request.options.device),
-          models_(load_models(models, request.options)) {}
+          modules_(load_modules(models, request.options)) {}
 
     void train(core::Progress& progress, const std::stop_token& stop);
     void write();
@@ -120,6 +138,7 @@ private:
     const data::TextWindows& text_;
     const RecoveryRequest& request_;
     torch::Device device_;
+    Modules modules_;
     Models models_;
     std::optional<Trainer> trainer_;
     RecoveryReport report_;
@@ -127,11 +146,11 @@ private:
 
 void Recovery::train(core::Progress& progress, const std::stop_token& stop) {
     const auto& options = request_.options;
-    report_.source_perplexity = perplexity(models_.teacher, "perplexity of the source", progress, stop);
-    report_.perplexity_before = perplexity(models_.student, "perplexity before", progress, stop);
-    const LatentBalance balance(models_.student, models_.teacher, converted_.config());
-    const auto description = describe(models_, text_, options);
-    if (learns_from_text_alone(options)) models_.teacher = nullptr;
+    report_.source_perplexity = perplexity(modules_.source, "perplexity of the source", progress, stop);
+    report_.perplexity_before = perplexity(modules_.student, "perplexity before", progress, stop);
+    const LatentBalance balance(modules_.student, modules_.source, converted_.config());
+    const auto description = describe(modules_, text_, options);
+    models_ = prepare(modules_, request_);
     if (may_balance(options)) balance.apply();
     trainer_.emplace(models_, text_.windows, options,
                      TrainerSetup{.directory = core::partial_path(request_.target),
@@ -143,7 +162,7 @@ void Recovery::train(core::Progress& progress, const std::stop_token& stop) {
     trainer_->run(progress, stop);
     if (may_balance(options)) balance.undo();
     round_to_disk();
-    report_.perplexity_after = perplexity(models_.student, "perplexity after", progress, stop);
+    report_.perplexity_after = perplexity(modules_.student, "perplexity after", progress, stop);
     report_.steps = trainer_->position().step;
     report_.tokens = trainer_->position().tokens;
 }

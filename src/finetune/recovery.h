@@ -3,6 +3,7 @@
 #include <chrono>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "core/progress.h"
 #include "data/text_windows.h"
 #include "finetune/options.h"
+#include "finetune/source_states.h"
 #include "parallel/communicator.h"
 
 namespace mha2mla::finetune {
@@ -35,7 +37,9 @@ struct RecoveryRequest {
     std::chrono::duration<double> save_every = std::chrono::minutes(10);
     std::string version;
     std::string command;
-    std::function<void(const std::string&)> note;                  ///< for what a user should know
+    std::function<void(const std::string&)> note;  ///< for what a user should know
+    /// Runs the source in bf16 on the CPU, asked for once its perplexity is known; empty: LibTorch does.
+    std::function<std::unique_ptr<SourceStates>()> source_states;
     const parallel::Communicator* processes = &parallel::alone();  ///< which share the run; the first one writes
 };
 

@@ -21,7 +21,10 @@ public:
     /// Loaded anew, to be run by one thread: tests run side by side, and threads of tiny products wait for each other.
     Models load(const model::ModelOptions& options = {}) const {
         torch::set_num_threads(1);
-        return {model::CausalLm(converted_, options), model::CausalLm(source_, options)};
+        return {model::CausalLm(converted_, options), make_teacher(load_source(options), false)};
+    }
+    model::CausalLm load_source(const model::ModelOptions& options = {}) const {
+        return model::CausalLm(source_, options);
     }
 
 private:

@@ -19,6 +19,7 @@ public:
     torch::Tensor forward(const torch::Tensor& token_ids);
 
     std::vector<DecoderLayer>& layers() { return layers_; }
+    RmsNorm& norm() { return norm_; }
 
     Embedding embed_tokens = nullptr;
 

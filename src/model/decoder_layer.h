@@ -20,6 +20,7 @@ public:
     torch::Tensor feed_forward(const torch::Tensor& x_BTE) { return x_BTE + mlp_(post_attention_layernorm_(x_BTE)); }
     /// What the attention of this layer sees: the normed inputs.
     torch::Tensor attention_input(const torch::Tensor& x_BTE) { return input_layernorm_(x_BTE); }
+    RmsNorm& input_norm() { return input_layernorm_; }
     Attention& attention() { return *self_attn_; }
 
 private:

@@ -1,6 +1,7 @@
 #include "runtime/decoder.h"
 
 #include <algorithm>
+#include <array>
 #include <numeric>
 #include <string>
 #include <utility>
@@ -236,6 +237,13 @@ void Decoder::forward_all(Sequence& sequence, std::span<const int> tokens,
             visit(first + row, impl_->logits());
         }
     });
+}
+
+void Decoder::forward_states(Sequence& sequence, std::span<const int> tokens,
+                             core::FunctionRef<void(const LayerStates&)> visit) {
+    impl_->check(std::array{Feed{.sequence = &sequence, .tokens = tokens, .logits = 0}});
+    impl_->transformer.add(sequence.impl_->cache, tokens);
+    impl_->transformer.forward(visit);
 }
 
 void Decoder::check(std::span<const int> tokens) const { impl_->check(tokens); }

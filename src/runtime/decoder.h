@@ -45,6 +45,14 @@ struct KvBytes {
     std::size_t used = 0;       ///< rows written
 };
 
+/// The residual stream of a pass at a place among the layers: before layer `layer`, or once its attention is added.
+/// Layer num_hidden_layers is what the final norm takes.
+struct LayerStates {
+    int layer = 0;
+    bool attended = false;
+    std::span<const float> x_TE;  ///< [tokens of the pass, hidden_size]
+};
+
 class Decoder;
 
 /// One sequence and its part of the cache. Must not outlive its Decoder.
@@ -112,6 +120,11 @@ public:
     /// visit(index of the first, [tokens, vocab_size]).
     void forward_all(Sequence& sequence, std::span<const int> tokens,
                      core::FunctionRef<void(std::int64_t first, std::span<const float> logits)> visit);
+
+    /// Appends tokens to the sequence, no more than its pass_tokens, and shows the residual stream on its way through
+    /// the layers instead of making logits.
+    void forward_states(Sequence& sequence, std::span<const int> tokens,
+                        core::FunctionRef<void(const LayerStates&)> visit);
 
     /// Throws Error for a token outside the vocabulary.
     void check(std::span<const int> tokens) const;

@@ -232,6 +232,33 @@ TEST_F(Plain, RefusesWhatDoesNotFitAndKeepsTheSequence) {
     EXPECT_EQ(sequence.tokens(), 128);
 }
 
+TEST_F(Plain, ShowsTheResidualStreamOnItsWay) {
+    constexpr std::size_t before = 7;
+    const auto text = std::span<const int>(tokens_).first(40);
+    Engine engine(model_, f32_options());
+    Sequence sequence = engine.decoder.new_sequence();
+    engine.decoder.forward(sequence, text.first(before));
+    const auto width = static_cast<std::ptrdiff_t>(model_.config().hidden_size);
+    std::vector<std::pair<int, bool>> places;
+    std::vector<test::Rows> seen;
+    engine.decoder.forward_states(sequence, text.subspan(before), [&](const LayerStates& states) {
+        places.emplace_back(states.layer, states.attended);
+        auto& rows = seen.emplace_back();
+        for (auto row = states.x_TE.begin(); row != states.x_TE.end(); row += width)
+            rows.emplace_back(row, row + width);
+    });
+    EXPECT_EQ(sequence.tokens(), 40);
+    const decltype(places) expected{{0, false}, {0, true}, {1, false}, {1, true}, {2, false}};
+    ASSERT_EQ(places, expected);
+    auto oracle = test::oracle_states(model_, text);
+    for (std::size_t i = 0; i < oracle.size(); ++i) {
+        oracle[i].erase(oracle[i].begin(), oracle[i].begin() + before);
+        EXPECT_LT(relative_error(seen[i], oracle[i]), 1e-5) << "at place " << i;
+    }
+    EXPECT_THROW(engine.decoder.forward_states(sequence, std::span<const int>(tokens_).first(513), [](auto&) {}),
+                 std::logic_error);
+}
+
 TEST_F(Plain, RefusesTokensOutsideTheVocabularyAndUnknownTypes) {
     Engine engine(model_, f32_options());
     Sequence sequence = engine.decoder.new_sequence();

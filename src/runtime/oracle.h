@@ -15,10 +15,13 @@
 
 namespace mha2mla::runtime::test {
 
-using Logits = std::vector<std::vector<double>>;  // [tokens][vocab]
+using Rows = std::vector<std::vector<double>>;  // [tokens][width]
+using Logits = Rows;                            // [tokens][vocab]
 
 /// Logits of every token, straight from the equations of docs/checkpoint.md (keys and values as numbers, no cache).
 Logits oracle_logits(const checkpoint::Checkpoint& model, std::span<const int> tokens);
+/// The residual stream, before each layer and with its attention added, and what the final norm takes.
+std::vector<Rows> oracle_states(const checkpoint::Checkpoint& model, std::span<const int> tokens);
 
 /// 2 layers, 4 heads, 2 KV heads of width 16; sizes that are no multiples of a tile.
 checkpoint::ModelConfig tiny_config();
@@ -60,7 +63,7 @@ struct Engine {
 };
 
 /// ||a - b|| / ||b|| over all rows.
-double relative_error(const Logits& a, const Logits& b);
+double relative_error(const Rows& a, const Rows& b);
 
 DecoderOptions f32_options(AttentionForm form = AttentionForm::automatic);
 

@@ -18,7 +18,6 @@ using checkpoint::Checkpoint;
 using checkpoint::MlaConfig;
 using checkpoint::ModelConfig;
 using Vector = std::vector<double>;
-using Rows = std::vector<Vector>;  // [tokens][width]
 
 /// y = W x + b for every row; no bias where `bias` is empty.
 Rows apply(const std::vector<float>& weight, const std::vector<float>& bias, const Rows& x) {
@@ -44,15 +43,28 @@ public:
         : model_(model), config_(model.config()), frequencies_(checkpoint::rope_frequencies(config_)) {}
 
     Logits run(std::span<const int> tokens) const {
+        const auto& head = config_.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
+        return apply(tensor(head, {config_.vocab_size, config_.hidden_size}), {},
+                     norm("model.norm.weight", states(tokens).back()));
+    }
+
+    /// Before each layer and behind its attention, and what the final norm takes.
+    std::vector<Rows> states(std::span<const int> tokens) const {
+        std::vector<Rows> all;
         Rows x;
         const auto table = tensor("model.embed_tokens.weight", {config_.vocab_size, config_.hidden_size});
         for (const int token : tokens) {
             const float* row = table.data() + static_cast<std::ptrdiff_t>(token) * config_.hidden_size;
             x.emplace_back(row, row + config_.hidden_size);
         }
-        for (int layer = 0; layer < config_.num_hidden_layers; ++layer) x = run_layer(layer, x);
-        const auto& head = config_.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
-        return apply(tensor(head, {config_.vocab_size, config_.hidden_size}), {}, norm("model.norm.weight", x));
+        for (int layer = 0; layer < config_.num_hidden_layers; ++layer) {
+            all.push_back(x);
+            attend(layer, x);
+            all.push_back(x);
+            feed_forward(layer, x);
+        }
+        all.push_back(x);
+        return all;
     }
 
 private:
@@ -78,10 +90,14 @@ private:
         return x;
     }
 
-    Rows run_layer(int layer, Rows x) const {
+    void attend(int layer, Rows& x) const {
         const auto name = [&](const char* part) { return checkpoint::layer_tensor(layer, part); };
         const Rows attended = attention(layer, norm(name("input_layernorm.weight"), x));
         add(x, linear(name("self_attn.o_proj"), config_.hidden_size, attended));
+    }
+
+    void feed_forward(int layer, Rows& x) const {
+        const auto name = [&](const char* part) { return checkpoint::layer_tensor(layer, part); };
         const Rows inner = norm(name("post_attention_layernorm.weight"), x);
         Rows gate = linear(name("mlp.gate_proj"), config_.intermediate_size, inner);
         const Rows up = linear(name("mlp.up_proj"), config_.intermediate_size, inner);
@@ -89,7 +105,6 @@ private:
             for (std::size_t i = 0; i < up[t].size(); ++i) gate[t][i] *= up[t][i] / (1 + std::exp(-gate[t][i]));
         }
         add(x, linear(name("mlp.down_proj"), config_.hidden_size, gate));
-        return x;
     }
 
     static void add(Rows& x, const Rows& y) {
@@ -266,6 +281,9 @@ private:
 }  // namespace
 
 Logits oracle_logits(const Checkpoint& model, std::span<const int> tokens) { return Oracle(model).run(tokens); }
+std::vector<Rows> oracle_states(const Checkpoint& model, std::span<const int> tokens) {
+    return Oracle(model).states(tokens);
+}
 
 ModelConfig tiny_config() {
     ModelConfig config;

@@ -111,11 +111,19 @@ void Transformer::add(cache::SequenceCache& sequence, std::span<const int> token
     tokens_ += count;
 }
 
-void Transformer::forward() {
+void Transformer::forward(core::FunctionRef<void(const LayerStates&)> visit) {
     core::invariant(tokens_ > 0, "a batch has tokens");
     embed();
     list_visible_keys();
-    for (int layer = 0; layer < config_.num_hidden_layers; ++layer) run_layer(layer);
+    const std::span<const float> stream(workspace_.hidden.data(),
+                                        static_cast<std::size_t>(tokens_ * config_.hidden_size));
+    for (int layer = 0; layer < config_.num_hidden_layers; ++layer) {
+        visit({.layer = layer, .attended = false, .x_TE = stream});
+        run_attention(layer);
+        visit({.layer = layer, .attended = true, .x_TE = stream});
+        run_mlp(layer);
+    }
+    visit({.layer = config_.num_hidden_layers, .attended = false, .x_TE = stream});
     for (const Chunk& chunk : chunks_) chunk.cache.commit(chunk.tokens);
     chunks_.clear();
     tokens_ = 0;
@@ -144,7 +152,7 @@ void Transformer::list_visible_keys() {
     }
 }
 
-void Transformer::run_layer(int layer) {
+void Transformer::run_attention(int layer) {
     const LayerWeights& weights = weights_.layers[static_cast<std::size_t>(layer)];
     normalize(workspace_.hidden.data(), tokens_, weights.input_norm);
     run_linear({.x = workspace_.normed.data(),
@@ -169,8 +177,6 @@ void Transformer::run_layer(int layer) {
                 .y = workspace_.hidden.data(),
                 .accumulate = true},
                compute_);
-    normalize(workspace_.hidden.data(), tokens_, weights.post_attention_norm);
-    run_mlp(weights, tokens_);
 }
 
 void Transformer::normalize(const float* x, std::int64_t rows, const std::vector<float>& weight) {
@@ -185,15 +191,18 @@ void Transformer::normalize(const float* x, std::int64_t rows, const std::vector
     });
 }
 
-void Transformer::run_mlp(const LayerWeights& layer, std::int64_t tokens) {
+void Transformer::run_mlp(int layer) {
+    const LayerWeights& weights = weights_.layers[static_cast<std::size_t>(layer)];
+    normalize(workspace_.hidden.data(), tokens_, weights.post_attention_norm);
+    const std::int64_t tokens = tokens_;
     const std::int64_t inner = config_.intermediate_size;
     float* const gate = workspace_.gate.data();
     float* const up = workspace_.up.data();
     // A worker computes the same columns of gate and up, so it can join them without waiting for the others.
     parallel_ranges(
-        compute_.pool, layer.gate.weight.packed().tiles(), 2 * tokens * inner * config_.hidden_size,
+        compute_.pool, weights.gate.weight.packed().tiles(), 2 * tokens * inner * config_.hidden_size,
         [&](int worker, std::int64_t first_tile, std::int64_t end_tile) {
-            for (const auto& [linear, y] : {std::pair{&layer.gate, gate}, std::pair{&layer.up, up}}) {
+            for (const auto& [linear, y] : {std::pair{&weights.gate, gate}, std::pair{&weights.up, up}}) {
                 auto params = linear_params({.x = workspace_.normed.data(), .rows = tokens, .linear = linear, .y = y},
                                             first_tile, end_tile);
                 params.scratch = workspace_.kernel_scratch(worker);
@@ -205,7 +214,7 @@ void Transformer::run_mlp(const LayerWeights& layer, std::int64_t tokens) {
                 compute_.kernels.swiglu({.gate = gate + at, .up = up + at, .y = gate + at, .count = columns});
             }
         });
-    run_linear({.x = gate, .rows = tokens, .linear = &layer.down, .y = workspace_.hidden.data(), .accumulate = true},
+    run_linear({.x = gate, .rows = tokens, .linear = &weights.down, .y = workspace_.hidden.data(), .accumulate = true},
                compute_);
 }
 

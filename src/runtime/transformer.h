@@ -38,7 +38,11 @@ public:
     void add(cache::SequenceCache& sequence, std::span<const int> tokens);
     /// Runs the batch through the layers and appends the tokens to their sequences. The rows of the batch are its
     /// tokens in the order they were added.
-    void forward();
+    void forward() {
+        forward([](const LayerStates&) {});
+    }
+    /// The same, and shows the residual stream on its way.
+    void forward(core::FunctionRef<void(const LayerStates&)> visit);
     /// Logits of some rows of the last batch, [rows, vocab]; valid until the next call.
     const float* logits(std::span<const std::int64_t> rows);
 
@@ -47,9 +51,9 @@ public:
 private:
     void embed();
     void list_visible_keys();
-    void run_layer(int layer);
+    void run_attention(int layer);
     void normalize(const float* x, std::int64_t rows, const std::vector<float>& weight);
-    void run_mlp(const LayerWeights& layer, std::int64_t tokens);
+    void run_mlp(int layer);
 
     checkpoint::ModelConfig config_;
     ModelWeights weights_;

@@ -7,6 +7,7 @@
 #include "cli/session.h"
 #include "cli/version.h"
 #include "cli/workshop/calibration_text.h"
+#include "cli/workshop/native_states.h"
 #include "cli/workshop/shared_run.h"
 #include "cli/workshop/training_text.h"
 #include "cli/world.h"
@@ -53,6 +54,7 @@ void finetune_model(FinetuneCommand& command, Session& session) {
     request.note = [&session](const std::string& text) { session.note("\n" + text); };
     const auto converted = checkpoint::Checkpoint::open(command.converted);
     const auto source = checkpoint::Checkpoint::open(command.teacher);
+    request.source_states = [&] { return native_states(source, options.window, session); };
     finetune::check_request({converted, source}, request);
     parallel::meet(processes);  // none begins to write before all have looked
     model::use_threads(session.options().threads);

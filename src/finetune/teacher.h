@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <torch/torch.h>
+
+#include "core/function_ref.h"
+#include "finetune/batches.h"
+#include "finetune/source_states.h"
+#include "model/causal_lm.h"
+
+namespace mha2mla::finetune {
+
+/// The source's attention in one layer, [batch, tokens, hidden] each.
+struct Lesson {
+    torch::Tensor input_BTE;     ///< normed, as its attention sees it
+    torch::Tensor output_BTE;    ///< of its attention
+    torch::Tensor residual_BTE;  ///< the stream with that added
+};
+
+/// What the source model says to the text that its conversion learns from. Makes no gradients.
+class Teacher {
+public:
+    virtual ~Teacher() = default;
+    /// Layer by layer from the first one on. A lesson need not outlive its call.
+    virtual void for_each_layer(const MicroBatch& batch,
+                                core::FunctionRef<void(std::size_t layer, const Lesson& lesson)> learn) = 0;
+    /// Normed hidden states behind the last layer, [batch, tokens, hidden].
+    virtual torch::Tensor hidden(const MicroBatch& batch) = 0;
+    /// [vocab_size, hidden]
+    virtual const torch::Tensor& output_matrix() const = 0;
+};
+
+/// LibTorch runs the model, with products in bf16 if so.
+std::unique_ptr<Teacher> make_teacher(model::CausalLm source, bool bf16);
+
+/// Something faster does; of the model, the norms and the output matrix alone are kept, on the CPU.
+std::unique_ptr<Teacher> make_teacher(model::CausalLm& source, std::unique_ptr<SourceStates> states);
+
+}  // namespace mha2mla::finetune
