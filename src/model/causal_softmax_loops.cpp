@@ -19,18 +19,20 @@ struct Keys {
     std::int64_t all;
 };
 
-MHA2MLA_VECTOR_LOOPS void softmax_row(const float* logits, float scale, const Keys& keys, BFloat16* probabilities) {
+/// Uses the logits up: an exponential costs more than a float in the cache.
+MHA2MLA_VECTOR_LOOPS void softmax_row(float* logits, float scale, const Keys& keys, BFloat16* probabilities) {
     float largest = -std::numeric_limits<float>::infinity();
 #pragma omp simd reduction(max : largest)
     for (std::int64_t i = 0; i < keys.seen; ++i) largest = std::max(largest, logits[i]);
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (std::int64_t i = 0; i < keys.seen; ++i) sum += exp_of(scale * (logits[i] - largest));
+    for (std::int64_t i = 0; i < keys.seen; ++i) {
+        logits[i] = exp_of(scale * (logits[i] - largest));
+        sum += logits[i];
+    }
     const float inverse = 1 / sum;
 #pragma omp simd
-    for (std::int64_t i = 0; i < keys.seen; ++i) {
-        store(exp_of(scale * (logits[i] - largest)) * inverse, probabilities[i]);
-    }
+    for (std::int64_t i = 0; i < keys.seen; ++i) store(logits[i] * inverse, probabilities[i]);
     std::fill(probabilities + keys.seen, probabilities + keys.all, BFloat16(0));
 }
 
@@ -72,7 +74,7 @@ void for_each_row(const Tensor& rows_NQK, std::int64_t group, const Task& task) 
 Tensor causal_softmax(const Tensor& logits_NQK, std::int64_t group, double scale) {
     core::invariant(scale > 0, "the largest logit stays the largest");
     auto probabilities = torch::empty(logits_NQK.sizes(), logits_NQK.options().dtype(torch::kBFloat16));
-    const auto* const from = logits_NQK.data_ptr<float>();
+    auto* const from = logits_NQK.data_ptr<float>();
     auto* const to = probabilities.data_ptr<BFloat16>();
     for_each_row(logits_NQK, group, [&](std::int64_t begin, const Keys& keys) {
         softmax_row(from + begin, static_cast<float>(scale), keys, to + begin);
