@@ -1,5 +1,7 @@
 #include "core/thread_pool.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <string>
 #include <system_error>
@@ -28,7 +30,12 @@ std::uint32_t wait_for_change(const std::atomic<std::uint32_t>& value, std::uint
     return value.load(std::memory_order_acquire);
 }
 
-int default_threads() { return static_cast<int>(std::max(1u, std::thread::hardware_concurrency())); }
+/// One for each processor that this process may run on: mpirun ties processes to some.
+int default_threads() {
+    cpu_set_t mine;
+    if (sched_getaffinity(0, sizeof(mine), &mine) == 0) return std::max(1, CPU_COUNT(&mine));
+    return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
 
 }  // namespace
 

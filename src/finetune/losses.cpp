@@ -67,14 +67,15 @@ public:
         auto& layers = models_.student->decoder()->layers();
         const double of_layer = weight / static_cast<double>(layers.size());
         double sum = 0;
-        models_.teacher->for_each_layer(batch, [&](std::size_t layer, const Lesson& lesson) {
+        models_.teacher->for_each_layer(batch, [&](std::size_t layer, const AttentionLesson& lesson) {
             sum += learn(layers[layer]->attention(), lesson, positions, of_layer);
         });
         return sum;
     }
 
 private:
-    double learn(model::Attention& attention, const Lesson& lesson, const Tensor& positions, double weight) const {
+    double learn(model::Attention& attention, const AttentionLesson& lesson, const Tensor& positions,
+                 double weight) const {
         const torch::AutoGradMode with_gradients(true);
         const auto output = [&] {
             const model::Autocast autocast(lesson.input_BTE.device(), bf16_);

@@ -64,7 +64,7 @@ struct Options {
     std::optional<cache::CacheFormat> kv_format;  ///< the cache that the model learns to run with
     bool balance = true;     ///< give latent channels the scale of the source's keys while training
     bool recompute = false;  ///< keep the inputs of layers alone, and compute the rest again
-    bool bf16 = false;       ///< products in bf16, weights in fp32
+    bool bf16 = false;       ///< products in bf16, weights that learn in fp32
     int held_out = 8;        ///< windows that perplexities are of
     std::uint64_t seed = 0;
     std::string device = "cpu";

@@ -31,25 +31,26 @@ void add_windows(core::Fingerprint& fingerprint, const std::vector<std::vector<i
     }
 }
 
-/// A converted model that learns, and its source.
-struct Modules {
-    model::CausalLm student = nullptr;
-    model::CausalLm source = nullptr;
-};
+/// Whether something else than LibTorch runs the source.
+bool runs_outside_of_libtorch(const RecoveryRequest& request) {
+    return request.source_states && request.options.bf16 && torch::Device(request.options.device).is_cpu();
+}
 
 /// The weights of both models that a run begins with, its text and its options: what its result depends on.
-std::string describe(Modules& modules, const data::TextWindows& text, const Options& options) {
+std::string describe(model::CausalLm& student, model::CausalLm& source, const data::TextWindows& text,
+                     const RecoveryRequest& request) {
     core::Fingerprint fingerprint;
     add_windows(fingerprint, text.windows);
     add_windows(fingerprint, text.held_out);
-    for (auto* model : {&modules.student, &modules.source}) {
+    for (auto* model : {&student, &source}) {
         for (const auto& parameter : (*model)->parameters()) {
             constexpr std::int64_t step = 61;  // every so many numbers, not all: models are large
             const auto some = parameter.detach().flatten().slice(0, 0, std::nullopt, step).to(torch::kCPU).contiguous();
             fingerprint.add(std::as_bytes(std::span(some.data_ptr<float>(), static_cast<std::size_t>(some.numel()))));
         }
     }
-    return fmt::format("{} {}", fingerprint.hex(), to_json(options).dump());
+    return fmt::format("{} {}{}", fingerprint.hex(), to_json(request.options).dump(),
+                       runs_outside_of_libtorch(request) ? " source outside of LibTorch" : "");
 }
 
 /// A scale that depends on a channel's neighbours must stay as the conversion made it.
@@ -64,27 +65,29 @@ bool learns_from_text_alone(const Options& options) {
                        [](const Stage& stage) { return stage.objective == Objective::cross_entropy; });
 }
 
-Modules load_modules(const Pair& pair, const Options& options) {
-    model::ModelOptions of_student;
-    of_student.device = model::parse_device(options.device);
-    const model::ModelOptions of_source = of_student;
-    of_student.emulated_cache = options.kv_format;
-    of_student.recompute = options.recompute;
-    Modules modules{model::CausalLm(pair.converted, of_student), model::CausalLm(pair.source, of_source)};
-    for (auto& parameter : modules.source->parameters()) parameter.set_requires_grad(false);
-    return modules;
+model::CausalLm load_student(const Checkpoint& converted, const Options& options) {
+    model::ModelOptions model;
+    model.device = model::parse_device(options.device);
+    model.emulated_cache = options.kv_format;
+    model.recompute = options.recompute;
+    return model::CausalLm(converted, model);
 }
 
-/// The student, and what teaches it. The source is let go of where something else does its work.
-Models prepare(Modules& modules, const RecoveryRequest& request) {
-    const auto& options = request.options;
-    model::CausalLm source = std::exchange(modules.source, nullptr);
-    Models models{.student = modules.student, .teacher = nullptr};
-    if (learns_from_text_alone(options)) return models;
-    const bool natively = request.source_states && options.bf16 && torch::Device(options.device).is_cpu();
-    models.teacher =
-        natively ? make_teacher(source, request.source_states()) : make_teacher(std::move(source), options.bf16);
-    return models;
+model::CausalLm load_source(const Checkpoint& source, const Options& options) {
+    model::ModelOptions model;
+    model.device = model::parse_device(options.device);
+    model::CausalLm loaded(source, model);
+    for (auto& parameter : loaded->parameters()) parameter.set_requires_grad(false);
+    return loaded;
+}
+
+/// Null where only the text teaches. The source is let go of where it runs elsewhere, before it is loaded there.
+std::unique_ptr<Teacher> teacher_of(model::CausalLm source, const RecoveryRequest& request) {
+    if (learns_from_text_alone(request.options)) return nullptr;
+    if (!runs_outside_of_libtorch(request)) return make_teacher(std::move(source), request.options.bf16);
+    SourceNorms norms(source);
+    source = nullptr;
+    return make_teacher(std::move(norms), request.source_states());
 }
 
 /// The documents of the converted model that still hold of the trained one.
@@ -124,7 +127,8 @@ public:
           text_(text),
           request_(request),
           device_(request.options.device),
-          modules_(load_modules(models, request.options)) {}
+          source_(load_source(models.source, request.options)),
+          models_{.student = load_student(models.converted, request.options), .teacher = nullptr} {}
 
     void train(core::Progress& progress, const std::stop_token& stop);
     void write();
@@ -138,7 +142,7 @@ private:
     const data::TextWindows& text_;
     const RecoveryRequest& request_;
     torch::Device device_;
-    Modules modules_;
+    model::CausalLm source_;  // until the teacher has what it needs of it
     Models models_;
     std::optional<Trainer> trainer_;
     RecoveryReport report_;
@@ -146,11 +150,11 @@ private:
 
 void Recovery::train(core::Progress& progress, const std::stop_token& stop) {
     const auto& options = request_.options;
-    report_.source_perplexity = perplexity(modules_.source, "perplexity of the source", progress, stop);
-    report_.perplexity_before = perplexity(modules_.student, "perplexity before", progress, stop);
-    const LatentBalance balance(modules_.student, modules_.source, converted_.config());
-    const auto description = describe(modules_, text_, options);
-    models_ = prepare(modules_, request_);
+    report_.source_perplexity = perplexity(source_, "perplexity of the source", progress, stop);
+    report_.perplexity_before = perplexity(models_.student, "perplexity before", progress, stop);
+    const LatentBalance balance(models_.student, source_, converted_.config());
+    const auto description = describe(models_.student, source_, text_, request_);
+    models_.teacher = teacher_of(std::exchange(source_, nullptr), request_);
     if (may_balance(options)) balance.apply();
     trainer_.emplace(models_, text_.windows, options,
                      TrainerSetup{.directory = core::partial_path(request_.target),
@@ -162,7 +166,7 @@ void Recovery::train(core::Progress& progress, const std::stop_token& stop) {
     trainer_->run(progress, stop);
     if (may_balance(options)) balance.undo();
     round_to_disk();
-    report_.perplexity_after = perplexity(modules_.student, "perplexity after", progress, stop);
+    report_.perplexity_after = perplexity(models_.student, "perplexity after", progress, stop);
     report_.steps = trainer_->position().step;
     report_.tokens = trainer_->position().tokens;
 }

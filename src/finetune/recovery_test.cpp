@@ -2,6 +2,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "core/file.h"
 #include "finetune/test_support.h"
@@ -64,6 +67,26 @@ protected:
     test::TinyPair pair_;
     RecoveryRequest request_;
 };
+
+/// The source runs elsewhere where that is faster and something is asked of it.
+TEST_F(RecoveryTest, AsksForTheSourcesStatesInBf16) {
+    int asked = 0;
+    request_.source_states = [&] {
+        ++asked;
+        return std::make_unique<test::TorchStates>(pair_.load_source());
+    };
+    request_.options.tokens = 100;
+    request_.replace = true;
+    const auto times_asked = [&](const std::vector<Stage>& stages, bool bf16) {
+        request_.options.stages = stages;
+        request_.options.bf16 = bf16;
+        recover();
+        return std::exchange(asked, 0);
+    };
+    EXPECT_EQ(times_asked({{Objective::layerwise, 1}, {Objective::distill, 1}}, true), 1);
+    EXPECT_EQ(times_asked({{Objective::layerwise, 1}, {Objective::distill, 1}}, false), 0);
+    EXPECT_EQ(times_asked({{Objective::cross_entropy, 1}}, true), 0);
+}
 
 TEST_F(RecoveryTest, WritesAModelWithWhatItLearned) {
     request_.options.tokens = 2000;

@@ -15,11 +15,12 @@ struct SourceState {
     std::span<const float> x_TE;  ///< [consecutive tokens, hidden_size]
 };
 
-/// The source model's forward pass where something computes it faster than LibTorch, in bf16.
+/// The source model's forward pass in bf16 on the CPU, computed outside of LibTorch.
 class SourceStates {
 public:
     virtual ~SourceStates() = default;
-    /// Shows every state of every token of a window.
+    /// Shows every state of every token of a window, some tokens at a time, which are valid during the visit. That must
+    /// not throw.
     virtual void run(std::span<const int> window, core::FunctionRef<void(const SourceState&)> visit) = 0;
 };
 

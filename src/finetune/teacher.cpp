@@ -1,5 +1,7 @@
 #include "finetune/teacher.h"
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -10,7 +12,7 @@ namespace mha2mla::finetune {
 namespace {
 
 using torch::Tensor;
-using Learn = core::FunctionRef<void(std::size_t, const Lesson&)>;
+using Learn = core::FunctionRef<void(std::size_t, const AttentionLesson&)>;
 
 class ModelTeacher : public Teacher {
 public:
@@ -37,7 +39,7 @@ public:
     const Tensor& output_matrix() const override { return source_->output_matrix(); }
 
 private:
-    Lesson attend(model::DecoderLayer& source, const Tensor& x_BTE) const {
+    AttentionLesson attend(model::DecoderLayer& source, const Tensor& x_BTE) const {
         const model::Autocast autocast(x_BTE.device(), bf16_);
         const auto input = source->attention_input(x_BTE);
         const auto output = source->attention().forward(input).to(x_BTE.scalar_type());
@@ -50,56 +52,61 @@ private:
 
 class StatesTeacher : public Teacher {
 public:
-    StatesTeacher(model::CausalLm& source, std::unique_ptr<SourceStates> states)
-        : states_(std::move(states)), final_norm_(source->decoder()->norm()), output_matrix_(source->output_matrix()) {
-        for (auto& layer : source->decoder()->layers()) input_norms_.push_back(layer->input_norm());
-    }
+    StatesTeacher(SourceNorms norms, std::unique_ptr<SourceStates> states)
+        : norms_(std::move(norms)), states_(std::move(states)) {}
 
     // All layers are run before the first one is learned from: two pools of threads that take turns at every layer
     // would wait for each other.
     void for_each_layer(const MicroBatch& batch, Learn learn) override {
         const torch::NoGradGuard no_gradients;
-        const auto layers = std::ssize(input_norms_);
-        const auto stream_LBTE = empty_states(batch, layers);
-        const auto attended_LBTE = empty_states(batch, layers);
-        run(batch, [&](std::int64_t row, const SourceState& state) {
-            if (state.layer < layers) put(state, (state.attended ? attended_LBTE : stream_LBTE)[state.layer][row]);
+        const auto stream_LBTE = empty_states(batch, layers());
+        const auto attended_LBTE = empty_states(batch, layers());
+        run(batch, [&](const SourceState& state) {
+            return state.layer == layers() ? Tensor() : (state.attended ? attended_LBTE : stream_LBTE)[state.layer];
         });
-        for (std::int64_t layer = 0; layer < layers; ++layer) {
+        for (std::int64_t layer = 0; layer < layers(); ++layer) {
             const auto before = stream_LBTE[layer];
             const auto after = attended_LBTE[layer];
             learn(static_cast<std::size_t>(layer),
-                  {normed(input_norms_[static_cast<std::size_t>(layer)], before), after - before, after});
+                  {normed(norms_.of_inputs[static_cast<std::size_t>(layer)], before), after - before, after});
         }
     }
 
     Tensor hidden(const MicroBatch& batch) override {
         const torch::NoGradGuard no_gradients;
-        const auto last_LBTE = empty_states(batch, 1);
-        run(batch, [&](std::int64_t row, const SourceState& state) {
-            if (state.layer == std::ssize(input_norms_)) put(state, last_LBTE[0][row]);
-        });
-        return normed(final_norm_, last_LBTE[0]);
+        const auto last_BTE = empty_states(batch, 1)[0];
+        run(batch, [&](const SourceState& state) { return state.layer == layers() ? last_BTE : Tensor(); });
+        return normed(norms_.final_norm, last_BTE);
     }
 
-    const Tensor& output_matrix() const override { return output_matrix_; }
+    const Tensor& output_matrix() const override { return norms_.output_matrix; }
 
 private:
+    std::int64_t layers() const { return std::ssize(norms_.of_inputs); }
+    std::int64_t width() const { return norms_.output_matrix.size(1); }
+
     /// [layers, batch, tokens, hidden]; zero behind the end of a window.
     Tensor empty_states(const MicroBatch& batch, std::int64_t layers) const {
-        const auto states_LBTE =
-            torch::empty({layers, batch.ids_BT.size(0), batch.ids_BT.size(1), output_matrix_.size(1)});
+        const auto states_LBTE = torch::empty({layers, batch.ids_BT.size(0), batch.ids_BT.size(1), width()});
         for (std::int64_t row = 0; row < batch.ids_BT.size(0); ++row) {
             states_LBTE.select(1, row).slice(1, batch.lengths[static_cast<std::size_t>(row)]).zero_();
         }
         return states_LBTE;
     }
 
-    void run(const MicroBatch& batch, core::FunctionRef<void(std::int64_t row, const SourceState& state)> visit) {
+    /// `place`: where the states of a layer belong, [batch, tokens, hidden], or undefined where none asks for them.
+    void run(const MicroBatch& batch, core::FunctionRef<Tensor(const SourceState& state)> place) {
         for (std::int64_t row = 0; row < batch.ids_BT.size(0); ++row) {
+            const auto length = batch.lengths[static_cast<std::size_t>(row)];
             const auto* ids = batch.ids_BT[row].data_ptr<std::int64_t>();
-            const std::vector<int> window(ids, ids + batch.lengths[static_cast<std::size_t>(row)]);
-            states_->run(window, [&](const SourceState& state) { visit(row, state); });
+            const std::vector<int> window(ids, ids + length);
+            std::int64_t shown = 0;
+            states_->run(window, [&](const SourceState& state) {
+                const auto place_BTE = place(state);
+                if (place_BTE.defined()) put(state, place_BTE[row].slice(0, 0, length));
+                shown += std::ssize(state.x_TE);
+            });
+            core::invariant(shown == (2 * layers() + 1) * length * width(), "every state of a window was shown");
         }
     }
 
@@ -114,10 +121,8 @@ private:
         return norm(x_BTE);
     }
 
+    SourceNorms norms_;
     std::unique_ptr<SourceStates> states_;
-    std::vector<model::RmsNorm> input_norms_;
-    model::RmsNorm final_norm_;
-    Tensor output_matrix_;
 };
 
 }  // namespace
@@ -126,8 +131,13 @@ std::unique_ptr<Teacher> make_teacher(model::CausalLm source, bool bf16) {
     return std::make_unique<ModelTeacher>(std::move(source), bf16);
 }
 
-std::unique_ptr<Teacher> make_teacher(model::CausalLm& source, std::unique_ptr<SourceStates> states) {
-    return std::make_unique<StatesTeacher>(source, std::move(states));
+SourceNorms::SourceNorms(model::CausalLm& source)
+    : final_norm(source->decoder()->norm()), output_matrix(source->output_matrix().detach().to(torch::kBFloat16)) {
+    for (auto& layer : source->decoder()->layers()) of_inputs.push_back(layer->input_norm());
+}
+
+std::unique_ptr<Teacher> make_teacher(SourceNorms norms, std::unique_ptr<SourceStates> states) {
+    return std::make_unique<StatesTeacher>(std::move(norms), std::move(states));
 }
 
 }  // namespace mha2mla::finetune

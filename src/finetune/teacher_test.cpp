@@ -1,6 +1,7 @@
 #include "finetune/teacher.h"
 
 #include <gtest/gtest.h>
+#include <memory>
 #include <vector>
 
 #include "finetune/test_support.h"
@@ -10,46 +11,12 @@ namespace {
 
 using torch::Tensor;
 
-/// LibTorch in the place of something faster, in pieces of five tokens.
-class TorchStates : public SourceStates {
-public:
-    explicit TorchStates(model::CausalLm source) : source_(std::move(source)) {}
-
-    void run(std::span<const int> window, core::FunctionRef<void(const SourceState&)> visit) override {
-        const torch::NoGradGuard no_gradients;
-        const std::vector<std::int64_t> ids(window.begin(), window.end());
-        auto& decoder = source_->decoder();
-        auto x_BTE = decoder->embed_tokens(torch::tensor(ids, torch::kInt64).unsqueeze(0));
-        int layer = 0;
-        for (auto& source : decoder->layers()) {
-            show(layer, false, x_BTE[0], visit);
-            x_BTE = source->attend(x_BTE);
-            show(layer++, true, x_BTE[0], visit);
-            x_BTE = source->feed_forward(x_BTE);
-        }
-        show(layer, false, x_BTE[0], visit);
-    }
-
-private:
-    static void show(int layer, bool attended, const Tensor& x_TE, core::FunctionRef<void(const SourceState&)> visit) {
-        for (int first = 0; first < x_TE.size(0); first += 5) {
-            const auto piece = x_TE.slice(0, first, first + 5).contiguous();
-            visit({.layer = layer,
-                   .attended = attended,
-                   .first_token = first,
-                   .x_TE = {piece.data_ptr<float>(), static_cast<std::size_t>(piece.numel())}});
-        }
-    }
-
-    model::CausalLm source_;
-};
-
 class TeacherTest : public testing::Test {
 protected:
     TeacherTest() : pair_(directory_.path()), source_(pair_.load_source()) {
         torch::set_num_threads(1);
         of_model_ = make_teacher(source_, false);
-        of_states_ = make_teacher(source_, std::make_unique<TorchStates>(source_));
+        of_states_ = make_teacher(SourceNorms(source_), std::make_unique<test::TorchStates>(source_));
     }
 
     checkpoint::test::TemporaryDirectory directory_;
@@ -72,13 +39,13 @@ void expect_equal_but_for_rounding(const Tensor& rounded, const Tensor& exact) {
 }
 
 TEST_F(TeacherTest, OfStatesTeachesWhatTheModelDoes) {
-    std::vector<Lesson> expected;
-    of_model_->for_each_layer(batch_, [&](std::size_t layer, const Lesson& lesson) {
+    std::vector<AttentionLesson> expected;
+    of_model_->for_each_layer(batch_, [&](std::size_t layer, const AttentionLesson& lesson) {
         EXPECT_EQ(layer, expected.size());
         expected.push_back(lesson);
     });
     std::size_t layers = 0;
-    of_states_->for_each_layer(batch_, [&](std::size_t layer, const Lesson& lesson) {
+    of_states_->for_each_layer(batch_, [&](std::size_t layer, const AttentionLesson& lesson) {
         ASSERT_EQ(layer, layers++);
         const auto& wanted = expected[layer];
         const auto rows = [&](const Tensor& x_BTE) { return without_padding(x_BTE, batch_); };
@@ -94,7 +61,7 @@ TEST_F(TeacherTest, OfStatesTeachesWhatTheModelDoes) {
 TEST_F(TeacherTest, OfStatesHasTheModelsHead) {
     const auto hidden = of_states_->hidden(batch_);
     expect_equal_but_for_rounding(without_padding(hidden, batch_), without_padding(of_model_->hidden(batch_), batch_));
-    EXPECT_TRUE(torch::equal(of_states_->output_matrix(), source_->output_matrix()));
+    EXPECT_TRUE(torch::equal(of_states_->output_matrix(), source_->output_matrix().to(torch::kBFloat16)));
 }
 
 }  // namespace

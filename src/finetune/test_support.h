@@ -1,6 +1,8 @@
 #pragma once
 
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
@@ -37,6 +39,41 @@ private:
 
     checkpoint::Checkpoint source_;
     checkpoint::Checkpoint converted_;
+};
+
+/// LibTorch in the place of something faster, in pieces of five tokens.
+class TorchStates : public SourceStates {
+public:
+    explicit TorchStates(model::CausalLm source) : source_(std::move(source)) {}
+
+    void run(std::span<const int> window, core::FunctionRef<void(const SourceState&)> visit) override {
+        const torch::NoGradGuard no_gradients;
+        const std::vector<std::int64_t> ids(window.begin(), window.end());
+        auto& decoder = source_->decoder();
+        auto x_BTE = decoder->embed_tokens(torch::tensor(ids, torch::kInt64).unsqueeze(0));
+        int layer = 0;
+        for (auto& source : decoder->layers()) {
+            show(layer, false, x_BTE[0], visit);
+            x_BTE = source->attend(x_BTE);
+            show(layer++, true, x_BTE[0], visit);
+            x_BTE = source->feed_forward(x_BTE);
+        }
+        show(layer, false, x_BTE[0], visit);
+    }
+
+private:
+    static void show(int layer, bool attended, const torch::Tensor& x_TE,
+                     core::FunctionRef<void(const SourceState&)> visit) {
+        for (int first = 0; first < x_TE.size(0); first += 5) {
+            const auto piece = x_TE.slice(0, first, first + 5).contiguous();
+            visit({.layer = layer,
+                   .attended = attended,
+                   .first_token = first,
+                   .x_TE = {piece.data_ptr<float>(), static_cast<std::size_t>(piece.numel())}});
+        }
+    }
+
+    model::CausalLm source_;
 };
 
 /// Windows of several lengths.

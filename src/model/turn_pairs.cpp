@@ -10,6 +10,7 @@
 #include "model/number_types.h"
 #include "model/thread_parts.h"
 #include "model/turn_pairs_loops.h"
+#include "model/vector_loops.h"
 
 namespace mha2mla::model {
 namespace {
@@ -79,82 +80,100 @@ private:
     const Real* factor_im_ = factor_im_HP_.data_ptr<Real>();
 };
 
-/// The pairs of a head's numbers x that it takes; those that it picks, one after the other in `room`.
+/// The pairs of a head's numbers x that it takes; those that it picks, one after the other in `scratch`.
 template <typename Number, typename Real>
 PairHalves<const Number> picked(const Turns<Real>& turns, const Sizes& sizes, std::int64_t head, const Number* x,
-                                Number* room) {
+                                Number* scratch) {
     const auto half = sizes.width / 2;
     if (!turns.picks_pairs()) return {x, x + half};
     const auto* const pairs = turns.pairs(head);
     for (std::int64_t i = 0; i < sizes.pairs; ++i) {
-        room[i] = x[pairs[i]];
-        room[i + sizes.pairs] = x[pairs[i] + half];
+        scratch[i] = x[pairs[i]];
+        scratch[i + sizes.pairs] = x[pairs[i] + half];
     }
-    return {room, room + sizes.pairs};
+    return {scratch, scratch + sizes.pairs};
 }
 
-/// Adds up pairs where they were picked.
+/// Calls task(row, head, part) for the heads of all rows, in parts of the rows, one a thread.
+template <typename Task>
+void for_each_head(const Sizes& sizes, const Task& task) {
+    for_parts(sizes.rows, at::get_num_threads(), [&](std::int64_t begin, std::int64_t end, std::int64_t part) {
+        for (std::int64_t row = begin; row < end; ++row) {
+            for (std::int64_t head = 0; head < sizes.heads; ++head) task(row, head, part);
+        }
+    });
+}
+
+/// Numbers for each thread, cache lines apart.
 template <typename Number>
-void put_back(const PairHalves<Number>& from, const std::int64_t* pairs, const Sizes& sizes, Number* x) {
-    std::fill_n(x, sizes.width, Number(0));
-    for (std::int64_t i = 0; i < sizes.pairs; ++i) {
-        x[pairs[i]] += from.re[i];
-        x[pairs[i] + sizes.width / 2] += from.im[i];
-    }
+class Scratch {
+public:
+    explicit Scratch(std::int64_t count)
+        : count_(count + gap), numbers_(static_cast<std::size_t>(count_ * at::get_num_threads())) {}
+    Number* of(std::int64_t part) { return numbers_.data() + part * count_; }
+
+private:
+    static constexpr std::int64_t gap = 64;
+
+    std::int64_t count_;
+    std::vector<Number> numbers_;
+};
+
+template <typename Number>
+PairHalves<Number> halves(Number* numbers, std::int64_t pairs) {
+    return {numbers, numbers + pairs};
 }
 
 template <typename Number, typename Real>
 void turn_rows(const Turns<Real>& turns, const Sizes& sizes, const Number* x, Number* y) {
-    for_parts(sizes.rows, at::get_num_threads(), [&](std::int64_t begin, std::int64_t end, std::int64_t) {
-        std::vector<Number> room(static_cast<std::size_t>(2 * sizes.pairs));
-        for (std::int64_t row = begin; row < end; ++row) {
-            for (std::int64_t head = 0; head < sizes.heads; ++head) {
-                const auto at = row * sizes.heads + head;
-                Number* const to = y + at * 2 * sizes.pairs;
-                turn(picked(turns, sizes, head, x + at * sizes.width, room.data()), turns.at(row, head),
-                     PairHalves<Number>{to, to + sizes.pairs});
-            }
+    Scratch<Number> scratch(2 * sizes.pairs);
+    for_each_head(sizes, [&](std::int64_t row, std::int64_t head, std::int64_t part) {
+        const auto index = row * sizes.heads + head;
+        turn(picked(turns, sizes, head, x + index * sizes.width, scratch.of(part)), turns.at(row, head),
+             halves(y + index * 2 * sizes.pairs, sizes.pairs));
+    });
+}
+
+/// A pair may be picked twice: gradients are added up before they are rounded.
+template <typename Number, typename Real>
+void turn_picked_back(const Turns<Real>& turns, const Sizes& sizes, const Number* y_gradient, Number* x_gradient) {
+    Scratch<Real> scratch(2 * sizes.pairs + sizes.width);
+    for_each_head(sizes, [&](std::int64_t row, std::int64_t head, std::int64_t part) {
+        const auto index = row * sizes.heads + head;
+        const auto of_pairs = halves(scratch.of(part), sizes.pairs);
+        Real* const sums = scratch.of(part) + 2 * sizes.pairs;
+        turn_back(halves(y_gradient + index * 2 * sizes.pairs, sizes.pairs), turns.at(row, head), of_pairs);
+        std::fill_n(sums, sizes.width, Real{0});
+        const auto* const pairs = turns.pairs(head);
+        for (std::int64_t i = 0; i < sizes.pairs; ++i) {
+            sums[pairs[i]] += of_pairs.re[i];
+            sums[pairs[i] + sizes.width / 2] += of_pairs.im[i];
         }
+        for (std::int64_t i = 0; i < sizes.width; ++i) store(sums[i], x_gradient[index * sizes.width + i]);
     });
 }
 
 template <typename Number, typename Real>
 void turn_rows_back(const Turns<Real>& turns, const Sizes& sizes, const Number* y_gradient, Number* x_gradient) {
-    for_parts(sizes.rows, at::get_num_threads(), [&](std::int64_t begin, std::int64_t end, std::int64_t) {
-        std::vector<Number> room(static_cast<std::size_t>(2 * sizes.pairs));
-        for (std::int64_t row = begin; row < end; ++row) {
-            for (std::int64_t head = 0; head < sizes.heads; ++head) {
-                const auto at = row * sizes.heads + head;
-                const Number* const given = y_gradient + at * 2 * sizes.pairs;
-                Number* const to = x_gradient + at * sizes.width;
-                const bool picks = turns.picks_pairs();
-                const PairHalves<Number> halves = picks ? PairHalves<Number>{room.data(), room.data() + sizes.pairs}
-                                                        : PairHalves<Number>{to, to + sizes.width / 2};
-                turn_back(PairHalves<const Number>{given, given + sizes.pairs}, turns.at(row, head), halves);
-                if (picks) put_back(halves, turns.pairs(head), sizes, to);
-            }
-        }
+    if (turns.picks_pairs()) return turn_picked_back(turns, sizes, y_gradient, x_gradient);
+    for_each_head(sizes, [&](std::int64_t row, std::int64_t head, std::int64_t) {
+        const auto start = (row * sizes.heads + head) * sizes.width;
+        turn_back(halves(y_gradient + start, sizes.pairs), turns.at(row, head),
+                  halves(x_gradient + start, sizes.pairs));
     });
 }
 
 /// [H, p, 2]. Each thread adds up rows of its own.
 template <typename Number, typename Real>
 Tensor factor_gradient(const Turns<Real>& turns, const Sizes& sizes, const Number* x, const Number* y_gradient) {
-    const std::int64_t parts = at::get_num_threads();
-    const auto sums = torch::zeros({parts, sizes.heads, 2, sizes.pairs}, torch::kFloat64);
-    for_parts(sizes.rows, parts, [&](std::int64_t begin, std::int64_t end, std::int64_t part) {
-        std::vector<Number> room(static_cast<std::size_t>(2 * sizes.pairs));
-        double* const sum = sums.data_ptr<double>() + part * sizes.heads * 2 * sizes.pairs;
-        for (std::int64_t row = begin; row < end; ++row) {
-            for (std::int64_t head = 0; head < sizes.heads; ++head) {
-                const auto at = row * sizes.heads + head;
-                const Number* const given = y_gradient + at * 2 * sizes.pairs;
-                double* const of_head = sum + head * 2 * sizes.pairs;
-                add_factor_gradient(picked(turns, sizes, head, x + at * sizes.width, room.data()),
-                                    PairHalves<const Number>{given, given + sizes.pairs}, turns.at(row, head),
-                                    PairHalves<double>{of_head, of_head + sizes.pairs});
-            }
-        }
+    const auto sums = torch::zeros({at::get_num_threads(), sizes.heads, 2, sizes.pairs}, torch::kFloat64);
+    auto* const sum = sums.template data_ptr<double>();
+    Scratch<Number> scratch(2 * sizes.pairs);
+    for_each_head(sizes, [&](std::int64_t row, std::int64_t head, std::int64_t part) {
+        const auto index = row * sizes.heads + head;
+        add_factor_gradient(picked(turns, sizes, head, x + index * sizes.width, scratch.of(part)),
+                            halves(y_gradient + index * 2 * sizes.pairs, sizes.pairs), turns.at(row, head),
+                            halves(sum + (part * sizes.heads + head) * 2 * sizes.pairs, sizes.pairs));
     });
     return sums.sum(0).transpose(1, 2);
 }

@@ -34,6 +34,9 @@ void turn_back(const PairHalves<const float>& y_gradient, const PairTurns<float>
                const PairHalves<float>& x_gradient);
 void turn_back(const PairHalves<const c10::BFloat16>& y_gradient, const PairTurns<float>& turns,
                const PairHalves<c10::BFloat16>& x_gradient);
+/// Not rounded, for pairs whose gradients are to be added up.
+void turn_back(const PairHalves<const c10::BFloat16>& y_gradient, const PairTurns<float>& turns,
+               const PairHalves<float>& x_gradient);
 
 /// Adds the gradient of the factors.
 void add_factor_gradient(const PairHalves<const double>& x, const PairHalves<const double>& y_gradient,

@@ -11,6 +11,7 @@
 #include "cache/cache_format.h"
 #include "checkpoint/checkpoint.h"
 #include "core/dtype.h"
+#include "core/function_ref.h"
 #include "core/progress.h"
 #include "core/thread_pool.h"
 #include "kernels/kernels.h"
@@ -122,7 +123,8 @@ public:
                      core::FunctionRef<void(std::int64_t first, std::span<const float> logits)> visit);
 
     /// Appends tokens to the sequence, no more than its pass_tokens, and shows the residual stream on its way through
-    /// the layers instead of making logits.
+    /// the layers instead of making logits. States are valid during the visit, which must not throw. Throws Error when
+    /// the context is full.
     void forward_states(Sequence& sequence, std::span<const int> tokens,
                         core::FunctionRef<void(const LayerStates&)> visit);
 

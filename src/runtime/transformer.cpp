@@ -194,27 +194,26 @@ void Transformer::normalize(const float* x, std::int64_t rows, const std::vector
 void Transformer::run_mlp(int layer) {
     const LayerWeights& weights = weights_.layers[static_cast<std::size_t>(layer)];
     normalize(workspace_.hidden.data(), tokens_, weights.post_attention_norm);
-    const std::int64_t tokens = tokens_;
     const std::int64_t inner = config_.intermediate_size;
     float* const gate = workspace_.gate.data();
     float* const up = workspace_.up.data();
     // A worker computes the same columns of gate and up, so it can join them without waiting for the others.
     parallel_ranges(
-        compute_.pool, weights.gate.weight.packed().tiles(), 2 * tokens * inner * config_.hidden_size,
+        compute_.pool, weights.gate.weight.packed().tiles(), 2 * tokens_ * inner * config_.hidden_size,
         [&](int worker, std::int64_t first_tile, std::int64_t end_tile) {
             for (const auto& [linear, y] : {std::pair{&weights.gate, gate}, std::pair{&weights.up, up}}) {
-                auto params = linear_params({.x = workspace_.normed.data(), .rows = tokens, .linear = linear, .y = y},
+                auto params = linear_params({.x = workspace_.normed.data(), .rows = tokens_, .linear = linear, .y = y},
                                             first_tile, end_tile);
                 params.scratch = workspace_.kernel_scratch(worker);
                 compute_.kernels.linear(params);
             }
             const std::int64_t column = first_tile * kernels::tile_rows;
             const std::int64_t columns = std::min(end_tile * kernels::tile_rows, inner) - column;
-            for (std::int64_t at = column; at < tokens * inner; at += inner) {
+            for (std::int64_t at = column; at < tokens_ * inner; at += inner) {
                 compute_.kernels.swiglu({.gate = gate + at, .up = up + at, .y = gate + at, .count = columns});
             }
         });
-    run_linear({.x = gate, .rows = tokens, .linear = &weights.down, .y = workspace_.hidden.data(), .accumulate = true},
+    run_linear({.x = gate, .rows = tokens_, .linear = &weights.down, .y = workspace_.hidden.data(), .accumulate = true},
                compute_);
 }
 

@@ -8,6 +8,7 @@
 #include "cache/page_pool.h"
 #include "cache/sequence_cache.h"
 #include "checkpoint/model_config.h"
+#include "core/function_ref.h"
 #include "runtime/attention.h"
 #include "runtime/chunk.h"
 #include "runtime/compute.h"
@@ -41,7 +42,7 @@ public:
     void forward() {
         forward([](const LayerStates&) {});
     }
-    /// The same, and shows the residual stream on its way.
+    /// The same, and shows the residual stream on its way. `visit` must not throw.
     void forward(core::FunctionRef<void(const LayerStates&)> visit);
     /// Logits of some rows of the last batch, [rows, vocab]; valid until the next call.
     const float* logits(std::span<const std::int64_t> rows);

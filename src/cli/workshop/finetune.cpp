@@ -54,7 +54,7 @@ void finetune_model(FinetuneCommand& command, Session& session) {
     request.note = [&session](const std::string& text) { session.note("\n" + text); };
     const auto converted = checkpoint::Checkpoint::open(command.converted);
     const auto source = checkpoint::Checkpoint::open(command.teacher);
-    request.source_states = [&] { return native_states(source, options.window, session); };
+    request.source_states = [&source, &options, &session] { return native_states(source, options.window, session); };
     finetune::check_request({converted, source}, request);
     parallel::meet(processes);  // none begins to write before all have looked
     model::use_threads(session.options().threads);
@@ -118,7 +118,8 @@ void add_machine_options(CLI::App& verb, FinetuneCommand& command) {
         ->check(CLI::Range(1, 1 << 16))
         ->capture_default_str();
     verb.add_flag("--recompute", options.recompute, "Less memory: compute layers again in the backward pass");
-    verb.add_flag("--bf16", options.bf16, "Products in bf16, weights in fp32: faster where the machine has them");
+    verb.add_flag("--bf16", options.bf16,
+                  "Products in bf16, learning weights in fp32: faster where the machine has them");
     verb.add_option("--device", options.device, "Where to compute, as LibTorch spells it")->capture_default_str();
     verb.add_option("--save-every", command.save_minutes, "Minutes between snapshots")
         ->check(CLI::Range(0.0, 1e6))

@@ -1,6 +1,7 @@
 #include "cli/workshop/native_states.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <utility>
 
 #include "cli/model_options.h"
