@@ -42,10 +42,10 @@ public:
     Turns(const TurnTensors& tensors, const Sizes& sizes)
         : sizes_(sizes),
           pairs_RP_(tensors.pairs_RP),
-          cosine_TRP_(or_else(tensors.angles_TRP.cosine, torch::ones({1, 1, sizes.pairs}, options()))),
-          sine_TRP_(or_else(tensors.angles_TRP.sine, torch::zeros({1, 1, sizes.pairs}, options()))),
-          factor_re_HP_(part(tensors.factor_HP2, 0, torch::ones({1, sizes.pairs}, options()))),
-          factor_im_HP_(part(tensors.factor_HP2, 1, torch::zeros({1, sizes.pairs}, options()))) {}
+          cosine_TRP_(angles_or(tensors.angles_TRP.cosine, 1)),
+          sine_TRP_(angles_or(tensors.angles_TRP.sine, 0)),
+          factor_re_HP_(factor_or(tensors.factor_HP2, 0, 1)),
+          factor_im_HP_(factor_or(tensors.factor_HP2, 1, 0)) {}
 
     PairTurns<Real> at(std::int64_t row, std::int64_t head) const {
         const auto token = cosine_TRP_.size(0) > 1 ? row % sizes_.tokens : 0;
@@ -64,13 +64,18 @@ public:
     }
 
 private:
-    static torch::TensorOptions options() { return torch::TensorOptions(c10::CppTypeToScalarType<Real>::value); }
-    static Tensor or_else(const Tensor& given, const Tensor& other) { return given.defined() ? given : other; }
-    static Tensor part(const Tensor& factor_HP2, std::int64_t index, const Tensor& other) {
-        return factor_HP2.defined() ? factor_HP2.select(2, index).contiguous() : other;
+    Tensor angles_or(const Tensor& angles_TRP, double constant) const {
+        return angles_TRP.defined() ? angles_TRP : torch::full({1, 1, sizes_.pairs}, constant, type);
+    }
+    /// Real or imaginary part.
+    Tensor factor_or(const Tensor& factor_HP2, std::int64_t part, double constant) const {
+        return factor_HP2.defined() ? factor_HP2.select(2, part).contiguous()
+                                    : torch::full({1, sizes_.pairs}, constant, type);
     }
     /// Of the last but one dimension.
     std::int64_t row_of(const Tensor& rows, std::int64_t head) const { return head * rows.size(-2) / sizes_.heads; }
+
+    static constexpr auto type = c10::CppTypeToScalarType<Real>::value;
 
     Sizes sizes_;
     Tensor pairs_RP_, cosine_TRP_, sine_TRP_, factor_re_HP_, factor_im_HP_;
@@ -142,7 +147,7 @@ void turn_picked_back(const Turns<Real>& turns, const Sizes& sizes, const Number
         const auto index = row * sizes.heads + head;
         const auto of_pairs = halves(scratch.of(part), sizes.pairs);
         Real* const sums = scratch.of(part) + 2 * sizes.pairs;
-        turn_back(halves(y_gradient + index * 2 * sizes.pairs, sizes.pairs), turns.at(row, head), of_pairs);
+        turn(halves(y_gradient + index * 2 * sizes.pairs, sizes.pairs), turns.at(row, head).conjugate(), of_pairs);
         std::fill_n(sums, sizes.width, Real{0});
         const auto* const pairs = turns.pairs(head);
         for (std::int64_t i = 0; i < sizes.pairs; ++i) {
@@ -158,8 +163,8 @@ void turn_rows_back(const Turns<Real>& turns, const Sizes& sizes, const Number* 
     if (turns.picks_pairs()) return turn_picked_back(turns, sizes, y_gradient, x_gradient);
     for_each_head(sizes, [&](std::int64_t row, std::int64_t head, std::int64_t) {
         const auto start = (row * sizes.heads + head) * sizes.width;
-        turn_back(halves(y_gradient + start, sizes.pairs), turns.at(row, head),
-                  halves(x_gradient + start, sizes.pairs));
+        turn(halves(y_gradient + start, sizes.pairs), turns.at(row, head).conjugate(),
+             halves(x_gradient + start, sizes.pairs));
     });
 }
 

@@ -7,35 +7,22 @@ namespace {
 
 using c10::BFloat16;
 
-template <typename Number, typename Real>
-MHA2MLA_INLINE void turn_pairs(const PairHalves<const Number>& x, const PairTurns<Real>& turns,
-                               const PairHalves<Number>& y) {
+template <typename Number, typename Real, typename Result>
+MHA2MLA_INLINE void turn_head(const PairHalves<const Number>& x, const PairTurns<Real>& turns,
+                              const PairHalves<Result>& y) {
 #pragma omp simd
     for (std::int64_t i = 0; i < turns.pairs; ++i) {
         const Real re = turns.cosine[i] * turns.factor_re[i] - turns.sine[i] * turns.factor_im[i];
-        const Real im = turns.cosine[i] * turns.factor_im[i] + turns.sine[i] * turns.factor_re[i];
+        const Real im = turns.sign * (turns.cosine[i] * turns.factor_im[i] + turns.sine[i] * turns.factor_re[i]);
         const auto x_re = static_cast<Real>(x.re[i]), x_im = static_cast<Real>(x.im[i]);
         store(x_re * re - x_im * im, y.re[i]);
         store(x_re * im + x_im * re, y.im[i]);
     }
 }
 
-template <typename Number, typename Real, typename Result>
-MHA2MLA_INLINE void turn_pairs_back(const PairHalves<const Number>& y_gradient, const PairTurns<Real>& turns,
-                                    const PairHalves<Result>& x_gradient) {
-#pragma omp simd
-    for (std::int64_t i = 0; i < turns.pairs; ++i) {
-        const Real re = turns.cosine[i] * turns.factor_re[i] - turns.sine[i] * turns.factor_im[i];
-        const Real im = turns.cosine[i] * turns.factor_im[i] + turns.sine[i] * turns.factor_re[i];
-        const auto y_re = static_cast<Real>(y_gradient.re[i]), y_im = static_cast<Real>(y_gradient.im[i]);
-        store(y_re * re + y_im * im, x_gradient.re[i]);
-        store(y_im * re - y_re * im, x_gradient.im[i]);
-    }
-}
-
 template <typename Number, typename Real>
-MHA2MLA_INLINE void add_pairs(const PairHalves<const Number>& x, const PairHalves<const Number>& y_gradient,
-                              const PairTurns<Real>& turns, const PairHalves<double>& sum) {
+MHA2MLA_INLINE void add_head(const PairHalves<const Number>& x, const PairHalves<const Number>& y_gradient,
+                             const PairTurns<Real>& turns, const PairHalves<double>& sum) {
 #pragma omp simd
     for (std::int64_t i = 0; i < turns.pairs; ++i) {
         const auto y_re = static_cast<Real>(y_gradient.re[i]), y_im = static_cast<Real>(y_gradient.im[i]);
@@ -50,47 +37,34 @@ MHA2MLA_INLINE void add_pairs(const PairHalves<const Number>& x, const PairHalve
 }  // namespace
 
 void turn(const PairHalves<const double>& x, const PairTurns<double>& turns, const PairHalves<double>& y) {
-    turn_pairs(x, turns, y);
+    turn_head(x, turns, y);
 }
 MHA2MLA_VECTOR_LOOPS void turn(const PairHalves<const float>& x, const PairTurns<float>& turns,
                                const PairHalves<float>& y) {
-    turn_pairs(x, turns, y);
+    turn_head(x, turns, y);
 }
 MHA2MLA_VECTOR_LOOPS void turn(const PairHalves<const BFloat16>& x, const PairTurns<float>& turns,
                                const PairHalves<BFloat16>& y) {
-    turn_pairs(x, turns, y);
+    turn_head(x, turns, y);
 }
-
-void turn_back(const PairHalves<const double>& y_gradient, const PairTurns<double>& turns,
-               const PairHalves<double>& x_gradient) {
-    turn_pairs_back(y_gradient, turns, x_gradient);
-}
-MHA2MLA_VECTOR_LOOPS void turn_back(const PairHalves<const float>& y_gradient, const PairTurns<float>& turns,
-                                    const PairHalves<float>& x_gradient) {
-    turn_pairs_back(y_gradient, turns, x_gradient);
-}
-MHA2MLA_VECTOR_LOOPS void turn_back(const PairHalves<const BFloat16>& y_gradient, const PairTurns<float>& turns,
-                                    const PairHalves<BFloat16>& x_gradient) {
-    turn_pairs_back(y_gradient, turns, x_gradient);
-}
-MHA2MLA_VECTOR_LOOPS void turn_back(const PairHalves<const BFloat16>& y_gradient, const PairTurns<float>& turns,
-                                    const PairHalves<float>& x_gradient) {
-    turn_pairs_back(y_gradient, turns, x_gradient);
+MHA2MLA_VECTOR_LOOPS void turn(const PairHalves<const BFloat16>& x, const PairTurns<float>& turns,
+                               const PairHalves<float>& y) {
+    turn_head(x, turns, y);
 }
 
 void add_factor_gradient(const PairHalves<const double>& x, const PairHalves<const double>& y_gradient,
                          const PairTurns<double>& turns, const PairHalves<double>& sum) {
-    add_pairs(x, y_gradient, turns, sum);
+    add_head(x, y_gradient, turns, sum);
 }
 MHA2MLA_VECTOR_LOOPS void add_factor_gradient(const PairHalves<const float>& x,
                                               const PairHalves<const float>& y_gradient, const PairTurns<float>& turns,
                                               const PairHalves<double>& sum) {
-    add_pairs(x, y_gradient, turns, sum);
+    add_head(x, y_gradient, turns, sum);
 }
 MHA2MLA_VECTOR_LOOPS void add_factor_gradient(const PairHalves<const BFloat16>& x,
                                               const PairHalves<const BFloat16>& y_gradient,
                                               const PairTurns<float>& turns, const PairHalves<double>& sum) {
-    add_pairs(x, y_gradient, turns, sum);
+    add_head(x, y_gradient, turns, sum);
 }
 
 }  // namespace mha2mla::model
