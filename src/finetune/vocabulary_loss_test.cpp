@@ -6,6 +6,7 @@
 
 #include "finetune/vocabulary_loops.h"
 #include "model/autocast.h"
+#include "model/options.h"
 
 namespace mha2mla::finetune {
 namespace {
@@ -22,6 +23,7 @@ struct Inputs {
 };
 
 Inputs inputs() {
+    model::settle_vector_functions();  // LibTorch's own are the oracle
     torch::manual_seed(3);
     const auto normal = [](std::int64_t r, std::int64_t c) { return torch::randn({r, c}, torch::kFloat64); };
     return {{normal(rows, 12).requires_grad_(), normal(30, 12).requires_grad_()},

@@ -18,7 +18,15 @@ torch::Device parse_device(const std::string& name) {
     }
 }
 
+void settle_vector_functions() {
+    for (const auto dtype : {torch::kFloat32, torch::kFloat64}) {
+        const auto one = torch::ones({1}, dtype);
+        for (const auto function : {at::cos, at::sin, at::exp, at::log, at::sqrt}) function(one);
+    }
+}
+
 void use_threads(int threads) {
+    settle_vector_functions();
     if (threads > 0) torch::set_num_threads(threads);
 }
 

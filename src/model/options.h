@@ -28,7 +28,13 @@ struct ModelOptions {
 /// "cpu", "cuda", "cuda:1", ... as a device that works here. Throws Error naming --device where it does not.
 torch::Device parse_device(const std::string& name);
 
-/// From now on LibTorch computes with so many threads; 0: one per core.
+/// Calls each of MKL's vector functions that the workshop uses once, with one thread. MKL picks a function's code for
+/// the processor at its first call; where threads make that call together, one of them may run code with half the
+/// digits (pytorch issue 188792), and the angles of rotary positions, say, are wrong in the fourth digit for a whole
+/// run.
+void settle_vector_functions();
+
+/// From now on LibTorch computes with so many threads, 0: one per core, and its vector functions are settled.
 void use_threads(int threads);
 
 /// The type in which norms, softmax and rotation compute: fp64 for fp64, else fp32.
