@@ -176,7 +176,9 @@ struct RowsOverCodes {
         if (!is_code_page(tile)) return Numbers::find_probabilities(params, block, tile);
         const CodePage page = code_page_of(params, block);
         fetch_quarter(params, block, 0);
-        load_page(params, tile.keys, page);
+        load_key_scales(params, tile.keys, page);
+        Codes::fold_queries(page);
+        load_keys(params, tile.keys, page);
         fetch_quarter(params, block, 1);
         Codes::score(block, page);
         fetch_quarter(params, block, 2);
@@ -187,7 +189,9 @@ struct RowsOverCodes {
 
     static void add_values(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
         if (!is_code_page(tile)) return Numbers::add_values(params, block, tile);
-        Codes::add_values(block, code_page_of(params, block));
+        const CodePage page = code_page_of(params, block);
+        load_values(params.sealed.keys[0], tile.keys, page);
+        Codes::add_values(block, page);
     }
 };
 

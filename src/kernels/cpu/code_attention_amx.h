@@ -31,9 +31,13 @@ struct RowsTimesCodes {
         }
     }
 
-    /// Scores of a page that is loaded: [tokens][rows].
-    static void score(const RowBlock& block, const CodePage& page) {
+    /// Queries for a page whose scales are loaded.
+    static void fold_queries(const CodePage& page) {
         for (int v = 0; v < RowVectors; ++v) fold_queries(page, v);
+    }
+
+    /// Scores of keys that are loaded: [tokens][rows].
+    static void score(const RowBlock& block, const CodePage& page) {
         multiply_keys(block, page);
         for (int v = 0; v < RowVectors; ++v) {
             const __m512 step = Avx512::load(page.query_step + v * 16), zero = Avx512::load(page.zero_score + v * 16);
@@ -53,6 +57,7 @@ struct RowsTimesCodes {
         }
     }
 
+    /// Of values that are loaded.
     static void add_values(const RowBlock& block, const CodePage& page) {
         for (std::int64_t channel = 0; channel < page.channels; channel += value_group) {
             multiply_values(block, page, channel);

@@ -15,15 +15,15 @@ namespace mha2mla::kernels {
 namespace {
 
 struct CodePage {
-    std::int64_t columns = 0;            // digits of a token's key, whole blocks of 64
-    std::int64_t channels = 0;           // of a value, whole groups of 32
-    std::uint8_t* keys = nullptr;        // [columns / 64][64 tokens][64]
-    std::uint8_t* values = nullptr;      // [channels / 32][even, odd ones][64 / 4 quads of tokens][16][4]
-    float* scale = nullptr;              // [columns]
-    float* zero = nullptr;               // [columns]
-    float* value_scale = nullptr;        // [channels]
-    float* value_zero = nullptr;         // [channels]
-    float* query = nullptr;              // [columns][rows]
+    std::int64_t columns = 0;        // digits of a token's key, whole blocks of 64
+    std::int64_t channels = 0;       // of a value, whole groups of 32
+    std::uint8_t* keys = nullptr;    // [columns / 64][64 tokens][64]
+    std::uint8_t* values = nullptr;  // in the place of keys: [channels / 32][even, odd][64 / 4 quads of tokens][16][4]
+    float* scale = nullptr;          // [columns]
+    float* zero = nullptr;           // [columns]
+    float* value_scale = nullptr;    // [channels]
+    float* value_zero = nullptr;     // [channels]
+    float* query = nullptr;          // [columns][rows]
     std::int8_t* query_steps = nullptr;  // [columns / 4][rows][4], the same times the scales, rounded
     std::int32_t* products = nullptr;    // [rows][even, odd ones of 32 channels]
     float* query_step = nullptr;         // [rows]
@@ -47,7 +47,7 @@ CodePage code_page_of(const AttentionParams& params, const RowBlock& block) {
     for (const CodedRows& part : params.sealed.keys) page.columns += columns_of(part);
     ScratchParts parts(block.codes);
     parts.take(page.keys, most_tile_tokens * page.columns);
-    parts.take(page.values, most_tile_tokens * page.channels);
+    page.values = page.keys;  // which have as many bytes at least
     parts.take(page.query, most_block_rows * page.columns);
     parts.take(page.query_steps, most_block_rows * page.columns);
     parts.take(page.products, most_block_rows * value_group);
@@ -131,14 +131,20 @@ void load_values(const CodedRows& rows, const char* block, const CodePage& page)
     load_value_scales(rows, block, page.channels, {page.value_scale, page.value_zero});
 }
 
-void load_page(const AttentionParams& params, const char* block, const CodePage& page) {
+void load_key_scales(const AttentionParams& params, const char* block, const CodePage& page) {
     std::int64_t column = 0;
     for (const CodedRows& part : params.sealed.keys) {
-        load_keys(part, block, page.keys + column * most_tile_tokens);
         load_key_scales(part, block, page.scale + column, page.zero + column);
         column += columns_of(part);
     }
-    load_values(params.sealed.keys[0], block, page);
+}
+
+void load_keys(const AttentionParams& params, const char* block, const CodePage& page) {
+    std::uint8_t* to = page.keys;
+    for (const CodedRows& part : params.sealed.keys) {
+        load_keys(part, block, to);
+        to += columns_of(part) * most_tile_tokens;
+    }
 }
 
 }  // namespace
