@@ -1,6 +1,8 @@
 #pragma once
 
+#include <optional>
 #include <torch/torch.h>
+#include <vector>
 
 #include "model/layers.h"
 #include "model/weights.h"
@@ -14,10 +16,29 @@ public:
     virtual torch::Tensor forward(const torch::Tensor& x_BTE) = 0;
 };
 
-/// softmax(q kᵀ scale + causal mask) v. q_BTHd, k_BTGd, v_BTGv with H a multiple of G: query head h reads KV head
-/// h / (H / G). Returns [batch, tokens, H * v].
-torch::Tensor causal_attention(const torch::Tensor& q_BTHd, const torch::Tensor& k_BTGd, const torch::Tensor& v_BTGv,
-                               double scale);
+/// Queries [batch, tokens, H, width] and what they are compared with, [batch, tokens, G, width].
+struct QueriesAndKeys {
+    torch::Tensor q;
+    torch::Tensor k;
+};
+
+/// The first S tokens as queries of their own see them, q [batch, tokens, H, width], k and v [batch, S, G, ...]:
+/// neither the parts nor the values of other tokens are of any account there.
+struct Sinks {
+    QueriesAndKeys exact;
+    torch::Tensor v;
+};
+
+/// What attention reads. H is a multiple of G: query head h reads KV head h / (H / G).
+struct AttentionInputs {
+    std::vector<QueriesAndKeys> parts;  ///< a logit is the sum of their products
+    torch::Tensor v_BTGv;
+    std::optional<Sinks> sinks = {};
+};
+
+/// softmax(Σ q kᵀ scale + causal mask) v: [batch, tokens, H * v]. On a CPU in bf16, keys that have no gradient cost
+/// none.
+torch::Tensor causal_attention(const AttentionInputs& in, double scale);
 
 /// Grouped-query attention of a source model (arXiv 2305.13245). An emulated cache keeps each head's rotated key and
 /// its value as a row.

@@ -118,8 +118,9 @@ TEST(EmulatedCache, KeepsRotatedKeysAndValuesOfAGroupedQueryModel) {
     const auto x = torch::randn({1, 20, source.config().hidden_size});
     const auto k = through_cache(attention->rotate(attention->keys(x)), options.emulated_cache->content);
     const auto v = through_cache(attention->values(x), options.emulated_cache->content);
-    const auto mixed = causal_attention(attention->rotate(attention->queries(x)), k, v,
-                                        1 / std::sqrt(static_cast<double>(source.config().head_dim)));
+    const auto q = attention->rotate(attention->queries(x));
+    const double scale = 1 / std::sqrt(static_cast<double>(source.config().head_dim));
+    const auto mixed = causal_attention({.parts = {{q, k}}, .v_BTGv = v}, scale);
     const auto expected = torch::linear(mixed, attention->output_weight());
     EXPECT_TRUE(torch::allclose(attention(x), expected, 1e-5, 1e-6));
 }

@@ -1,6 +1,9 @@
+#include <algorithm>
 #include <cmath>
 #include <gtest/gtest.h>
 #include <limits>
+#include <tuple>
+#include <vector>
 
 #include "model/attention.h"
 #include "model/autocast.h"
@@ -13,45 +16,91 @@ using torch::Tensor;
 constexpr std::int64_t heads = 6, kv_heads = 2, key_width = 24, value_width = 10;
 constexpr double scale = 0.2;
 
+/// One part of queries and keys, or two of which the second one's keys are constants, and sinks.
 struct Inputs {
     Tensor q_BTHd, k_BTGd, v_BTGv;
+    Tensor more_q_BTHd = {}, constant_k_BTGd = {};
+    Tensor sink_q_BTHd = {}, sink_k_BSGd = {}, sink_v_BSGv = {};
 
-    static Inputs random(std::int64_t tokens) {
+    static Inputs random(std::int64_t tokens, bool with_all = false) {
         torch::manual_seed(8);
         const std::int64_t batch = tokens > 100 ? 1 : 2;
-        const auto numbers = [&](std::int64_t count, std::int64_t width) {
-            return torch::randn({batch, tokens, count, width}).to(torch::kBFloat16);
+        const auto numbers = [&](std::int64_t tokens_of, std::int64_t count, std::int64_t width) {
+            return torch::randn({batch, tokens_of, count, width}).to(torch::kBFloat16);
         };
-        return {numbers(heads, key_width), numbers(kv_heads, key_width), numbers(kv_heads, value_width)};
+        Inputs in{numbers(tokens, heads, key_width), numbers(tokens, kv_heads, key_width),
+                  numbers(tokens, kv_heads, value_width)};
+        if (!with_all) return in;
+        const auto sinks = std::min<std::int64_t>(4, tokens);
+        in.more_q_BTHd = numbers(tokens, heads, 8);
+        in.constant_k_BTGd = numbers(tokens, kv_heads, 8);
+        in.sink_q_BTHd = numbers(tokens, heads, 12);
+        in.sink_k_BSGd = numbers(sinks, kv_heads, 12);
+        in.sink_v_BSGv = numbers(sinks, kv_heads, value_width);
+        return in;
     }
+    bool has_all() const { return sink_k_BSGd.defined(); }
     Inputs as(torch::Dtype dtype) const {
-        const auto converted = [&](const Tensor& x) { return x.detach().to(dtype).requires_grad_(); };
-        return {converted(q_BTHd), converted(k_BTGd), converted(v_BTGv)};
+        const auto converted = [&](const Tensor& x) {
+            return x.defined() ? x.detach().to(dtype).requires_grad_() : Tensor();
+        };
+        Inputs in{converted(q_BTHd), converted(k_BTGd), converted(v_BTGv)};
+        if (!has_all()) return in;
+        in.more_q_BTHd = converted(more_q_BTHd);
+        in.constant_k_BTGd = constant_k_BTGd.to(dtype);
+        in.sink_q_BTHd = converted(sink_q_BTHd);
+        in.sink_k_BSGd = converted(sink_k_BSGd);
+        in.sink_v_BSGv = converted(sink_v_BSGv);
+        return in;
     }
-    std::vector<Tensor> all() const { return {q_BTHd, k_BTGd, v_BTGv}; }
+    /// Those that have a gradient.
+    std::vector<Tensor> all() const {
+        std::vector<Tensor> tensors{q_BTHd, k_BTGd, v_BTGv};
+        if (has_all()) tensors.insert(tensors.end(), {more_q_BTHd, sink_q_BTHd, sink_k_BSGd, sink_v_BSGv});
+        return tensors;
+    }
 };
+
+Tensor for_heads(const Tensor& x_BTGd) { return x_BTGd.repeat_interleave(heads / kv_heads, 2); }
+
+Tensor products(const Tensor& q_BTHd, const Tensor& k_BTGd) {
+    return torch::einsum("bqhd,bkhd->bhqk", {q_BTHd, for_heads(k_BTGd)});
+}
 
 /// The formula on whole matrices, with autograd's own derivative.
 Tensor formula(const Inputs& in) {
     const auto tokens = in.q_BTHd.size(1);
-    const auto k = in.k_BTGd.repeat_interleave(heads / kv_heads, 2);
-    const auto v = in.v_BTGv.repeat_interleave(heads / kv_heads, 2);
+    auto logits = products(in.q_BTHd, in.k_BTGd);
+    auto v = for_heads(in.v_BTGv);
+    if (in.has_all()) {
+        const auto sinks = in.sink_k_BSGd.size(1);
+        logits = logits + products(in.more_q_BTHd, in.constant_k_BTGd);
+        logits = torch::cat({products(in.sink_q_BTHd, in.sink_k_BSGd), logits.slice(3, sinks)}, 3);
+        v = torch::cat({for_heads(in.sink_v_BSGv), v.slice(1, sinks)}, 1);
+    }
     const auto later = torch::ones({tokens, tokens}, torch::kBool).triu(1);
-    const auto logits = scale * torch::einsum("bqhd,bkhd->bhqk", {in.q_BTHd, k});
-    const auto p = logits.masked_fill(later, -std::numeric_limits<double>::infinity()).softmax(-1);
+    const auto p = (scale * logits).masked_fill(later, -std::numeric_limits<double>::infinity()).softmax(-1);
     return torch::einsum("bhqk,bkhv->bqhv", {p, v}).flatten(2);
 }
 
-Tensor attention(const Inputs& in) { return causal_attention(in.q_BTHd, in.k_BTGd, in.v_BTGv, scale); }
+Tensor attention(const Inputs& in) {
+    AttentionInputs inputs{.parts = {{in.q_BTHd, in.k_BTGd}}, .v_BTGv = in.v_BTGv};
+    if (in.has_all()) {
+        inputs.parts.insert(inputs.parts.begin(), {in.more_q_BTHd, in.constant_k_BTGd});
+        inputs.sinks = Sinks{.exact = {in.sink_q_BTHd, in.sink_k_BSGd}, .v = in.sink_v_BSGv};
+    }
+    return causal_attention(inputs, scale);
+}
 
 double relative_error(const Tensor& got, const Tensor& expected) {
     return ((got.to(torch::kFloat64) - expected).norm() / (expected.norm() + 1e-9)).item<double>();
 }
 
-class CausalAttentionTest : public testing::TestWithParam<std::int64_t> {};
+class CausalAttentionTest : public testing::TestWithParam<std::tuple<std::int64_t, bool>> {};
 
 TEST_P(CausalAttentionTest, InBf16IsTheFormulaWithItsGradients) {
-    const auto in = Inputs::random(GetParam());
+    const auto [tokens, with_all] = GetParam();
+    const auto in = Inputs::random(tokens, with_all);
     const auto rounded = in.as(torch::kBFloat16);
     const auto exact = in.as(torch::kFloat64);
     const auto expected = formula(exact);
@@ -65,11 +114,14 @@ TEST_P(CausalAttentionTest, InBf16IsTheFormulaWithItsGradients) {
 }
 
 /// Two whose probabilities are kept, one where they are computed again, and one that LibTorch attends to.
-INSTANTIATE_TEST_SUITE_P(Tokens, CausalAttentionTest, testing::Values(1, 33, 1030, 2050));
+INSTANTIATE_TEST_SUITE_P(Tokens, CausalAttentionTest,
+                         testing::Combine(testing::Values(1, 33, 1030, 2050), testing::Bool()));
 
 TEST(CausalAttention, InFloatsIsTheFormula) {
-    const auto in = Inputs::random(33);
-    EXPECT_LT(relative_error(attention(in.as(torch::kFloat32)), formula(in.as(torch::kFloat64))), 1e-6);
+    for (const bool with_all : {false, true}) {
+        const auto in = Inputs::random(33, with_all);
+        EXPECT_LT(relative_error(attention(in.as(torch::kFloat32)), formula(in.as(torch::kFloat64))), 1e-6);
+    }
 }
 
 /// In bf16 a logit of 100 may be off by a quarter, and its probability by as much.
@@ -91,11 +143,20 @@ TEST(CausalAttention, OfABrokenKeyIsNotFiniteFromThereOn) {
 }
 
 TEST(CausalAttention, SeesNoLaterToken) {
-    const auto in = Inputs::random(20);
+    const auto in = Inputs::random(20, true);
     auto other = in.as(torch::kBFloat16);
     const torch::NoGradGuard no_gradients;
     for (const auto& x : other.all()) x.slice(1, 13).fill_(100);
     EXPECT_TRUE(torch::equal(attention(in).slice(1, 0, 13), attention(other).slice(1, 0, 13)));
+}
+
+/// What sinks stand for does not count.
+TEST(CausalAttention, ReadsNoOtherKeyOrValueOfSinks) {
+    const auto in = Inputs::random(20, true);
+    auto other = in.as(torch::kBFloat16);
+    const torch::NoGradGuard no_gradients;
+    for (const auto& x : {other.k_BTGd, other.v_BTGv, other.constant_k_BTGd}) x.slice(1, 0, 4).fill_(std::nanf(""));
+    EXPECT_TRUE(torch::equal(attention(in), attention(other)));
 }
 
 TEST(CausalAttention, OfMoreKeysThanQueriesIsRefused) {

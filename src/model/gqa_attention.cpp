@@ -41,7 +41,8 @@ torch::Tensor GqaAttentionImpl::forward(const torch::Tensor& x_BTE) {
         k = through_cache(k, emulated_cache_->keys);
         v = through_cache(v, emulated_cache_->content);
     }
-    return o_proj_(causal_attention(q, k, v, 1.0 / std::sqrt(static_cast<double>(head_dim_))));
+    const AttentionInputs in{.parts = {{q, k}}, .v_BTGv = v};
+    return o_proj_(causal_attention(in, 1.0 / std::sqrt(static_cast<double>(head_dim_))));
 }
 
 }  // namespace mha2mla::model

@@ -73,7 +73,7 @@ void MlaAttentionImpl::load_optional_parts(const Weights& weights, const checkpo
     }
     if (mla.positional_part) k_mean_ = register_parameter("k_mean", weights.load("k_mean", {shape_.kv_heads, width}));
     if (mla.sink_tokens == 0) return;
-    sinks_ = mla.sink_tokens;
+    sink_tokens_ = mla.sink_tokens;
     const LinearShape full{config.hidden_size, shape_.kv_heads * width, config.attention_bias};
     k_proj_ = register_module("k_proj", Linear(weights.under("k_proj"), full));
     v_proj_ = register_module("v_proj", Linear(weights.under("v_proj"), full));
@@ -121,22 +121,19 @@ MlaAttentionImpl::Projected MlaAttentionImpl::project(const torch::Tensor& x_BTE
                     .q_rope_BTHr = rotary_query(x_BTE, q),
                     .latent_BTR = latent,
                     .k_rope_BTGr = k_rope.expand({batch, tokens, shape_.kv_heads, shape_.rope}),
-                    .q_full_BTHd = {},
-                    .k_sink_BSGd = {},
-                    .v_sink_BSGv = {}};
-    if (k_mean_.defined()) add_positional_part(parts, q);
-    if (sinks_ > 0) add_sinks(parts, x_BTE, q);
+                    .positional = {},
+                    .sinks = {}};
+    if (k_mean_.defined()) parts.positional = positional_part(q);
+    if (sink_tokens_ > 0) parts.sinks = sinks(x_BTE, q);
     return parts;
 }
 
-/// q conj(k_mean), rotated by the query's position, and the universal rows: two more rotary parts.
-void MlaAttentionImpl::add_positional_part(Projected& parts, const torch::Tensor& q_BTHd) const {
+/// q conj(k_mean), rotated by the query's position, and the universal rows.
+QueriesAndKeys MlaAttentionImpl::positional_part(const torch::Tensor& q_BTHd) const {
     const auto halves = k_mean_.repeat_interleave(shape_.heads / shape_.kv_heads, 0).chunk(2, 1);
     const auto q_pos = turn_pairs(q_BTHd, {{}, all_frequencies_}, torch::stack({halves[0], -halves[1]}, 2));
     const auto tau = universal_rows(q_BTHd.size(1)).to(q_pos.scalar_type()).view({1, q_BTHd.size(1), 1, -1});
-    parts.q_rope_BTHr = torch::cat({parts.q_rope_BTHr, q_pos}, 3);
-    parts.k_rope_BTGr =
-        torch::cat({parts.k_rope_BTGr, tau.expand({q_BTHd.size(0), q_BTHd.size(1), shape_.kv_heads, tau.size(3)})}, 3);
+    return {q_pos, tau.expand({q_BTHd.size(0), -1, shape_.kv_heads, -1})};
 }
 
 /// tau(s) = (cos s theta_i ..., sin s theta_i ...): [tokens, d]
@@ -145,11 +142,11 @@ torch::Tensor MlaAttentionImpl::universal_rows(std::int64_t tokens) const {
     return torch::cat({angles.cosine, angles.sine}, 2).squeeze(1);
 }
 
-void MlaAttentionImpl::add_sinks(Projected& parts, const torch::Tensor& x_BTE, const torch::Tensor& q_BTHd) {
-    const auto first = x_BTE.slice(1, 0, std::min(sinks_, x_BTE.size(1)));
-    parts.q_full_BTHd = turn_pairs(q_BTHd, {{}, all_frequencies_});
-    parts.k_sink_BSGd = turn_pairs(k_proj_(first).unflatten(2, {shape_.kv_heads, -1}), {{}, all_frequencies_});
-    parts.v_sink_BSGv = v_proj_(first).unflatten(2, {shape_.kv_heads, -1});
+Sinks MlaAttentionImpl::sinks(const torch::Tensor& x_BTE, const torch::Tensor& q_BTHd) {
+    const auto first = x_BTE.slice(1, 0, std::min(sink_tokens_, x_BTE.size(1)));
+    const auto k = turn_pairs(k_proj_(first).unflatten(2, {shape_.kv_heads, -1}), {{}, all_frequencies_});
+    return {.exact = {turn_pairs(q_BTHd, {{}, all_frequencies_}), k},
+            .v = v_proj_(first).unflatten(2, {shape_.kv_heads, -1})};
 }
 
 torch::Tensor MlaAttentionImpl::heads(const torch::Tensor& x_BTE) {
@@ -157,35 +154,28 @@ torch::Tensor MlaAttentionImpl::heads(const torch::Tensor& x_BTE) {
     return form_ == AttentionForm::expanded ? expanded(parts) : absorbed(parts);
 }
 
-/// Sinks are keys whose MLA parts are zero, the others keys whose exact part is zero.
 torch::Tensor MlaAttentionImpl::expanded(const Projected& parts) {
     const auto rebuilt = kv_b_proj_(parts.latent_BTR).unflatten(2, {shape_.kv_heads, shape_.nope + shape_.value});
     const auto keys_values = rebuilt.split({shape_.nope, shape_.value}, 3);
-    auto q = torch::cat({parts.q_nope_BTHn, parts.q_rope_BTHr}, 3);
-    auto k = torch::cat({keys_values[0], parts.k_rope_BTGr}, 3);
-    auto v = keys_values[1];
-    if (sinks_ > 0) {
-        const auto sinks = parts.k_sink_BSGd.size(1);
-        const auto width = parts.q_full_BTHd.size(3);
-        const auto exact = torch::constant_pad_nd(parts.k_sink_BSGd, {k.size(3), 0});
-        q = torch::cat({q, parts.q_full_BTHd}, 3);
-        k = torch::cat({exact, torch::constant_pad_nd(k.slice(1, sinks), {0, width})}, 1);
-        v = torch::cat({parts.v_sink_BSGv, v.slice(1, sinks)}, 1);
-    }
-    return causal_attention(q, k, v, scale_);
+    AttentionInputs in{.parts = {{parts.q_nope_BTHn, keys_values[0]}, {parts.q_rope_BTHr, parts.k_rope_BTGr}},
+                       .v_BTGv = keys_values[1],
+                       .sinks = parts.sinks};
+    if (parts.positional) in.parts.push_back(*parts.positional);
+    return causal_attention(in, scale_);
 }
 
 /// [batch, G, heads of a group, query tokens, key tokens], scaled and masked, in the precise type.
 torch::Tensor MlaAttentionImpl::absorbed_logits(const Projected& parts, const torch::Tensor& key_up_GnR) const {
     const std::vector<std::int64_t> grouped{shape_.kv_heads, shape_.heads / shape_.kv_heads};
-    const auto dot = [&](const torch::Tensor& q_BTHd, const torch::Tensor& k_BTGd) {
-        return torch::einsum("bqghd,bkgd->bghqk", {q_BTHd.unflatten(2, grouped), k_BTGd});
+    const auto products = [&](const QueriesAndKeys& part) {
+        return torch::einsum("bqghd,bkgd->bghqk", {part.q.unflatten(2, grouped), part.k});
     };
     const auto q_latent = torch::einsum("btghn,gnr->btghr", {parts.q_nope_BTHn.unflatten(2, grouped), key_up_GnR});
-    auto logits =
-        torch::einsum("bqghr,bkr->bghqk", {q_latent, parts.latent_BTR}) + dot(parts.q_rope_BTHr, parts.k_rope_BTGr);
-    if (sinks_ > 0) {
-        const auto exact = dot(parts.q_full_BTHd, parts.k_sink_BSGd);
+    auto logits = torch::einsum("bqghr,bkr->bghqk", {q_latent, parts.latent_BTR}) +
+                  products({parts.q_rope_BTHr, parts.k_rope_BTGr});
+    if (parts.positional) logits = logits + products(*parts.positional);
+    if (parts.sinks) {
+        const auto exact = products(parts.sinks->exact);
         logits = torch::cat({exact, logits.slice(4, exact.size(4))}, 4);
     }
     const auto precise = logits.to(precise_type(logits.scalar_type())) * scale_;
@@ -196,10 +186,10 @@ torch::Tensor MlaAttentionImpl::absorbed(const Projected& parts) {
     const auto up = kv_b_proj_->weight.view({shape_.kv_heads, shape_.nope + shape_.value, shape_.rank})
                         .split({shape_.nope, shape_.value}, 1);
     const auto p = absorbed_logits(parts, up[0]).softmax(-1).to(parts.latent_BTR.scalar_type());
-    const auto sinks = sinks_ > 0 ? parts.k_sink_BSGd.size(1) : 0;
+    const auto sinks = parts.sinks ? parts.sinks->v.size(1) : 0;
     const auto mixed_latent = torch::einsum("bghqk,bkr->bqghr", {p.slice(4, sinks), parts.latent_BTR.slice(1, sinks)});
     auto out = torch::einsum("bqghr,gvr->bqghv", {mixed_latent, up[1]});
-    if (sinks > 0) out = out + torch::einsum("bghqk,bkgv->bqghv", {p.slice(4, 0, sinks), parts.v_sink_BSGv});
+    if (sinks > 0) out = out + torch::einsum("bghqk,bkgv->bqghv", {p.slice(4, 0, sinks), parts.sinks->v});
     return out.flatten(2);
 }
 

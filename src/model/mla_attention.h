@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <torch/torch.h>
 #include <utility>
 
@@ -38,19 +39,17 @@ public:
 private:
     struct Projected {
         torch::Tensor q_nope_BTHn;
-        torch::Tensor q_rope_BTHr;  // rotated; with a positional part q_pos follows
-        torch::Tensor latent_BTR;   // what the cache holds, with:
-        torch::Tensor k_rope_BTGr;  // rotated; a shared head is repeated for each KV head; tau follows
-        // With sinks: the source's rotated queries and keys, and its values, less their mean.
-        torch::Tensor q_full_BTHd;
-        torch::Tensor k_sink_BSGd;
-        torch::Tensor v_sink_BSGv;
+        torch::Tensor q_rope_BTHr;                 // rotated
+        torch::Tensor latent_BTR;                  // what the cache holds, with:
+        torch::Tensor k_rope_BTGr;                 // rotated; a shared head is repeated for each KV head
+        std::optional<QueriesAndKeys> positional;  // q_pos and tau
+        std::optional<Sinks> sinks;                // the source's rotated queries and keys, and its values
     };
     Projected project(const torch::Tensor& x_BTE);
     torch::Tensor rotary_query(const torch::Tensor& x_BTE, const torch::Tensor& q_BTHd);
     std::pair<torch::Tensor, torch::Tensor> cached_rows(const torch::Tensor& x_BTE);
-    void add_positional_part(Projected& parts, const torch::Tensor& q_BTHd) const;
-    void add_sinks(Projected& parts, const torch::Tensor& x_BTE, const torch::Tensor& q_BTHd);
+    QueriesAndKeys positional_part(const torch::Tensor& q_BTHd) const;
+    Sinks sinks(const torch::Tensor& x_BTE, const torch::Tensor& q_BTHd);
     torch::Tensor universal_rows(std::int64_t tokens) const;
     torch::Tensor expanded(const Projected& parts);
     torch::Tensor absorbed(const Projected& parts);
@@ -69,7 +68,7 @@ private:
     torch::Tensor q_nope_factor_;     // [H, dn/2, 2], undefined where absent
     torch::Tensor q_rope_factor_;     // [H, dr/2, 2], likewise
     torch::Tensor k_mean_;            // [G, d], likewise
-    std::int64_t sinks_ = 0;
+    std::int64_t sink_tokens_ = 0;
     Linear q_proj_ = nullptr;
     Linear kv_a_proj_with_mqa_ = nullptr;
     Linear kv_b_proj_ = nullptr;
