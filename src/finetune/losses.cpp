@@ -1,6 +1,8 @@
 #include "finetune/losses.h"
 
 #include <array>
+#include <numeric>
+#include <vector>
 
 #include "core/error.h"
 #include "finetune/vocabulary_loss.h"
@@ -54,8 +56,8 @@ private:
 };
 
 /// Each converted attention layer on the source's own inputs: |y' - y|² / |h|² of a token, y the output of the source's
-/// attention and h the residual stream behind it, mean over the layers. The graph of one attention is in memory at a
-/// time.
+/// attention and h the residual stream behind it, mean over the layers. No more than the graphs of the layers that are
+/// learned at once are in memory.
 class LayerwiseLoss : public Loss {
 public:
     LayerwiseLoss(Models& models, bool bf16) : models_(models), bf16_(bf16) {}
@@ -66,11 +68,11 @@ public:
         const auto positions = batch.positions();
         auto& layers = models_.student->decoder()->layers();
         const double of_layer = weight / static_cast<double>(layers.size());
-        double sum = 0;
+        std::vector<double> losses(layers.size());
         models_.teacher->for_each_layer(batch, [&](std::size_t layer, const AttentionLesson& lesson) {
-            sum += learn(layers[layer]->attention(), lesson, positions, of_layer);
+            losses[layer] = learn(layers[layer]->attention(), lesson, positions, of_layer);
         });
-        return sum;
+        return std::accumulate(losses.begin(), losses.end(), 0.0);
     }
 
 private:

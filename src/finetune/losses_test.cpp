@@ -82,6 +82,27 @@ INSTANTIATE_TEST_SUITE_P(Objectives, LossTest,
                              return test.param == Objective::cross_entropy ? std::string("text") : name_of(test.param);
                          });
 
+/// Layers learn at once where something else than LibTorch runs the source.
+TEST_F(LossTest, LayersThatLearnAtOnceLearnTheSame) {
+    const MicroBatch batch(windows_, std::vector<std::size_t>{0, 1, 2}, torch::kCPU);
+    Options rounded;
+    rounded.bf16 = true;
+    const auto learn = [&](int threads) {
+        auto models = pair_.load();
+        auto source = pair_.load_source();
+        models.teacher = make_teacher(SourceNorms(source), std::make_unique<test::TorchStates>(source));
+        const auto parameters = choose_parameters(models.student, Trained::attention);
+        torch::set_num_threads(threads);
+        std::vector<Tensor> learned{torch::tensor(value_of(*make_loss(Objective::layerwise, models, rounded), batch))};
+        torch::set_num_threads(1);
+        for (const auto& parameter : parameters) learned.push_back(parameter.value.grad());
+        return learned;
+    };
+    const auto expected = learn(1);
+    const auto got = learn(3);
+    for (std::size_t i = 0; i < expected.size(); ++i) EXPECT_TRUE(torch::equal(got[i], expected[i])) << i;
+}
+
 TEST_F(LossTest, DistillOfTheTextAloneIsCrossEntropy) {
     choose_parameters(models_.student, Trained::attention);
     const MicroBatch batch(windows_, std::vector<std::size_t>{3, 5}, torch::kCPU);

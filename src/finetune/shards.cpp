@@ -1,6 +1,7 @@
 #include "finetune/shards.h"
 
 #include <algorithm>
+#include <mutex>
 #include <span>
 #include <torch/csrc/autograd/utils/lambda_post_hook.h>
 #include <torch/csrc/autograd/variable.h>
@@ -121,6 +122,7 @@ void Shards::watch(Bucket& bucket) {
         part.grad_accumulator = torch::autograd::impl::grad_accumulator(part.parameter);
         part.hook = part.grad_accumulator->add_post_hook(std::make_unique<torch::autograd::utils::LambdaPostHook>(
             [this, complete = &part.complete](const auto& outputs, const auto&) {
+                const std::lock_guard lock(completing_);
                 if (sending_) {
                     core::invariant(!*complete, "a gradient is complete once");
                     *complete = true;

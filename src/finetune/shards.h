@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <torch/torch.h>
 #include <vector>
@@ -56,6 +57,7 @@ private:
     std::vector<Bucket> buckets_;
     std::size_t sent_ = 0;  // buckets on their way: always the first ones, so that all processes send the same
     bool sending_ = false;
+    std::mutex completing_;  // layers may learn at once
 };
 
 }  // namespace mha2mla::finetune

@@ -7,6 +7,8 @@
 
 #include "core/error.h"
 #include "model/autocast.h"
+#include "model/one_thread_each.h"
+#include "model/rounded_factors.h"
 
 namespace mha2mla::finetune {
 namespace {
@@ -56,7 +58,7 @@ public:
         : norms_(std::move(norms)), states_(std::move(states)) {}
 
     // All layers are run before the first one is learned from: two pools of threads that take turns at every layer
-    // would wait for each other.
+    // would wait for each other, and so would threads that share a layer's small products.
     void for_each_layer(const MicroBatch& batch, Learn learn) override {
         const torch::NoGradGuard no_gradients;
         const auto stream_LBTE = empty_states(batch, layers());
@@ -64,12 +66,14 @@ public:
         run(batch, [&](const SourceState& state) {
             return state.layer == layers() ? Tensor() : (state.attended ? attended_LBTE : stream_LBTE)[state.layer];
         });
-        for (std::int64_t layer = 0; layer < layers(); ++layer) {
+        const model::RoundedFactors stay_so_for_all_threads;
+        model::one_thread_each(layers(), [&](std::int64_t layer) {
+            const torch::NoGradGuard no_gradients_here;
             const auto before = stream_LBTE[layer];
             const auto after = attended_LBTE[layer];
             learn(static_cast<std::size_t>(layer),
                   {normed(norms_.of_inputs[static_cast<std::size_t>(layer)], before), after - before, after});
-        }
+        });
     }
 
     Tensor hidden(const MicroBatch& batch) override {

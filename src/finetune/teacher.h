@@ -23,7 +23,8 @@ struct AttentionLesson {
 class Teacher {
 public:
     virtual ~Teacher() = default;
-    /// Layer by layer from the first one on. A lesson need not outlive its call.
+    /// Each layer once, the first ones first; perhaps several at once, by threads of their own. A lesson need not
+    /// outlive its call.
     virtual void for_each_layer(const MicroBatch& batch,
                                 core::FunctionRef<void(std::size_t layer, const AttentionLesson& lesson)> learn) = 0;
     /// Normed hidden states behind the last layer, [batch, tokens, hidden].

@@ -1,0 +1,14 @@
+#pragma once
+
+#include <cstdint>
+
+#include "core/function_ref.h"
+
+namespace mha2mla::model {
+
+/// Calls task(0) to task(count - 1), as many at once as LibTorch has threads, each on one thread: LibTorch's operations
+/// within share nothing out, so that none waits for another. Tasks begin with gradients on and autocast off. Rethrows
+/// the first exception when all threads have stopped.
+void one_thread_each(std::int64_t count, core::FunctionRef<void(std::int64_t)> task);
+
+}  // namespace mha2mla::model
