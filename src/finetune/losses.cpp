@@ -2,11 +2,13 @@
 
 #include <array>
 #include <numeric>
+#include <optional>
 #include <vector>
 
 #include "core/error.h"
 #include "finetune/vocabulary_loss.h"
 #include "model/autocast.h"
+#include "model/rounded_factors.h"
 
 namespace mha2mla::finetune {
 namespace {
@@ -69,6 +71,8 @@ public:
         auto& layers = models_.student->decoder()->layers();
         const double of_layer = weight / static_cast<double>(layers.size());
         std::vector<double> losses(layers.size());
+        std::optional<model::RoundedFactors> for_all_threads;
+        if (bf16_) for_all_threads.emplace();
         models_.teacher->for_each_layer(batch, [&](std::size_t layer, const AttentionLesson& lesson) {
             losses[layer] = learn(layers[layer]->attention(), lesson, positions, of_layer);
         });

@@ -100,6 +100,7 @@ TEST_F(LossTest, LayersThatLearnAtOnceLearnTheSame) {
     };
     const auto expected = learn(1);
     const auto got = learn(3);
+    ASSERT_EQ(got.size(), expected.size());
     for (std::size_t i = 0; i < expected.size(); ++i) EXPECT_TRUE(torch::equal(got[i], expected[i])) << i;
 }
 

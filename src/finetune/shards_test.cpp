@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include "model/one_thread_each.h"
 #include "parallel/test_support.h"
 
 namespace mha2mla::finetune {
@@ -77,6 +78,26 @@ TEST(Shards, SendBucketsInTheirOrder) {
     shards.collect();
     EXPECT_EQ(diary.entries, (std::vector<std::string>{"sum of 6 at 0", "sum of 6 at 1", "waited", "waited"}));
     EXPECT_TRUE(torch::equal(never.grad(), torch::zeros({5})));
+}
+
+/// Layers may learn at once.
+TEST(Shards, SendGradientsOfSeveralThreads) {
+    const Diary diary;
+    std::vector<Tensor> parameters;
+    std::vector<std::string> expected;
+    for (int i = 0; i < 60; ++i) parameters.push_back(parameter(2));
+    Shards shards(parameters, diary, 1);
+    for (int i = 0; i < 60; ++i) expected.push_back("sum of 2 at " + std::to_string(i % 2));
+    const int threads = torch::get_num_threads();
+    torch::set_num_threads(4);
+    for (int pass = 0; pass < 20; ++pass) {
+        diary.entries.clear();
+        shards.send_when_complete();
+        model::one_thread_each(60, [&](std::int64_t i) { parameters[static_cast<std::size_t>(i)].sum().backward(); });
+        EXPECT_EQ(diary.entries, expected);
+        shards.collect();
+    }
+    torch::set_num_threads(threads);
 }
 
 TEST(Shards, ForgetTheParametersTheyWatched) {

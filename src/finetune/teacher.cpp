@@ -8,7 +8,6 @@
 #include "core/error.h"
 #include "model/autocast.h"
 #include "model/one_thread_each.h"
-#include "model/rounded_factors.h"
 
 namespace mha2mla::finetune {
 namespace {
@@ -66,7 +65,6 @@ public:
         run(batch, [&](const SourceState& state) {
             return state.layer == layers() ? Tensor() : (state.attended ? attended_LBTE : stream_LBTE)[state.layer];
         });
-        const model::RoundedFactors stay_so_for_all_threads;
         model::one_thread_each(layers(), [&](std::int64_t layer) {
             const torch::NoGradGuard no_gradients_here;
             const auto before = stream_LBTE[layer];

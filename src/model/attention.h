@@ -22,8 +22,9 @@ struct QueriesAndKeys {
     torch::Tensor k;
 };
 
-/// The first S tokens as queries of their own see them, q [batch, tokens, H, width], k and v [batch, S, G, ...]:
-/// neither the parts nor the values of other tokens are of any account there.
+/// Exact keys and values of the first S tokens, k [batch, S, G, width] and v [batch, S, G, v], for queries of their own
+/// [batch, tokens, H, width]. They replace what the parts and v_BTGv say of these tokens, which must be finite all the
+/// same where gradients are wanted.
 struct Sinks {
     QueriesAndKeys exact;
     torch::Tensor v;

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <optional>
-#include <tuple>
 #include <vector>
 
 #include "core/error.h"
@@ -43,59 +42,67 @@ Tensor precise_product(const Tensor& a, const Tensor& b) {
     return torch::bmm(a.to(torch::kFloat32), b.to(torch::kFloat32).transpose(1, 2));
 }
 
-/// The columns of logits that belong to the sinks.
-Tensor of_sinks(const Tensor& logits, const Tensor& sink_k) { return logits.slice(2, 0, sink_k.size(1)); }
+/// Of bf16, the queries of a group of heads below each other. What there is not is empty: autograd takes no undefined
+/// tensor of a list.
+struct Matrices {
+    Tensor q;  // the columns of k, then those of constant_k
+    Tensor k;
+    Tensor constant_k;  // gets no gradient
+    Tensor v;
+    Tensor sink_q, sink_k;
 
-/// softmax(q kᵀ scale) v of bf16 matrices, the queries of a group of heads below each other: every key and value is
-/// used for the whole group at once, and its gradient is a sum over the group without further ado. q has the columns of
-/// k, then those of constant_k, which gets no gradient.
+    static Matrices of(at::TensorList list) { return {list[0], list[1], list[2], list[3], list[4], list[5]}; }
+    std::vector<Tensor> list() const { return {q, k, constant_k, v, sink_q, sink_k}; }
+    Tensor all_k() const { return constant_k.numel() > 0 ? torch::cat({k, constant_k}, 2) : k; }
+    bool has_sinks() const { return sink_k.numel() > 0; }
+    std::int64_t group() const { return q.size(1) / k.size(1); }
+};
+
+/// softmax(q kᵀ scale) v, with sink_q sink_kᵀ for the logits of sinks: every key and value is used for the whole group
+/// at once, and its gradient is a sum over the group without further ado.
 struct AttentionByProducts : torch::autograd::Function<AttentionByProducts> {
-    static Tensor forward(AutogradContext* context, const Tensor& q, const Tensor& k,
-                          const std::optional<Tensor>& constant_k, const Tensor& v, const std::optional<Tensor>& sink_q,
-                          const std::optional<Tensor>& sink_k, double scale) {
-        const auto all_k = constant_k ? torch::cat({k, *constant_k}, 2) : k;
-        const variable_list inputs{q, all_k, v, sink_q.value_or(Tensor()), sink_k.value_or(Tensor())};
-        const auto probabilities = softmax(inputs, scale);
-        const bool keeps = k.size(1) <= longest_window / 2;
-        context->save_for_backward({q, all_k, v, inputs[3], inputs[4], keeps ? probabilities : Tensor()});
+    static Tensor forward(AutogradContext* context, at::TensorList arguments, double scale) {
+        const auto in = Matrices::of(arguments);
+        const auto probabilities = softmax(in, scale);
+        auto saved = in.list();
+        saved.push_back(in.k.size(1) <= longest_window / 2 ? probabilities : Tensor());
+        context->save_for_backward(saved);
         context->saved_data["scale"] = scale;
-        context->saved_data["columns of k"] = k.size(2);
-        return torch::bmm(probabilities, v);
+        return torch::bmm(probabilities, in.v);
     }
 
     static variable_list backward(AutogradContext* context, const variable_list& gradients) {
         const auto saved = context->get_saved_variables();
-        const auto& [q, all_k, v, sink_q, sink_k] = std::tie(saved[0], saved[1], saved[2], saved[3], saved[4]);
+        const auto in = Matrices::of(saved);
         const auto scale = context->saved_data["scale"].toDouble();
-        const auto p = saved[5].defined() ? saved[5] : softmax(saved, scale);
+        const auto p = saved.back().defined() ? saved.back() : softmax(in, scale);
         const auto given = gradients[0].contiguous();
-        const auto v_gradient = torch::bmm(p.transpose(1, 2), given);
-        const auto logits_gradient = torch::bmm(given, v.transpose(1, 2));
-        causal_softmax_back(p, logits_gradient, q.size(1) / all_k.size(1), scale);
-        Tensor sink_q_gradient, sink_k_gradient;
-        if (sink_k.defined()) {
-            const auto of_exact = of_sinks(logits_gradient, sink_k).contiguous();
-            sink_q_gradient = torch::bmm(of_exact, sink_k);
-            sink_k_gradient = torch::bmm(of_exact.transpose(1, 2), sink_q);
-            of_sinks(logits_gradient, sink_k).zero_();
+        Matrices back{
+            .q = {}, .k = {}, .constant_k = {}, .v = torch::bmm(p.transpose(1, 2), given), .sink_q = {}, .sink_k = {}};
+        const auto of_logits = torch::bmm(given, in.v.transpose(1, 2));
+        causal_softmax_back(p, of_logits, in.group(), scale);
+        if (in.has_sinks()) {
+            const auto of_sinks = sink_columns(of_logits, in).contiguous();
+            back.sink_q = torch::bmm(of_sinks, in.sink_k);
+            back.sink_k = torch::bmm(of_sinks.transpose(1, 2), in.sink_q);
+            sink_columns(of_logits, in).zero_();  // q and k had no part in these
         }
-        const auto learning_q = q.slice(2, 0, context->saved_data["columns of k"].toInt());
-        return {torch::bmm(logits_gradient, all_k),
-                torch::bmm(logits_gradient.transpose(1, 2), learning_q),
-                {},
-                v_gradient,
-                sink_q_gradient,
-                sink_k_gradient,
-                {}};
+        back.q = torch::bmm(of_logits, in.all_k());
+        back.k = torch::bmm(of_logits.transpose(1, 2), in.q.slice(2, 0, in.k.size(2)));
+        auto of_arguments = back.list();
+        of_arguments.emplace_back();  // scale
+        return of_arguments;
     }
 
 private:
-    /// Of the inputs q, all keys, v, and queries and keys of sinks.
-    static Tensor softmax(const variable_list& inputs, double scale) {
-        const auto& [q, k, sink_q, sink_k] = std::tie(inputs[0], inputs[1], inputs[3], inputs[4]);
-        const auto logits = precise_product(q, k);
-        if (sink_k.defined()) of_sinks(logits, sink_k).copy_(precise_product(sink_q, sink_k));
-        return causal_softmax(logits, q.size(1) / k.size(1), scale);
+    static Tensor sink_columns(const Tensor& logits, const Matrices& in) {
+        return logits.slice(2, 0, in.sink_k.size(1));
+    }
+
+    static Tensor softmax(const Matrices& in, double scale) {
+        const auto logits = precise_product(in.q, in.all_k());
+        if (in.has_sinks()) sink_columns(logits, in).copy_(precise_product(in.sink_q, in.sink_k));
+        return causal_softmax(logits, in.group(), scale);
     }
 };
 
@@ -105,7 +112,8 @@ Tensor values_of(const AttentionInputs& in) {
     return torch::cat({in.sinks->v, in.v_BTGv.slice(1, in.sinks->v.size(1))}, 1);
 }
 
-Tensor attend_by_products(const AttentionInputs& in, double scale) {
+/// Keys that do not learn come last; where none does, the order is that of the parts.
+Matrices matrices_of(const AttentionInputs& in) {
     const bool any_learns = std::any_of(in.parts.begin(), in.parts.end(),
                                         [](const QueriesAndKeys& part) { return part.k.requires_grad(); });
     const auto is_constant = [&](const QueriesAndKeys& part) { return any_learns && !part.k.requires_grad(); };
@@ -115,15 +123,20 @@ Tensor attend_by_products(const AttentionInputs& in, double scale) {
         (is_constant(part) ? constant_k : k).push_back(part.k);
     }
     q.insert(q.end(), constant_q.begin(), constant_q.end());
-    const auto matrices = [&](const std::vector<Tensor>& parts) { return as_matrices(parts, in.v_BTGv.size(2)); };
-    std::optional<Tensor> more_k, sink_q, sink_k;
-    if (!constant_k.empty()) more_k = matrices(constant_k);
-    if (in.sinks) {
-        sink_q = matrices({in.sinks->exact.q});
-        sink_k = matrices({in.sinks->exact.k});
-    }
-    const auto mixed =
-        AttentionByProducts::apply(matrices(q), matrices(k), more_k, matrices({values_of(in)}), sink_q, sink_k, scale);
+    const auto matrix = [&](const std::vector<Tensor>& parts) {
+        return parts.empty() ? in.v_BTGv.new_empty({0}) : as_matrices(parts, in.v_BTGv.size(2));
+    };
+    return {.q = matrix(q),
+            .k = matrix(k),
+            .constant_k = matrix(constant_k),
+            .v = matrix({values_of(in)}),
+            .sink_q = in.sinks ? matrix({in.sinks->exact.q}) : matrix({}),
+            .sink_k = in.sinks ? matrix({in.sinks->exact.k}) : matrix({})};
+}
+
+Tensor attend_by_products(const AttentionInputs& in, double scale) {
+    const auto arguments = matrices_of(in).list();
+    const auto mixed = AttentionByProducts::apply(at::TensorList(arguments), scale);
     return as_heads(mixed, in.v_BTGv.size(0), in.v_BTGv.size(1)).flatten(2);
 }
 
@@ -138,9 +151,9 @@ QueriesAndKeys in_one_piece(const AttentionInputs& in) {
     auto k = torch::cat(k_parts, 3);
     if (!in.sinks) return {q, k};
     const auto& exact = in.sinks->exact;
-    const auto of_sinks = torch::constant_pad_nd(exact.k, {k.size(3), 0});
-    const auto of_others = torch::constant_pad_nd(k.slice(1, exact.k.size(1)), {0, exact.k.size(3)});
-    return {torch::cat({q, exact.q}, 3), torch::cat({of_sinks, of_others}, 1)};
+    const auto sink_keys = torch::constant_pad_nd(exact.k, {k.size(3), 0});
+    const auto other_keys = torch::constant_pad_nd(k.slice(1, exact.k.size(1)), {0, exact.k.size(3)});
+    return {torch::cat({q, exact.q}, 3), torch::cat({sink_keys, other_keys}, 1)};
 }
 
 Tensor attend_by_libtorch(const AttentionInputs& in, double scale) {
@@ -159,16 +172,26 @@ Tensor attend_by_libtorch(const AttentionInputs& in, double scale) {
     return mixed_BHTv.slice(3, 0, width).transpose(1, 2).flatten(2);
 }
 
-}  // namespace
-
-Tensor causal_attention(const AttentionInputs& in, double scale) {
+/// The loops trust these.
+void check(const AttentionInputs& in) {
     const auto tokens = in.v_BTGv.size(1);
     for (const auto& part : in.parts) {
         core::invariant(part.q.size(1) == tokens && part.k.size(1) == tokens,
                         "every token has a query, a key and a value");
+        core::invariant(part.k.scalar_type() == in.v_BTGv.scalar_type(), "keys and values are of one type");
     }
-    const auto& q = in.parts.front().q;
-    const bool by_products = q.scalar_type() == torch::kBFloat16 && q.device().is_cpu() && tokens <= longest_window;
+    if (!in.sinks) return;
+    const auto& [exact, v] = *in.sinks;
+    core::invariant(exact.q.size(1) == tokens, "every token has a query for the sinks");
+    core::invariant(exact.k.size(1) == v.size(1) && v.size(1) <= tokens, "every sink has a key and a value");
+}
+
+}  // namespace
+
+Tensor causal_attention(const AttentionInputs& in, double scale) {
+    check(in);
+    const auto& v = in.v_BTGv;
+    const bool by_products = v.scalar_type() == torch::kBFloat16 && v.device().is_cpu() && v.size(1) <= longest_window;
     return by_products ? attend_by_products(in, scale) : attend_by_libtorch(in, scale);
 }
 

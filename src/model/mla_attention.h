@@ -43,7 +43,7 @@ private:
         torch::Tensor latent_BTR;                  // what the cache holds, with:
         torch::Tensor k_rope_BTGr;                 // rotated; a shared head is repeated for each KV head
         std::optional<QueriesAndKeys> positional;  // q_pos and tau
-        std::optional<Sinks> sinks;                // the source's rotated queries and keys, and its values
+        std::optional<Sinks> sinks;  // the source's rotated queries and keys, and its values, less their mean
     };
     Projected project(const torch::Tensor& x_BTE);
     torch::Tensor rotary_query(const torch::Tensor& x_BTE, const torch::Tensor& q_BTHd);

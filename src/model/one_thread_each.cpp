@@ -1,7 +1,5 @@
 #include "model/one_thread_each.h"
 
-#include <omp.h>
-
 #include <ATen/Parallel.h>
 #include <algorithm>
 #include <atomic>
@@ -13,11 +11,19 @@
 namespace mha2mla::model {
 namespace {
 
-/// From now on the calling thread shares nothing out.
-void work_alone() {
-    at::get_num_threads();  // its first call gives a thread as many as all have
-    omp_set_num_threads(1);
-}
+/// A thread takes the number over that is set when it first asks for it.
+class OneThread {
+public:
+    OneThread() { at::set_num_threads(1); }
+    ~OneThread() { at::set_num_threads(before_); }
+    OneThread(const OneThread&) = delete;
+    OneThread& operator=(const OneThread&) = delete;
+
+    std::int64_t before() const { return before_; }
+
+private:
+    const int before_ = at::get_num_threads();
+};
 
 }  // namespace
 
@@ -26,7 +32,6 @@ void one_thread_each(std::int64_t count, core::FunctionRef<void(std::int64_t)> t
     std::mutex mutex;
     std::exception_ptr failure;
     const auto work = [&] {
-        work_alone();
         try {
             for (std::int64_t i = next++; i < count; i = next++) task(i);
         } catch (...) {
@@ -36,10 +41,9 @@ void one_thread_each(std::int64_t count, core::FunctionRef<void(std::int64_t)> t
         }
     };
     {
+        const OneThread of_each;
         std::vector<std::jthread> threads;
-        for (std::int64_t i = 0; i < std::min<std::int64_t>(count, at::get_num_threads()); ++i) {
-            threads.emplace_back(work);
-        }
+        for (std::int64_t i = 0; i < std::min(count, of_each.before()); ++i) threads.emplace_back(work);
     }
     if (failure) std::rethrow_exception(failure);
 }

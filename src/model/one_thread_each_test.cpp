@@ -1,9 +1,11 @@
 #include "model/one_thread_each.h"
 
+#include <ATen/Parallel.h>
 #include <atomic>
 #include <barrier>
 #include <gtest/gtest.h>
 #include <stdexcept>
+#include <thread>
 #include <torch/torch.h>
 #include <vector>
 
@@ -31,10 +33,17 @@ TEST_F(OneThreadEachTest, AsManyRunAtOnceAsLibTorchHasThreads) {
     one_thread_each(3, [&](std::int64_t) { all_are_here.arrive_and_wait(); });
 }
 
+/// Neither LibTorch's operations nor loops of ours, which have a number of threads of their own.
 TEST_F(OneThreadEachTest, OperationsWithinShareNothingOut) {
-    std::atomic<int> threads{0};
-    one_thread_each(3, [&](std::int64_t) { threads += torch::get_num_threads(); });
-    EXPECT_EQ(threads, 3);
+    std::atomic<int> shared_out{0};
+    one_thread_each(3, [&](std::int64_t) {
+        const auto here = std::this_thread::get_id();
+        at::parallel_for(0, 3, 1, [&](std::int64_t, std::int64_t) {
+            if (std::this_thread::get_id() != here) ++shared_out;
+        });
+        if (torch::get_num_threads() != 1) ++shared_out;
+    });
+    EXPECT_EQ(shared_out, 0);
     EXPECT_EQ(torch::get_num_threads(), 3);
 }
 

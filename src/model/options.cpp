@@ -21,7 +21,7 @@ torch::Device parse_device(const std::string& name) {
 void settle_vector_functions() {
     for (const auto dtype : {torch::kFloat32, torch::kFloat64}) {
         const auto one = torch::ones({1}, dtype);
-        for (const auto function : {at::cos, at::sin, at::exp, at::log, at::sqrt}) function(one);
+        for (const auto function : {at::cos, at::sin, at::exp, at::log, at::log2, at::sqrt}) function(one);
     }
 }
 

@@ -30,11 +30,10 @@ torch::Device parse_device(const std::string& name);
 
 /// Calls each of MKL's vector functions that the workshop uses once, with one thread. MKL picks a function's code for
 /// the processor at its first call; where threads make that call together, one of them may run code with half the
-/// digits (pytorch issue 188792), and the angles of rotary positions, say, are wrong in the fourth digit for a whole
-/// run.
+/// digits (pytorch issue 188792).
 void settle_vector_functions();
 
-/// From now on LibTorch computes with so many threads, 0: one per core, and its vector functions are settled.
+/// Settles vector functions; from now on LibTorch computes with so many threads, 0: one per core.
 void use_threads(int threads);
 
 /// The type in which norms, softmax and rotation compute: fp64 for fp64, else fp32.

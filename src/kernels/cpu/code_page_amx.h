@@ -47,7 +47,7 @@ CodePage code_page_of(const AttentionParams& params, const RowBlock& block) {
     for (const CodedRows& part : params.sealed.keys) page.columns += columns_of(part);
     ScratchParts parts(block.codes);
     parts.take(page.keys, most_tile_tokens * page.columns);
-    page.values = page.keys;  // which have as many bytes at least
+    page.values = page.keys;  // spread when keys are done with, and tiles find both in the nearest cache
     parts.take(page.query, most_block_rows * page.columns);
     parts.take(page.query_steps, most_block_rows * page.columns);
     parts.take(page.products, most_block_rows * value_group);
