@@ -1,12 +1,11 @@
 #include "model/one_thread_each.h"
 
-#include <ATen/Parallel.h>
 #include <algorithm>
 #include <atomic>
-#include <exception>
-#include <mutex>
-#include <thread>
-#include <vector>
+#include <torch/torch.h>
+
+#include "core/thread_pool.h"
+#include "model/autocast.h"
 
 namespace mha2mla::model {
 namespace {
@@ -19,7 +18,7 @@ public:
     OneThread(const OneThread&) = delete;
     OneThread& operator=(const OneThread&) = delete;
 
-    std::int64_t before() const { return before_; }
+    int before() const { return before_; }
 
 private:
     const int before_ = at::get_num_threads();
@@ -28,24 +27,20 @@ private:
 }  // namespace
 
 void one_thread_each(std::int64_t count, core::FunctionRef<void(std::int64_t)> task) {
+    const OneThread of_each;
+    const auto threads = std::clamp<std::int64_t>(count, 1, of_each.before());
+    core::ThreadPool pool(static_cast<int>(threads));
     std::atomic<std::int64_t> next{0};
-    std::mutex mutex;
-    std::exception_ptr failure;
-    const auto work = [&] {
+    pool.run([&](int) {
+        const torch::AutoGradMode with_gradients(true);
+        const Autocast without_rounding(torch::kCPU, false);
         try {
             for (std::int64_t i = next++; i < count; i = next++) task(i);
         } catch (...) {
             next = count;
-            const std::lock_guard lock(mutex);
-            if (!failure) failure = std::current_exception();
+            throw;
         }
-    };
-    {
-        const OneThread of_each;
-        std::vector<std::jthread> threads;
-        for (std::int64_t i = 0; i < std::min(count, of_each.before()); ++i) threads.emplace_back(work);
-    }
-    if (failure) std::rethrow_exception(failure);
+    });
 }
 
 }  // namespace mha2mla::model
