@@ -29,6 +29,7 @@ struct RowsTimesCodes {
             }
             q += part.width;
         }
+        __builtin_memset(page.query_steps, 0, static_cast<std::size_t>(page.columns * most_rows));
     }
 
     /// Queries for a page whose scales are loaded.
@@ -71,7 +72,7 @@ private:
     static void fold_queries(const CodePage& page, int v) {
         const float* const query = page.query + v * 16;
         __m512 most = Avx512::zero(), sum = Avx512::zero(), zeros = Avx512::zero();
-        for (std::int64_t column = 0; column < page.columns; column += per_quad) {
+        for_each_quad(page, [&](std::int64_t column) {
             __m512 quad_sum = Avx512::zero(), quad_zeros = Avx512::zero();
 #pragma GCC unroll 4
             for (int i = 0; i < per_quad; ++i) {
@@ -83,7 +84,7 @@ private:
             }
             sum = Avx512::add(sum, quad_sum);
             zeros = Avx512::add(zeros, quad_zeros);
-        }
+        });
         const __m512 any = Avx512::div(Avx512::set(127), most);
         const __m512 steps = Avx512::where_greater(most, Avx512::zero(), any, Avx512::zero());
         const __m512i sum_of_steps = round_queries(page, v, steps);
@@ -97,25 +98,32 @@ private:
     /// Returns the sum of each row's steps.
     static __m512i round_queries(const CodePage& page, int v, __m512 steps) {
         const float* const query = page.query + v * 16;
-        std::int8_t* to = page.query_steps + v * tile_row_bytes;
+        std::int8_t* const to = page.query_steps + v * tile_row_bytes;
         __m512i sum = _mm512_setzero_si512();
-        for (std::int64_t column = 0; column < page.columns; column += per_quad, to += word_bytes) {
+        for_each_quad(page, [&](std::int64_t column) {
             __m512i quad = _mm512_setzero_si512();
 #pragma GCC unroll 4
             for (int i = per_quad - 1; i >= 0; --i) {
                 const __m512 q = Avx512::load(query + (column + i) * most_rows);
                 const __m512 folded = Avx512::mul(q, Avx512::set(page.scale[column + i]));
-                quad = append_byte(quad, _mm512_cvtps_epi32(Avx512::mul(folded, steps)));
+                quad = append_byte(quad, rounded_product(folded, steps));
             }
-            _mm512_store_si512(to, quad);
+            _mm512_store_si512(to + column * most_rows, quad);
             sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(1), quad);
-        }
+        });
         return sum;
+    }
+
+    /// a * b, at most 2^21, to the nearest integer in the low bits: at this size floats are whole numbers.
+    static __m512i rounded_product(__m512 a, __m512 b) {
+        return _mm512_castps_si512(Avx512::fma(a, b, Avx512::set(0x1.8p23F)));
     }
 
     /// The low byte of each word of `word` before the bytes of `quad`.
     static __m512i append_byte(__m512i quad, __m512i word) {
-        return _mm512_or_si512(_mm512_slli_epi32(quad, 8), _mm512_and_si512(word, _mm512_set1_epi32(0xff)));
+        constexpr int first_or_second_and_third = 0xf8;
+        return _mm512_ternarylogic_epi32(_mm512_slli_epi32(quad, 8), word, _mm512_set1_epi32(0xff),
+                                         first_or_second_and_third);
     }
 
     static void multiply_keys(const RowBlock& block, const CodePage& page) {
@@ -180,7 +188,7 @@ private:
             for (int i = per_quad - 1; i >= 0; --i) {
                 const __m512 score = Avx512::load(scores + (token + i) * most_rows);
                 const __m512 p = exp2_of<Avx512, degree>(Avx512::sub(score, reference));
-                quad = append_byte(quad, _mm512_cvtps_epi32(Avx512::mul(p, Avx512::set(255))));
+                quad = append_byte(quad, rounded_product(p, Avx512::set(255)));
             }
             _mm512_store_si512(to, quad);
             sum = _mm512_dpbusd_epi32(sum, quad, _mm512_set1_epi8(1));

@@ -15,6 +15,7 @@ namespace mha2mla::kernels {
 namespace {
 
 struct CodePage {
+    std::int64_t bytes[2] = {};      // of a token's codes, in each part of the key
     std::int64_t columns = 0;        // digits of a token's key, whole blocks of 64
     std::int64_t channels = 0;       // of a value, whole groups of 32
     std::uint8_t* keys = nullptr;    // [columns / 64][64 tokens][64]
@@ -38,13 +39,30 @@ constexpr std::int64_t value_group = 32;  // channels
 constexpr std::int64_t per_quad = 4;
 constexpr std::int64_t quad_tile_bytes = most_tile_tokens / per_quad * tile_row_bytes;
 
-std::int64_t columns_of(const CodedRows& part) {
-    return round_up((part.width * part.bits + 7) / 8, digit_block) / digit_block * block_columns;
+std::int64_t bytes_of(const CodedRows& part) { return (part.width * part.bits + 7) / 8; }
+
+std::int64_t columns_of(const CodedRows& part) { return 2 * round_up(bytes_of(part), digit_block); }
+
+/// Calls visit(first column) for the quads of columns that have a channel: low digits of a block, then high ones.
+template <class Visit>
+[[gnu::always_inline]] inline void for_each_quad(const CodePage& page, const Visit& visit) {
+    std::int64_t first = 0;
+    for (const std::int64_t bytes : page.bytes) {
+        for (std::int64_t byte = 0; byte < bytes; byte += digit_block, first += block_columns) {
+            const std::int64_t used = smaller(digit_block, bytes - byte);
+            for (std::int64_t half = first; half < first + block_columns; half += digit_block) {
+                for (std::int64_t i = 0; i < used; i += per_quad) visit(half + i);
+            }
+        }
+    }
 }
 
 CodePage code_page_of(const AttentionParams& params, const RowBlock& block) {
     CodePage page{.channels = round_up(params.value_width, value_group)};
-    for (const CodedRows& part : params.sealed.keys) page.columns += columns_of(part);
+    for (int i = 0; i < 2; ++i) {
+        page.bytes[i] = bytes_of(params.sealed.keys[i]);
+        page.columns += columns_of(params.sealed.keys[i]);
+    }
     ScratchParts parts(block.codes);
     parts.take(page.keys, most_tile_tokens * page.columns);
     page.values = page.keys;  // spread when keys are done with, and tiles find both in the nearest cache
