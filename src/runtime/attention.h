@@ -10,11 +10,9 @@ namespace mha2mla::runtime {
 /// sequence.
 void gqa_attention(const AttentionBatch& batch, const Compute& compute);
 
-/// Latent attention: caches latents and rotated rotary keys of the chunks, then attends in the form that `form` names.
+/// Latent attention: caches latents and rotated rotary keys of the chunks, then attends in the form that `form` names
+/// (automatic: each chunk in the cheaper one).
 void mla_attention(const AttentionBatch& batch, const MlaWeights& weights, AttentionForm form, const Compute& compute);
-
-/// Which form computes a chunk of `chunk_tokens` queries: `asked`, or the cheaper one.
-AttentionForm choose_form(AttentionForm asked, std::int64_t chunk_tokens);
 
 /// The two forms of latent attention, after the chunks are cached. Their result, [G, tokens, group, dv] of each chunk,
 /// goes to Workspace::grouped; where there are sinks, it leaves them out, and the log of each row's sum goes to

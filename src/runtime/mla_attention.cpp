@@ -1,4 +1,5 @@
 #include "runtime/attention.h"
+#include "runtime/form_costs.h"
 
 namespace mha2mla::runtime {
 namespace {
@@ -41,13 +42,28 @@ void store_latents(const AttentionInput& input, const Compute& compute, std::int
                      compute.kernels);
 }
 
+/// The form that is asked for, or the one that is cheaper for a chunk.
+AttentionForm form_of(const AttentionBatch& batch, const Chunk& chunk, const MlaWeights& weights, AttentionForm asked,
+                      const Compute& compute) {
+    if (asked != AttentionForm::automatic) return asked;
+    const auto key_heads = static_cast<std::int64_t>(weights.rope_pairs.size());
+    const LatentSizes sizes{.heads = batch.shape.heads,
+                            .kv_heads = batch.shape.kv_heads,
+                            .kv_lora_rank = weights.kv_lora_rank,
+                            .rotary_width = key_heads * weights.qk_rope_head_dim,
+                            .key_width = weights.qk_nope_head_dim + weights.qk_rope_head_dim,
+                            .nope_width = weights.qk_nope_head_dim,
+                            .value_width = batch.shape.value_dim};
+    return cheaper_form(sizes, {.queries = chunk.tokens, .keys = chunk.keys()}, form_costs(compute.kernels.isa));
+}
+
 /// Chunks that follow each other and take the same form go together.
 void attend_in_forms(const AttentionBatch& batch, const MlaWeights& weights, AttentionForm asked,
                      const Compute& compute) {
     for (std::size_t first = 0, end = 0; first < batch.chunks.size(); first = end) {
-        const AttentionForm form = choose_form(asked, batch.chunks[first].tokens);
+        const AttentionForm form = form_of(batch, batch.chunks[first], weights, asked, compute);
         for (end = first + 1; end < batch.chunks.size(); ++end) {
-            if (choose_form(asked, batch.chunks[end].tokens) != form) break;
+            if (form_of(batch, batch.chunks[end], weights, asked, compute) != form) break;
         }
         const AttentionBatch run = batch.only(batch.chunks.subspan(first, end - first));
         if (form == AttentionForm::expanded) {
@@ -59,15 +75,6 @@ void attend_in_forms(const AttentionBatch& batch, const MlaWeights& weights, Att
 }
 
 }  // namespace
-
-/// Per head, absorbed attention costs 2 R + K dr multiply-adds for each (query, key) and the expanded form only
-/// dn + dr + dv, but it first rebuilds every key of the context, R (dn + dv) each, once a chunk. The rebuilding pays
-/// once enough queries share it; with R about dn + dv that is some tens of queries.
-AttentionForm choose_form(AttentionForm asked, std::int64_t chunk_tokens) {
-    constexpr std::int64_t queries_that_pay = 32;
-    if (asked != AttentionForm::automatic) return asked;
-    return chunk_tokens >= queries_that_pay ? AttentionForm::expanded : AttentionForm::absorbed;
-}
 
 void mla_attention(const AttentionBatch& batch, const MlaWeights& weights, AttentionForm form, const Compute& compute) {
     parallel_rows(batch.chunks, batch.projected_width, compute,

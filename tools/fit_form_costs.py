@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Fits the constants by which the runtime chooses between the two forms of latent attention (src/runtime/form_costs.cpp).
+
+    fit_form_costs.py --program build/release/mha2mla CONVERTED... [--kv-cache int4-c] [--threads 2]
+
+Times chunks of several lengths behind caches of several depths in both forms, with `mha2mla bench`, and finds the three
+costs that explain the differences best: of a multiply-add of a query and a cached row, of a multiply-add that rebuilds keys
+and values, of a number that rebuilding loads or stores. MHA2MLA_ISA=avx2 (and so on) measures another instruction set.
+Needs numpy, and a machine that does nothing else.
+"""
+
+import argparse
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+NAMES = ("attended", "rebuilt", "moved")
+
+
+def sizes_of_layers(folder):
+    """(heads, KV heads, rank, rotary width, un-rotated, rotated, value width) of every layer."""
+    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    mla, layers = config["mla"], config["num_hidden_layers"]
+
+    def of_layer(value, layer):
+        return value[layer] if isinstance(value, list) else value
+
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    for layer in range(layers):
+        rank, rope, nope, value, keys = (of_layer(mla[name], layer) for name in (
+            "kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "num_rope_key_heads"))
+        yield heads, kv_heads, rank, keys * rope, nope, rope, value
+
+
+def work(folder, depth, chunk):
+    """What the expanded form does beyond the absorbed one, in units of each cost."""
+    keys, total = depth + chunk, np.zeros(3)
+    pairs = chunk * depth + chunk * (chunk + 1) / 2
+    for heads, kv_heads, rank, rotary, nope, rope, value in sizes_of_layers(folder):
+        total += (pairs * heads * (nope + rope + value - 2 * rank - rotary),
+                  (keys * kv_heads - chunk * heads) * rank * (nope + value),
+                  keys * kv_heads * (rank + rotary + nope + rope + value))
+    return total
+
+
+def seconds(options, folder, chunk, form):
+    """{depth: seconds of a chunk}."""
+    command = [options.program, "bench", folder, "--attention", form, "--kv-cache", options.kv_cache, "--threads",
+               str(options.threads), "--prefill", str(chunk), "--decode", "0", "--depth", ",".join(map(str, options.depths)),
+               "--repetitions", str(options.repetitions), "--allow-long-context", "--json", "--log-level", "quiet"]
+    results = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return {result["depth"]: chunk / result["tokens_per_second"] for result in results}
+
+
+def measure(options):
+    """A line for each chunk: what it does more when expanded, and the seconds that it takes in either form."""
+    for folder in options.models:
+        for chunk in options.chunks:
+            times = {form: seconds(options, folder, chunk, form) for form in ("absorbed", "expanded")}
+            for depth in options.depths:
+                absorbed, expanded = times["absorbed"][depth], times["expanded"][depth]
+                print(f"{Path(folder).name:20} depth {depth:5} chunk {chunk:4}: absorbed {1000 * absorbed:8.2f} ms, "
+                      f"expanded {1000 * expanded:8.2f} ms", flush=True)
+                yield work(folder, depth, chunk), absorbed, expanded
+
+
+def fit(lines):
+    """Least squares of the differences, each relative to what the faster form takes; costs are not negative. Returns the
+    costs, and how many times as long as the faster form each chunk takes in the form that they choose."""
+    work_done, absorbed, expanded = (np.array(column) for column in zip(*lines))
+    fastest = np.minimum(absorbed, expanded)
+    costs, used = np.zeros(3), [0, 1, 2]
+    while True:
+        costs[:] = 0
+        costs[used], *_ = np.linalg.lstsq(work_done[:, used] / fastest[:, None], (expanded - absorbed) / fastest, rcond=None)
+        if (costs >= 0).all():
+            break
+        used.remove(int(costs.argmin()))
+    return costs, np.where(work_done @ costs < 0, expanded, absorbed) / fastest
+
+
+def numbers(text):
+    return [int(word) for word in text.split(",")]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", help="converted models")
+    parser.add_argument("--program", required=True, help="the executable mha2mla")
+    parser.add_argument("--depths", type=numbers, default=[0, 1024, 4096], help="cached tokens (default: 0,1024,4096)")
+    parser.add_argument("--chunks", type=numbers, default=[2, 8, 16, 32, 64, 128, 256],
+                        help="tokens of a chunk (default: 2,8,16,32,64,128,256)")
+    parser.add_argument("--kv-cache", default="int4-c", help="of the models (default: int4-c)")
+    parser.add_argument("--threads", type=int, default=2, help="(default: 2)")
+    parser.add_argument("--repetitions", type=int, default=7, help="of each measurement, whose median counts (default: 7)")
+    options = parser.parse_args()
+    costs, times = fit(list(measure(options)))
+    print(", ".join(f"{name} {1e12 * cost:.1f} ps" for name, cost in zip(NAMES, costs)))
+    print(f"chooses the faster form of {(times == 1).sum()} of {len(times)} chunks, and takes {times.mean():.3f} times as long as "
+          f"the faster one in the mean, {times.max():.2f} at most")
+
+
+if __name__ == "__main__":
+    main()
