@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fits the constants by which the runtime chooses between the two forms of latent attention (src/runtime/form_costs.cpp).
 
-    fit_form_costs.py --program build/release/mha2mla CONVERTED... [--kv-cache int4-c] [--threads 2]
+    fit_form_costs.py CONVERTED... [--kv-cache int4-c] [--threads 2]
 
 Times chunks of several lengths behind caches of several depths in both forms, with `mha2mla bench`, and finds the three
 costs that explain the differences best: of a multiply-add of a query and a cached row, of a multiply-add that rebuilds keys
@@ -11,12 +11,14 @@ Needs numpy, and a machine that does nothing else.
 
 import argparse
 import json
+import re
 import subprocess
 from pathlib import Path
 
 import numpy as np
 
 NAMES = ("attended", "rebuilt", "moved")
+LINE = r"^(\S+) +depth +(\d+) chunk +(\d+): absorbed +([\d.]+) ms, expanded +([\d.]+) ms$"
 
 
 def sizes_of_layers(folder):
@@ -66,40 +68,63 @@ def measure(options):
                 yield work(folder, depth, chunk), absorbed, expanded
 
 
-def fit(lines):
-    """Least squares of the differences, each relative to what the faster form takes; costs are not negative. Returns the
-    costs, and how many times as long as the faster form each chunk takes in the form that they choose."""
-    work_done, absorbed, expanded = (np.array(column) for column in zip(*lines))
+def read(options):
+    """The lines that earlier runs printed."""
+    folders = {Path(folder).name: folder for folder in options.models}
+    for file in options.lines:
+        for name, *values in re.findall(LINE, Path(file).read_text(encoding="utf-8"), re.MULTILINE):
+            depth, chunk, absorbed, expanded = map(float, values)
+            yield work(folders[name], depth, chunk), absorbed / 1000, expanded / 1000
+
+
+def fit(work_done, absorbed, expanded):
+    """Least squares of the differences, each relative to what the faster form takes, by costs that are not negative."""
     fastest = np.minimum(absorbed, expanded)
-    costs, used = np.zeros(3), [0, 1, 2]
-    while True:
-        costs[:] = 0
-        costs[used], *_ = np.linalg.lstsq(work_done[:, used] / fastest[:, None], (expanded - absorbed) / fastest, rcond=None)
-        if (costs >= 0).all():
-            break
-        used.remove(int(costs.argmin()))
-    return costs, np.where(work_done @ costs < 0, expanded, absorbed) / fastest
+    a, b = work_done / fastest[:, None], (expanded - absorbed) / fastest
+    best, costs = np.inf, np.zeros(3)
+    for used in ([0, 1, 2], [0, 1], [0, 2], [1, 2], [0], [1], [2]):
+        some, *_ = np.linalg.lstsq(a[:, used], b, rcond=None)
+        error = np.sum((a[:, used] @ some - b) ** 2)
+        if (some >= 0).all() and error < best:
+            best, costs = error, np.zeros(3)
+            costs[used] = some
+    return costs
+
+
+def judge(what, is_expanded, absorbed, expanded):
+    times = np.where(is_expanded, expanded, absorbed) / np.minimum(absorbed, expanded)
+    print(f"{what}: the faster form for {(times == 1).sum()} of {len(times)} chunks; {times.mean():.3f} times as long as the faster "
+          f"one in the mean, {times.max():.2f} at most")
 
 
 def numbers(text):
+    return [float(word) for word in text.split(",")]
+
+
+def sizes(text):
     return [int(word) for word in text.split(",")]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="converted models")
-    parser.add_argument("--program", required=True, help="the executable mha2mla")
-    parser.add_argument("--depths", type=numbers, default=[0, 1024, 4096], help="cached tokens (default: 0,1024,4096)")
-    parser.add_argument("--chunks", type=numbers, default=[2, 8, 16, 32, 64, 128, 256],
+    parser.add_argument("--program", default="build/release/mha2mla", help="the executable (default: build/release/mha2mla)")
+    parser.add_argument("--lines", nargs="+", default=[], help="fit what earlier runs printed into these files instead")
+    parser.add_argument("--costs", type=numbers, help="judge these three, too: 6.5,3,199")
+    parser.add_argument("--depths", type=sizes, default=[0, 1024, 4096], help="cached tokens (default: 0,1024,4096)")
+    parser.add_argument("--chunks", type=sizes, default=[2, 8, 16, 32, 64, 128, 256],
                         help="tokens of a chunk (default: 2,8,16,32,64,128,256)")
     parser.add_argument("--kv-cache", default="int4-c", help="of the models (default: int4-c)")
     parser.add_argument("--threads", type=int, default=2, help="(default: 2)")
     parser.add_argument("--repetitions", type=int, default=7, help="of each measurement, whose median counts (default: 7)")
     options = parser.parse_args()
-    costs, times = fit(list(measure(options)))
-    print(", ".join(f"{name} {1e12 * cost:.1f} ps" for name, cost in zip(NAMES, costs)))
-    print(f"chooses the faster form of {(times == 1).sum()} of {len(times)} chunks, and takes {times.mean():.3f} times as long as "
-          f"the faster one in the mean, {times.max():.2f} at most")
+    points = list(read(options) if options.lines else measure(options))
+    work_done, absorbed, expanded = (np.array(column) for column in zip(*points))
+    fitted = fit(work_done, absorbed, expanded)
+    print(", ".join(f"{name} {1e12 * cost:.1f} ps" for name, cost in zip(NAMES, fitted)))
+    judge("fitted", work_done @ fitted < 0, absorbed, expanded)
+    if options.costs:
+        judge("given", work_done @ options.costs < 0, absorbed, expanded)
 
 
 if __name__ == "__main__":

@@ -143,8 +143,7 @@ runtime::DecoderOptions decoder_options(const EvalCommand& command, const std::v
     options.context_tokens = static_cast<int>(longest - 1);
     const std::int64_t pages_each = pages_of(options.context_tokens);
     options.sequences = static_cast<int>((pages + pages_each - 1) / pages_each) + 1;
-    options.as_decoded = true;
-    return options;
+    return for_scoring(options);
 }
 
 /// Takes a benchmark's questions, one after the other: those that an earlier run finished, then the others as they

@@ -154,8 +154,7 @@ data::TokenWindows text_windows(const EvalCommand& command, const checkpoint::Ch
 std::unique_ptr<runtime::Decoder> load_for_windows(const checkpoint::Checkpoint& model, runtime::DecoderOptions options,
                                                    const EvalCommand& command, Session& session) {
     if (options.context_tokens == 0) options.context_tokens = command.window;
-    options.as_decoded = true;
-    return load_decoder(model, options, session);
+    return load_decoder(model, for_scoring(options), session);
 }
 
 void eval_perplexity(const CLI::App& verb, const EvalCommand& command, Session& session) {

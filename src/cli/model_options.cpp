@@ -83,6 +83,12 @@ std::unique_ptr<tokenizer::Tokenizer> load_tokenizer(const checkpoint::Checkpoin
     return tokenizer::load_tokenizer(model.tokenizer_files(), model.path().string());
 }
 
+runtime::DecoderOptions for_scoring(runtime::DecoderOptions options) {
+    options.as_decoded = true;
+    if (options.attention == runtime::AttentionForm::automatic) options.attention = runtime::AttentionForm::expanded;
+    return options;
+}
+
 std::unique_ptr<runtime::Decoder> load_decoder(const checkpoint::Checkpoint& model, runtime::DecoderOptions options,
                                                Session& session, ContextLimit limit) {
     const int longest = model.config().max_position_embeddings;

@@ -40,6 +40,10 @@ void add_weight_options(CLI::App& verb, runtime::DecoderOptions& options);
 /// The formats that those two ask for.
 runtime::WeightFormats weight_formats(const runtime::DecoderOptions& options);
 
+/// As a text is scored: its tokens see what a decode step would find. Where nobody names a form of latent attention it
+/// is the expanded one, since a measure must not depend on what the forms cost on a machine.
+runtime::DecoderOptions for_scoring(runtime::DecoderOptions options);
+
 /// The native decoder of a checkpoint. Its weights are mapped where the option names a packed file or one lies beside
 /// the checkpoint, else packed.
 std::unique_ptr<runtime::Decoder> load_decoder(const checkpoint::Checkpoint& model, runtime::DecoderOptions options,

@@ -2,6 +2,7 @@
 
 #include "runtime/chunk.h"
 #include "runtime/decoder.h"
+#include "runtime/form_costs.h"
 #include "runtime/weights.h"
 
 namespace mha2mla::runtime {
@@ -13,6 +14,9 @@ void gqa_attention(const AttentionBatch& batch, const Compute& compute);
 /// Latent attention: caches latents and rotated rotary keys of the chunks, then attends in the form that `form` names
 /// (automatic: each chunk in the cheaper one).
 void mla_attention(const AttentionBatch& batch, const MlaWeights& weights, AttentionForm form, const Compute& compute);
+
+/// What the cost of a layer's attention depends on.
+LatentSizes latent_sizes(const AttentionShape& shape, const MlaWeights& weights);
 
 /// The two forms of latent attention, after the chunks are cached. Their result, [G, tokens, group, dv] of each chunk,
 /// goes to Workspace::grouped; where there are sinks, it leaves them out, and the log of each row's sum goes to

@@ -132,7 +132,7 @@ protected:
 };
 
 TEST_P(Batch, EachSequenceGetsWhatItGetsAlone) {
-    // Prompts of one token to beyond the bounds of a page and of a decode-sized chunk, a late comer, an early leaver.
+    // Prompts of one token to beyond the bounds of a page, a late comer, an early leaver.
     const std::vector<Steps> steps{{1, 1, 1, 1},    {150, 1, 1, 30}, {63, 1, 1, 1}, {0, 70, 1, 1},
                                    {100, 1, 40, 1}, {7, 1, 0, 0},    {64, 1, 1, 1}};
     const auto seen = run_together(steps);

@@ -20,7 +20,7 @@ namespace mha2mla::runtime {
 
 /// How the attention of an MLA model is computed. The two forms are equal up to rounding (docs/checkpoint.md).
 enum class AttentionForm {
-    automatic,  ///< expanded for a chunk of many tokens, absorbed for a step of few
+    automatic,  ///< each chunk of tokens in the form that costs less (runtime/form_costs.h)
     expanded,   ///< keys and values are rebuilt from the latents
     absorbed,   ///< queries are folded into latent space
 };

@@ -11,18 +11,17 @@ double seen_pairs(ChunkSizes chunk) {
 
 }  // namespace
 
-// Measured as docs/results/2026-11-29-form-costs.md says. Nobody waits for the portable set, the others' oracle.
+// docs/results/2026-11-29-form-costs.md. Nobody waits for the portable set, the others' oracle.
 FormCosts form_costs(kernels::Isa isa) {
     switch (isa) {
-        case kernels::Isa::portable: break;
+        case kernels::Isa::portable: return {.attended = 1, .rebuilt = 1, .moved = 1};
         case kernels::Isa::avx2: return {.attended = 15.9, .rebuilt = 19.2, .moved = 267};
         case kernels::Isa::avx512: return {.attended = 16.2, .rebuilt = 25.4, .moved = 0};
         case kernels::Isa::amx: return {.attended = 6.5, .rebuilt = 3, .moved = 199};
     }
-    return {.attended = 1, .rebuilt = 1, .moved = 1};
+    return {};
 }
 
-/// Every query is folded into latent space, once, meets rows [latent | rotary keys], and sums up latents.
 double absorbed_cost(const LatentSizes& layer, ChunkSizes chunk, const FormCosts& costs) {
     const double row = static_cast<double>(2 * layer.kv_lora_rank + layer.rotary_width);
     const double attended = seen_pairs(chunk) * static_cast<double>(layer.heads) * row;
@@ -31,7 +30,6 @@ double absorbed_cost(const LatentSizes& layer, ChunkSizes chunk, const FormCosts
     return costs.attended * attended + costs.rebuilt * folded;
 }
 
-/// The keys and values of every KV head are rebuilt from all cached rows, once a chunk; queries meet these.
 double expanded_cost(const LatentSizes& layer, ChunkSizes chunk, const FormCosts& costs) {
     const double row = static_cast<double>(layer.key_width + layer.value_width);
     const double attended = seen_pairs(chunk) * static_cast<double>(layer.heads) * row;

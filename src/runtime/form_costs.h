@@ -24,8 +24,10 @@ struct ChunkSizes {
     std::int64_t keys = 0;
 };
 
-/// Picoseconds of a unit of work. Only their ratios matter, and they are constants of an instruction set rather than
-/// measured at each start, so that a model says the same every time. tools/fit_form_costs.py measures them.
+/// The cost of a unit of work, in picoseconds where it was measured. Only ratios matter. They were measured once for
+/// each instruction set (tools/fit_form_costs.py: bf16 weights, int4-c caches, two threads) and not when a program
+/// starts: what a model says must not depend on how long something took. Formats of weights and caches are not told
+/// apart, nor that a rebuilt page keeps one thread busy.
 struct FormCosts {
     double attended;  // a multiply-add of a query with a cached row
     double rebuilt;   // a multiply-add that rebuilds keys and values, or folds queries into latent space
@@ -34,7 +36,10 @@ struct FormCosts {
 
 FormCosts form_costs(kernels::Isa isa);
 
-/// Picoseconds of the two forms; what both have in common is left out.
+/// The cost of the two forms but for what they have in common.
+///
+/// Absorbed: every query is folded into latent space, once, meets rows [latent | rotary keys] and sums up latents.
+/// Expanded: the keys and values of every KV head are rebuilt from all cached rows, once a chunk; queries meet these.
 double absorbed_cost(const LatentSizes& layer, ChunkSizes chunk, const FormCosts& costs);
 double expanded_cost(const LatentSizes& layer, ChunkSizes chunk, const FormCosts& costs);
 

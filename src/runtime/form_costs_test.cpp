@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include "runtime/attention.h"
+#include "runtime/oracle.h"
+
 namespace mha2mla::runtime {
 namespace {
 
@@ -52,7 +55,7 @@ TEST_P(FormCostsOf, WholePromptsAreExpanded) {
     }
 }
 
-TEST_P(FormCostsOf, ATinyLatentIsNeverExpanded) {
+TEST_P(FormCostsOf, LongChunksOfATinyLatentAreAbsorbed) {
     LatentSizes tiny = smollm2;
     tiny.kv_lora_rank = 8;
     EXPECT_EQ(form(tiny, {.queries = 512, .keys = 512}), AttentionForm::absorbed);
@@ -61,11 +64,13 @@ TEST_P(FormCostsOf, ATinyLatentIsNeverExpanded) {
 
 TEST_P(FormCostsOf, MoreQueriesNeverTurnBackToAbsorbed) {
     for (const LatentSizes& layer : {smollm2, llama2_7b, llama3_8b}) {
-        bool was_expanded = false;
-        for (std::int64_t queries = 1; queries <= 512; ++queries) {
-            const bool expanded = form(layer, {queries, 4096 + queries}) == AttentionForm::expanded;
-            EXPECT_TRUE(expanded || !was_expanded) << queries;
-            was_expanded = expanded;
+        for (const std::int64_t depth : {64, 1024, 4096}) {
+            bool was_expanded = false;
+            for (std::int64_t queries = 1; queries <= 512; ++queries) {
+                const bool expanded = form(layer, {queries, depth + queries}) == AttentionForm::expanded;
+                EXPECT_TRUE(expanded || !was_expanded) << queries << " behind " << depth;
+                was_expanded = expanded;
+            }
         }
     }
 }
@@ -91,6 +96,40 @@ TEST(FormCosts, CountMultiplyAddsAndNumbers) {
     EXPECT_EQ(expanded_cost(layer, chunk, attended), 9 * 4 * (7 + 5));
     EXPECT_EQ(expanded_cost(layer, chunk, rebuilt), 5 * 2 * 10 * (4 + 5));
     EXPECT_EQ(expanded_cost(layer, chunk, moved), 5 * 2 * (10 + 6 + 7 + 5));
+}
+
+TEST(LatentSizes, AreThoseOfTheLayer) {
+    const AttentionShape shape(test::tiny_mla_config({.name = "sizes"}));  // 4 heads, 2 KV heads of 16
+    MlaWeights weights;
+    weights.kv_lora_rank = 20;
+    weights.qk_nope_head_dim = 10;
+    weights.qk_rope_head_dim = 6;
+    weights.rope_pairs.resize(2);
+    const auto sizes = latent_sizes(shape, weights);
+    EXPECT_EQ(sizes.heads, 4);
+    EXPECT_EQ(sizes.kv_heads, 2);
+    EXPECT_EQ(sizes.kv_lora_rank, 20);
+    EXPECT_EQ(sizes.rotary_width, 12);
+    EXPECT_EQ(sizes.key_width, 16);
+    EXPECT_EQ(sizes.nope_width, 10);
+    EXPECT_EQ(sizes.value_width, 16);
+}
+
+/// Bits tell which form computed something: the two are equal up to rounding.
+TEST(AutomaticForm, ExpandsPromptsAndAbsorbsSteps) {
+    const auto model =
+        test::random_model(test::tiny_mla_config({.name = "wide_latent", .ranks = {64, 64}}), "automatic");
+    const auto tokens = test::random_tokens(201, 101);
+    const auto logits_of = [&](AttentionForm form) {
+        test::Engine engine(model, test::f32_options(form), 1);
+        return engine.logits(tokens, 200);  // a prompt and a step
+    };
+    const auto automatic = logits_of(AttentionForm::automatic);
+    const auto expanded = logits_of(AttentionForm::expanded);
+    const auto absorbed = logits_of(AttentionForm::absorbed);
+    EXPECT_EQ(automatic[199], expanded[199]);
+    EXPECT_NE(automatic[199], absorbed[199]);
+    EXPECT_NE(automatic[200], expanded[200]);
 }
 
 }  // namespace

@@ -1,5 +1,4 @@
 #include "runtime/attention.h"
-#include "runtime/form_costs.h"
 
 namespace mha2mla::runtime {
 namespace {
@@ -46,15 +45,8 @@ void store_latents(const AttentionInput& input, const Compute& compute, std::int
 AttentionForm form_of(const AttentionBatch& batch, const Chunk& chunk, const MlaWeights& weights, AttentionForm asked,
                       const Compute& compute) {
     if (asked != AttentionForm::automatic) return asked;
-    const auto key_heads = static_cast<std::int64_t>(weights.rope_pairs.size());
-    const LatentSizes sizes{.heads = batch.shape.heads,
-                            .kv_heads = batch.shape.kv_heads,
-                            .kv_lora_rank = weights.kv_lora_rank,
-                            .rotary_width = key_heads * weights.qk_rope_head_dim,
-                            .key_width = weights.qk_nope_head_dim + weights.qk_rope_head_dim,
-                            .nope_width = weights.qk_nope_head_dim,
-                            .value_width = batch.shape.value_dim};
-    return cheaper_form(sizes, {.queries = chunk.tokens, .keys = chunk.keys()}, form_costs(compute.kernels.isa));
+    return cheaper_form(latent_sizes(batch.shape, weights), {.queries = chunk.tokens, .keys = chunk.keys()},
+                        form_costs(compute.kernels.isa));
 }
 
 /// Chunks that follow each other and take the same form go together.
@@ -75,6 +67,17 @@ void attend_in_forms(const AttentionBatch& batch, const MlaWeights& weights, Att
 }
 
 }  // namespace
+
+LatentSizes latent_sizes(const AttentionShape& shape, const MlaWeights& weights) {
+    const auto rotary_keys = static_cast<std::int64_t>(weights.rope_pairs.size());
+    return {.heads = shape.heads,
+            .kv_heads = shape.kv_heads,
+            .kv_lora_rank = weights.kv_lora_rank,
+            .rotary_width = rotary_keys * weights.qk_rope_head_dim,
+            .key_width = weights.qk_nope_head_dim + weights.qk_rope_head_dim,
+            .nope_width = weights.qk_nope_head_dim,
+            .value_width = shape.value_dim};
+}
 
 void mla_attention(const AttentionBatch& batch, const MlaWeights& weights, AttentionForm form, const Compute& compute) {
     parallel_rows(batch.chunks, batch.projected_width, compute,

@@ -15,7 +15,8 @@ struct RowsTimesCodes {
     static constexpr std::int64_t most_rows = RowVectors * Avx512::lanes;
     static constexpr std::int64_t word_bytes = most_rows * 4;  // from one word of all rows to the next
 
-    /// The scaled queries of the block, column by column; zero where there is no row or no channel.
+    /// The scaled queries of the block, column by column; zero where there is no row or no channel. Steps of columns
+    /// that for_each_quad passes over stay zero.
     static void spread_queries(const AttentionParams& params, const RowBlock& block, const CodePage& page) {
         float* to = page.query;
         const float* q = params.q + block.first_row * params.q_stride;
@@ -114,7 +115,8 @@ private:
         return sum;
     }
 
-    /// a * b, at most 2^21, to the nearest integer in the low bits: at this size floats are whole numbers.
+    /// a * b, less than 2^22 in magnitude, to the nearest integer in the low bits: at this size floats are whole
+    /// numbers.
     static __m512i rounded_product(__m512 a, __m512 b) {
         return _mm512_castps_si512(Avx512::fma(a, b, Avx512::set(0x1.8p23F)));
     }

@@ -15,7 +15,7 @@ namespace mha2mla::kernels {
 namespace {
 
 struct CodePage {
-    std::int64_t bytes[2] = {};      // of a token's codes, in each part of the key
+    std::int64_t key_bytes[2] = {};  // of a token's codes, in each part of the key
     std::int64_t columns = 0;        // digits of a token's key, whole blocks of 64
     std::int64_t channels = 0;       // of a value, whole groups of 32
     std::uint8_t* keys = nullptr;    // [columns / 64][64 tokens][64]
@@ -47,7 +47,7 @@ std::int64_t columns_of(const CodedRows& part) { return 2 * round_up(bytes_of(pa
 template <class Visit>
 [[gnu::always_inline]] inline void for_each_quad(const CodePage& page, const Visit& visit) {
     std::int64_t first = 0;
-    for (const std::int64_t bytes : page.bytes) {
+    for (const std::int64_t bytes : page.key_bytes) {
         for (std::int64_t byte = 0; byte < bytes; byte += digit_block, first += block_columns) {
             const std::int64_t used = smaller(digit_block, bytes - byte);
             for (std::int64_t half = first; half < first + block_columns; half += digit_block) {
@@ -60,7 +60,7 @@ template <class Visit>
 CodePage code_page_of(const AttentionParams& params, const RowBlock& block) {
     CodePage page{.channels = round_up(params.value_width, value_group)};
     for (int i = 0; i < 2; ++i) {
-        page.bytes[i] = bytes_of(params.sealed.keys[i]);
+        page.key_bytes[i] = bytes_of(params.sealed.keys[i]);
         page.columns += columns_of(params.sealed.keys[i]);
     }
     ScratchParts parts(block.codes);
