@@ -437,8 +437,30 @@ TEST(SealedAttention, ManyChannelsDoNotOverflow) {
     }
 }
 
-// Queries that are whole steps stay as they are: with unit scales, up to 127 for codes of 4 bits, and up to 7 for those
-// of 8, whose high digits count 16 times.
+/// Queries of a row that rounding leaves as they are where scales are one. Digits of 4 bits have factors of up to 127,
+/// and those of 8-bit codes' high digits are 16 times their low ones. AVX-512 has factors for whole bytes, of up to 127
+/// sixteenths of 16 low digits, and for what low digits differ from them.
+std::vector<float> whole_queries(Isa isa, const Shape& shape, core::Random& random) {
+    const auto step = [&](std::int64_t most) {
+        return static_cast<float>(static_cast<std::int64_t>(random.below(2 * most + 1)) - most);
+    };
+    std::vector<float> q(shape.key_width());
+    for (std::int64_t i = 0; i < shape.key_width(); ++i) {
+        const bool is_latent = i < shape.first_width;
+        if (isa != Isa::avx512) {
+            q[i] = i == 0 ? 127 : step(is_latent ? 127 : 7);
+        } else if (!is_latent) {
+            q[i] = step(127);
+        } else if (i % 2 == 1) {
+            q[i] = i == 1 ? 16 * 127 : 16 * step(127);
+            q[i - 1] += q[i] / 16;
+        } else {
+            q[i] = i == 0 ? 127 : step(127);
+        }
+    }
+    return q;
+}
+
 TEST(SealedAttention, WholeStepsOfQueriesAreExact) {
     for (const Isa isa : supported_isas()) {
         const Case test_case{isa, int4_channels, int8_channels, {21, 1, 75, 21, 0, 128}, 0, {.unit_scales = true}};
@@ -447,11 +469,8 @@ TEST(SealedAttention, WholeStepsOfQueriesAreExact) {
         core::Random random(8);
         std::vector<float> q;
         for (std::int64_t row = 0; row < shape.rows(); ++row) {
-            q.push_back(127);
-            for (std::int64_t i = 1; i < shape.key_width(); ++i) {
-                const std::int64_t most = i < shape.first_width ? 127 : 7;
-                q.push_back(static_cast<float>(static_cast<std::int64_t>(random.below(2 * most + 1)) - most));
-            }
+            const std::vector<float> of_row = whole_queries(isa, shape, random);
+            q.insert(q.end(), of_row.begin(), of_row.end());
         }
         const std::vector<float> max = attend(test_case, cache, q).max;
         for (std::int64_t row = 0; row < shape.rows(); ++row) {

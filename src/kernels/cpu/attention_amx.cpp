@@ -6,9 +6,10 @@
 #include "kernels/cpu/transpose_avx512.h"
 
 // Attention of some rows over bf16 and sealed tokens, which are rounded to bf16 (RowsInTiles) or multiplied as codes
-// (RowsOverCodes). Both products of a tile of keys are those of tile registers. Of numbers, the softmax between them is
-// that of attention_lanes.h. Scores are keys times queries, as they lie: [tokens][rows]. Values are probabilities times
-// pairs of tokens, so the probabilities are transposed and the values interleaved, once for all rows of the block.
+// (RowsOverCodesInTiles). Both products of a tile of keys are those of tile registers. Of numbers, the softmax between
+// them is that of attention_lanes.h. Scores are keys times queries, as they lie: [tokens][rows]. Values are
+// probabilities times pairs of tokens, so the probabilities are transposed and the values interleaved, once for all
+// rows of the block.
 
 namespace mha2mla::kernels {
 namespace {
@@ -158,58 +159,10 @@ private:
 
 /// The same where codes of sealed pages can be multiplied as they are.
 template <int RowVectors>
-struct RowsOverCodes {
-    using Numbers = RowsInTiles<RowVectors>;
-    using Codes = RowsTimesCodes<RowVectors>;
-    static constexpr std::int64_t most_rows = Numbers::most_rows;
-
-    static void load(const AttentionParams& params, const RowBlock& block) {
-        Numbers::load(params, block);
-        Codes::spread_queries(params, block, code_page_of(params, block));
-    }
-
-    static KeyTile read(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
-        return is_code_page(tile) ? tile : Numbers::read(params, block, tile);
-    }
-
-    static void find_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
-        if (!is_code_page(tile)) return Numbers::find_probabilities(params, block, tile);
-        const CodePage page = code_page_of(params, block);
-        fetch_quarter(params, block, 0);
-        load_key_scales(params, tile.keys, page);
-        Codes::fold_queries(page);
-        load_keys(params, tile.keys, page);
-        fetch_quarter(params, block, 1);
-        Codes::score(block, page);
-        fetch_quarter(params, block, 2);
-        Numbers::Lanes::finish_scores(params, block, tile);
-        fetch_quarter(params, block, 3);
-        Codes::find_probabilities(block, page);
-    }
-
-    static void add_values(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
-        if (!is_code_page(tile)) return Numbers::add_values(params, block, tile);
-        const CodePage page = code_page_of(params, block);
-        load_values(params.sealed.keys[0], tile.keys, page);
-        Codes::add_values(block, page);
-    }
-};
+using RowsOverCodesInTiles = RowsOverCodes<RowsInTiles<RowVectors>, CodesInTiles<RowVectors>>;
 
 // So few rows leave most of a tile idle.
 constexpr std::int64_t most_rows_in_vectors = 4;
-
-template <template <int> class Rows>
-void attend(const AttentionParams& params) {
-    const Tiles tiles(whole_tiles);
-    for (std::int64_t row = 0; row < params.rows; row += most_block_rows) {
-        const std::int64_t rows = smaller(most_block_rows, params.rows - row);
-        if (rows > 16) {
-            attend_rows<Rows<2>>(params, row, rows);
-        } else {
-            attend_rows<Rows<1>>(params, row, rows);
-        }
-    }
-}
 
 }  // namespace
 
@@ -217,7 +170,8 @@ void amx::attention(const AttentionParams& params) {
     if (!fits_bf16(params) || params.rows <= most_rows_in_vectors) return avx512::attention(params);
     // Each block of rows reads the codes anew: many rows are faster by numbers.
     const bool in_codes = params.rows <= most_block_rows && has_sealed_blocks(params) && multiplies_codes(params);
-    in_codes ? attend<RowsOverCodes>(params) : attend<RowsInTiles>(params);
+    const Tiles tiles(whole_tiles);
+    in_codes ? attend_in_blocks<RowsOverCodesInTiles>(params) : attend_in_blocks<RowsInTiles>(params);
 }
 
 }  // namespace mha2mla::kernels

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cpu/fetch.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/kernels.h"
@@ -187,6 +189,17 @@ static inline KeyTile next_tile(const AttentionParams& params, const RowBlock& b
                                                         std::int64_t quarter) {
     constexpr std::int64_t tokens = most_tile_tokens / 4;
     fetch_ahead(params, block, quarter * tokens, tokens);
+}
+
+/// Calls visit(first row, constant number of rows) for all rows of the block, up to `Most` at a time.
+template <int Most, class Visit>
+static inline void for_each_rows(std::int64_t rows, const Visit& visit) {
+    std::int64_t row = 0;
+    for (; row + Most <= rows; row += Most) visit(row, std::integral_constant<int, Most>());
+    if constexpr (Most > 1) {
+        if (row < rows)
+            for_each_rows<Most - 1>(rows - row, [&](std::int64_t next, auto few) { visit(row + next, few); });
+    }
 }
 
 /// No key seen yet.

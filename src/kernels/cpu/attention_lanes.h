@@ -258,15 +258,15 @@ void attend_rows(const AttentionParams& params, std::int64_t first_row, std::int
     write_out(params, block);
 }
 
-template <class Simd, class Words>
-void attend_in_lanes(const AttentionParams& params) {
-    constexpr std::int64_t most_rows = 2 * Simd::lanes;
-    for (std::int64_t row = 0; row < params.rows; row += most_rows) {
-        const std::int64_t rows = smaller(most_rows, params.rows - row);
-        if (rows > Simd::lanes) {
-            attend_rows<RowsInLanes<Simd, Words, 2>>(params, row, rows);
+/// All rows, by `Rows` of one or two vectors.
+template <template <int> class Rows>
+void attend_in_blocks(const AttentionParams& params) {
+    for (std::int64_t row = 0; row < params.rows; row += Rows<2>::most_rows) {
+        const std::int64_t rows = smaller(Rows<2>::most_rows, params.rows - row);
+        if (rows > Rows<1>::most_rows) {
+            attend_rows<Rows<2>>(params, row, rows);
         } else {
-            attend_rows<RowsInLanes<Simd, Words, 1>>(params, row, rows);
+            attend_rows<Rows<1>>(params, row, rows);
         }
     }
 }

@@ -1,7 +1,6 @@
 #pragma once
 
-#include "kernels/cpu/code_reader_avx2.h"
-#include "kernels/cpu/tiles_amx.h"
+#include "kernels/cpu/code_values_avx512.h"
 
 /// A sealed page as code_attention_amx.h multiplies it: latents of 4 bits and rotary keys of 4 or 8 whose scales belong
 /// to channels, spread to a digit of 4 bits a byte. Included by *_amx.cpp, and of internal linkage, as vector_avx2.h
@@ -15,29 +14,20 @@ namespace mha2mla::kernels {
 namespace {
 
 struct CodePage {
-    std::int64_t key_bytes[2] = {};  // of a token's codes, in each part of the key
-    std::int64_t columns = 0;        // digits of a token's key, whole blocks of 64
-    std::int64_t channels = 0;       // of a value, whole groups of 32
-    std::uint8_t* keys = nullptr;    // [columns / 64][64 tokens][64]
-    std::uint8_t* values = nullptr;  // in the place of keys: [channels / 32][even, odd][64 / 4 quads of tokens][16][4]
-    float* scale = nullptr;          // [columns]
-    float* zero = nullptr;           // [columns]
-    float* value_scale = nullptr;    // [channels]
-    float* value_zero = nullptr;     // [channels]
-    float* query = nullptr;          // [columns][rows]
+    std::int64_t key_bytes[2] = {};      // of a token's codes, in each part of the key
+    std::int64_t columns = 0;            // digits of a token's key, whole blocks of 64
+    std::uint8_t* keys = nullptr;        // [columns / 64][64 tokens][64]
+    float* scale = nullptr;              // [columns]
+    float* zero = nullptr;               // [columns]
+    float* query = nullptr;              // [columns][rows]
     std::int8_t* query_steps = nullptr;  // [columns / 4][rows][4], the same times the scales, rounded
-    std::int32_t* products = nullptr;    // [rows][even, odd ones of 32 channels]
     float* query_step = nullptr;         // [rows]
     float* zero_score = nullptr;         // [rows], the score of a key whose codes are all zero
-    float* probability_step = nullptr;   // [rows]
-    float* probability_sum = nullptr;    // [rows], in steps
+    CodeValues values;                   // in the place of the keys
 };
 
 constexpr std::int64_t digit_block = 32;  // bytes of codes
 constexpr std::int64_t block_columns = 2 * digit_block;
-constexpr std::int64_t value_group = 32;  // channels
-constexpr std::int64_t per_quad = 4;
-constexpr std::int64_t quad_tile_bytes = most_tile_tokens / per_quad * tile_row_bytes;
 
 std::int64_t bytes_of(const CodedRows& part) { return (part.width * part.bits + 7) / 8; }
 
@@ -58,20 +48,22 @@ template <class Visit>
 }
 
 CodePage code_page_of(const AttentionParams& params, const RowBlock& block) {
-    CodePage page{.channels = round_up(params.value_width, value_group)};
+    CodePage page;
+    page.values.channels = round_up(params.value_width, value_group);
     for (int i = 0; i < 2; ++i) {
         page.key_bytes[i] = bytes_of(params.sealed.keys[i]);
         page.columns += columns_of(params.sealed.keys[i]);
     }
     ScratchParts parts(block.codes);
     parts.take(page.keys, most_tile_tokens * page.columns);
-    page.values = page.keys;  // spread when keys are done with, and tiles find both in the nearest cache
+    page.values.values = page.keys;  // spread when keys are done with, and tiles find both in the nearest cache
     parts.take(page.query, most_block_rows * page.columns);
     parts.take(page.query_steps, most_block_rows * page.columns);
-    parts.take(page.products, most_block_rows * value_group);
+    parts.take(page.values.products, most_block_rows * value_group);
     for (float** of_columns : {&page.scale, &page.zero}) parts.take(*of_columns, page.columns);
-    for (float** of_values : {&page.value_scale, &page.value_zero}) parts.take(*of_values, page.channels);
-    for (float** of_rows : {&page.query_step, &page.zero_score, &page.probability_step, &page.probability_sum}) {
+    for (float** of_values : {&page.values.scale, &page.values.zero}) parts.take(*of_values, page.values.channels);
+    for (float** of_rows :
+         {&page.query_step, &page.zero_score, &page.values.probability_step, &page.values.probability_sum}) {
         parts.take(*of_rows, most_block_rows);
     }
     return page;
@@ -121,32 +113,6 @@ void load_key_scales(const CodedRows& part, const char* block, float* scale, flo
             Avx2::store(zero + column + digit_block, Avx2::zero());
         }
     }
-}
-
-/// 32 channels of four tokens, 16 bytes each: the tokens of a byte side by side.
-__m512i load_quad(const CodeReader& codes, std::int64_t token, std::int64_t byte) {
-    __m512i rows = _mm512_castsi128_si512(codes.load_half(token, byte));
-    rows = _mm512_inserti32x4(rows, codes.load_half(token + 1, byte), 1);
-    rows = _mm512_inserti32x4(rows, codes.load_half(token + 2, byte), 2);
-    rows = _mm512_inserti32x4(rows, codes.load_half(token + 3, byte), 3);
-    const __m512i words = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    const __m512i bytes = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-    return _mm512_shuffle_epi8(_mm512_permutexvar_epi32(words, rows), bytes);
-}
-
-void load_values(const CodedRows& rows, const char* block, const CodePage& page) {
-    const CodeReader codes(rows, block);
-    const __m512i low_bits = _mm512_set1_epi8(0x0f);
-    std::uint8_t* to = page.values;
-    for (std::int64_t channel = 0; channel < page.channels; channel += value_group, to += 2 * quad_tile_bytes) {
-        for (std::int64_t token = 0; token < most_tile_tokens; token += per_quad) {
-            const __m512i both = load_quad(codes, token, channel / 2);
-            std::uint8_t* const even = to + token / per_quad * tile_row_bytes;
-            _mm512_store_si512(even, _mm512_and_si512(both, low_bits));
-            _mm512_store_si512(even + quad_tile_bytes, _mm512_and_si512(_mm512_srli_epi16(both, 4), low_bits));
-        }
-    }
-    load_value_scales(rows, block, page.channels, {page.value_scale, page.value_zero});
 }
 
 void load_key_scales(const AttentionParams& params, const char* block, const CodePage& page) {

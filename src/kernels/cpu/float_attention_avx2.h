@@ -104,17 +104,6 @@ void score(const RowBlock& block, const float* const (&keys)[tokens_at_once], st
     }
 }
 
-/// Calls visit(first row, constant number of rows) for all rows of the block, up to `Most` at a time.
-template <int Most = rows_at_once, class Visit>
-void for_each_rows(std::int64_t rows, const Visit& visit) {
-    std::int64_t row = 0;
-    for (; row + Most <= rows; row += Most) visit(row, std::integral_constant<int, Most>());
-    if constexpr (Most > 1) {
-        if (row < rows)
-            for_each_rows<Most - 1>(rows - row, [&](std::int64_t next, auto few) { visit(row + next, few); });
-    }
-}
-
 void score_tile(const AttentionParams& params, const RowBlock& block, const FloatTile& tile) {
     const std::int64_t floats = query_floats(params);
     for (std::int64_t token = 0; token < tile.tokens; token += tokens_at_once) {
@@ -124,7 +113,8 @@ void score_tile(const AttentionParams& params, const RowBlock& block, const Floa
         for (int t = 0; t < tokens_at_once; ++t) {
             keys[t] = tile.keys + smaller(token + t, tile.tokens - 1) * tile.key_stride;
         }
-        for_each_rows(block.rows, [&](std::int64_t row, auto rows) { score<rows()>(block, keys, floats, row, token); });
+        for_each_rows<rows_at_once>(
+            block.rows, [&](std::int64_t row, auto rows) { score<rows()>(block, keys, floats, row, token); });
     }
 }
 
@@ -237,7 +227,8 @@ void attend_tile(const AttentionParams& params, const RowBlock& block, const Key
     score_tile(params, block, tile);
     softmax_tile(params, block, cached, unrounded);
     for (std::int64_t channel = 0; channel < params.value_width; channel += channels_at_once) {
-        for_each_rows(block.rows, [&](std::int64_t row, auto rows) { add_values<rows()>(block, tile, row, channel); });
+        for_each_rows<rows_at_once>(
+            block.rows, [&](std::int64_t row, auto rows) { add_values<rows()>(block, tile, row, channel); });
     }
 }
 

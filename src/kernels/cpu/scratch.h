@@ -30,7 +30,7 @@ inline constexpr std::int64_t score_stride = most_tile_tokens + 8;
 /// Sizes in 32-bit words and offsets in bytes of the parts of attention's scratch.
 struct AttentionScratch {
     std::int64_t key_words;    // of a key as floats, which may be a value, too: whole vectors, wherever its parts begin
-    std::int64_t value_words;  // of a value as floats: whole vectors
+    std::int64_t value_words;  // of a value as floats: an odd number of 32s, so that rows do not share cache sets
     std::int64_t query;        // [key_width] or [key_width / 2] words of each row of the block, in whole vectors
     std::int64_t scores;       // [most_tile_tokens, block rows] or [block rows, score_stride]
     std::int64_t probabilities;
@@ -53,7 +53,7 @@ static constexpr std::int64_t code_scratch_bytes(std::int64_t key_width, std::in
 
 static constexpr AttentionScratch attention_scratch(std::int64_t key_width, std::int64_t value_width) {
     AttentionScratch parts{};
-    parts.value_words = round_up(value_width, 32);
+    parts.value_words = (round_up(value_width, 32) / 32 | 1) * 32;
     parts.key_words = larger(round_up(key_width + group_unit - 1, 16), parts.value_words);
     parts.scores = parts.query + round_up(key_width, 32) * most_block_rows * 4;
     parts.probabilities = parts.scores + score_stride * most_block_rows * 4;

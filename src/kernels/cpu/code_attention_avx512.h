@@ -1,0 +1,388 @@
+#pragma once
+
+#include "kernels/cpu/code_values_avx512.h"
+
+/// The arithmetic of code_attention_avx2.h by instructions that add up products of quads of bytes (VNNI): a policy of
+/// code_values_avx512.h. Included by *_avx512.cpp, and of internal linkage, as vector_avx2.h says.
+///
+/// Nothing of the keys is spread: four bytes of a token's codes meet the queries of 16 rows as they lie. A byte b of
+/// two codes of 4 bits, l + 16 h, takes two products, with itself and with its low digit:
+///
+///   f_l l + f_h h = (f_h / 16) b + (f_l - f_h / 16) l
+///
+/// of which f_l and f_h are the queries times the scales. A byte that is one code takes the first alone. Either factor
+/// has a step of its own, for each row and page.
+namespace mha2mla::kernels {
+namespace {
+
+/// A part of the key: latents or rotary keys.
+struct KeyPart {
+    const CodedRows* rows = nullptr;
+    std::int64_t words = 0;     // of four bytes of a token's codes
+    std::int64_t channels = 0;  // of so many words, at least the part's
+    bool has_digits = false;    // two codes a byte
+    char* copy = nullptr;       // of a page's codes, where a row's last word ends behind it
+
+    /// 16-row vectors of query steps for each word: for its bytes, and for their low digits.
+    int factors() const { return has_digits ? 2 : 1; }
+};
+
+struct CodeKeys {
+    KeyPart parts[2];
+    std::int64_t channels = 0;     // of both parts
+    std::int64_t steps_bytes = 0;  // of 16 rows
+    float* scale = nullptr;        // [channels], of codes of 8 bits 16 times
+    float* zero = nullptr;         // [channels]
+    float* query = nullptr;        // [row vectors][channels][16]
+    char* steps = nullptr;         // [row vectors][words][factors][16][4]
+    float* byte_step = nullptr;    // [rows]
+    float* digit_step = nullptr;   // [rows]
+    float* zero_score = nullptr;   // [rows], the score of a key whose codes are all zero
+    CodeValues values;
+};
+
+inline KeyPart key_part(const CodedRows& rows) {
+    const std::int64_t words = round_up(rows.width * rows.bits, 32) / 32;
+    return {&rows, words, words * 32 / larger(rows.bits, 1), rows.bits == 4};
+}
+
+template <int RowVectors>
+CodeKeys code_keys_of(const AttentionParams& params, const RowBlock& block) {
+    CodeKeys keys;
+    for (int i = 0; i < 2; ++i) {
+        const KeyPart& part = keys.parts[i] = key_part(params.sealed.keys[i]);
+        keys.channels += part.channels;
+        keys.steps_bytes += part.words * part.factors() * quad_vector_bytes;
+    }
+    CodeValues& values = keys.values;
+    values.channels = round_up(params.value_width, value_group);
+    constexpr std::int64_t rows = RowVectors * Avx512::lanes;
+    ScratchParts memory(block.codes);
+    memory.take(keys.steps, RowVectors * keys.steps_bytes);
+    memory.take(values.values, 2 * half_group_bytes);
+    memory.take(values.products, rows * value_group);
+    memory.take(keys.query, rows * keys.channels);
+    for (float** of_rows :
+         {&keys.byte_step, &keys.digit_step, &keys.zero_score, &values.probability_step, &values.probability_sum}) {
+        memory.take(*of_rows, rows);
+    }
+    for (float** of_channels : {&keys.scale, &keys.zero}) memory.take(*of_channels, keys.channels + 8);
+    for (float** of_values : {&values.scale, &values.zero}) memory.take(*of_values, values.channels);
+    for (KeyPart& part : keys.parts) memory.take(part.copy, most_tile_tokens * part.words * 4);
+    return keys;
+}
+
+/// The scaled queries of 16 rows from `row` on, channel by channel; zero where there is no row or no channel.
+[[gnu::noinline]] void spread_queries(const AttentionParams& params, const RowBlock& block, const CodeKeys& keys,
+                                      std::int64_t row, float* to) {
+    const __m512 scale = Avx512::set(log2_scale(params));
+    const float* q = params.q + (block.first_row + row) * params.q_stride;
+    for (const KeyPart& part : keys.parts) {
+        for (std::int64_t first = 0; first < part.channels; first += Avx512::lanes) {
+            const std::int64_t count = part.rows->width - first;
+            __m512i rows[16];
+            for (int r = 0; r < 16; ++r) {
+                const bool any = row + r < block.rows && count > 0;
+                const __m512 x = any ? Avx512::load_first(q + r * params.q_stride + first, count) : Avx512::zero();
+                rows[r] = _mm512_castps_si512(Avx512::mul(x, scale));
+            }
+            transpose_rows(rows, [&](int column, __m512i of_rows) {
+                if (first + column >= part.channels) return;
+                Avx512::store(to + (first + column) * Avx512::lanes, _mm512_castsi512_ps(of_rows));
+            });
+        }
+        to += part.channels * Avx512::lanes;
+        q += part.rows->width;
+    }
+}
+
+/// Of a page.
+[[gnu::noinline]] void load_key_scales(const char* cached, const CodeKeys& keys) {
+    float *scale = keys.scale, *zero = keys.zero;
+    for (const KeyPart& part : keys.parts) {
+        const __m256 unit = Avx2::set(part.has_digits ? 1 : 16);
+        for (std::int64_t channel = 0; channel < part.channels; channel += 8) {
+            const ScaleVectors s = scales_at(*part.rows, cached, channel);
+            Avx2::store(scale + channel, Avx2::mul(s.scale, unit));
+            Avx2::store(zero + channel, s.zero);
+        }
+        scale += part.channels;
+        zero += part.channels;
+    }
+}
+
+/// What 16 queries are multiplied with: f_h, and f_l - f_h / 16 where a byte has two digits.
+struct FoldedPair {
+    __m512 of_byte;
+    __m512 of_digit;
+};
+
+/// Of byte `i` of a word whose channels begin at `query`, `scale`.
+template <bool has_digits>
+FoldedPair fold_byte(const float* query, const float* scale, int i) {
+    if constexpr (!has_digits) {
+        return {Avx512::mul(Avx512::load(query + i * Avx512::lanes), Avx512::set(scale[i])), Avx512::zero()};
+    }
+    const __m512 high = Avx512::load(query + (2 * i + 1) * Avx512::lanes);
+    const __m512 low = Avx512::load(query + 2 * i * Avx512::lanes);
+    const __m512 of_byte = Avx512::mul(high, Avx512::set(scale[2 * i + 1]));
+    const __m512 of_low = Avx512::mul(low, Avx512::set(scale[2 * i]));
+    return {of_byte, Avx512::fma(of_byte, Avx512::set(-1.0F / 16), of_low)};
+}
+
+/// Calls visit(has_digits, queries, first channel, steps) for the words of 16 rows.
+template <class Visit>
+__attribute__((always_inline)) inline void for_each_word(const CodeKeys& keys, const float* query, char* steps,
+                                                         const Visit& visit) {
+    std::int64_t channel = 0;
+    for (const KeyPart& part : keys.parts) {
+        const std::int64_t end = channel + part.channels;
+        if (part.has_digits) {
+            for (; channel < end; channel += 8, steps += 2 * quad_vector_bytes) {
+                visit(std::true_type(), query + channel * Avx512::lanes, channel, steps);
+            }
+        } else {
+            for (; channel < end; channel += 4, steps += quad_vector_bytes) {
+                visit(std::false_type(), query + channel * Avx512::lanes, channel, steps);
+            }
+        }
+    }
+}
+
+/// Of 16 rows: the largest magnitudes of what is folded, and sums.
+struct FoldedSums {
+    __m512 most_of_bytes = Avx512::zero(), most_of_digits = Avx512::zero();
+    __m512 bytes = Avx512::zero(), digits = Avx512::zero();
+    __m512 zeros = Avx512::zero();  // queries times zeros
+};
+
+[[gnu::noinline]] FoldedSums sum_folded(const CodeKeys& keys, const float* query) {
+    FoldedSums sums;
+    for_each_word(
+        keys, query, nullptr,
+        [&](auto has_digits, const float* q, std::int64_t channel, char* /*steps*/) __attribute__((always_inline)) {
+            __m512 bytes = Avx512::zero(), digits = Avx512::zero(), zeros = Avx512::zero();
+#pragma GCC unroll 4
+            for (int i = 0; i < per_quad; ++i) {
+                const FoldedPair folded = fold_byte<has_digits()>(q, keys.scale + channel, i);
+                sums.most_of_bytes = Avx512::max(sums.most_of_bytes, _mm512_abs_ps(folded.of_byte));
+                bytes = Avx512::add(bytes, folded.of_byte);
+                if constexpr (has_digits()) {
+                    sums.most_of_digits = Avx512::max(sums.most_of_digits, _mm512_abs_ps(folded.of_digit));
+                    digits = Avx512::add(digits, folded.of_digit);
+                }
+            }
+#pragma GCC unroll 8
+            for (int c = 0; c < (has_digits() ? 8 : 4); ++c) {
+                zeros = Avx512::fma(Avx512::load(q + c * Avx512::lanes), Avx512::set(keys.zero[channel + c]), zeros);
+            }
+            sums.bytes = Avx512::add(sums.bytes, bytes);
+            sums.digits = Avx512::add(sums.digits, digits);
+            sums.zeros = Avx512::add(sums.zeros, zeros);
+        });
+    return sums;
+}
+
+/// 127 / most, or zero.
+inline __m512 steps_per_unit(__m512 most) {
+    return Avx512::where_greater(most, Avx512::zero(), Avx512::div(Avx512::set(127), most), Avx512::zero());
+}
+
+/// Folds a page's scales into the queries of 16 rows and rounds them. What rounding leaves would meet codes whose mean
+/// is far from zero; it meets the middle ones instead, as in code_attention_avx2.h.
+[[gnu::noinline]] void fold_queries(const CodeKeys& keys, int v) {
+    const float* const query = keys.query + v * keys.channels * Avx512::lanes;
+    const FoldedSums sums = sum_folded(keys, query);
+    const __m512 byte_unit = steps_per_unit(sums.most_of_bytes), digit_unit = steps_per_unit(sums.most_of_digits);
+    __m512i byte_steps = _mm512_setzero_si512(), digit_steps = _mm512_setzero_si512();
+    const __m512i ones = _mm512_set1_epi8(1);
+    for_each_word(
+        keys, query, keys.steps + v * keys.steps_bytes,
+        [&](auto has_digits, const float* q, std::int64_t channel, char* to) __attribute__((always_inline)) {
+            __m512i bytes = _mm512_setzero_si512(), digits = _mm512_setzero_si512();
+#pragma GCC unroll 4
+            for (int i = per_quad - 1; i >= 0; --i) {
+                const FoldedPair folded = fold_byte<has_digits()>(q, keys.scale + channel, i);
+                bytes = append_byte(bytes, rounded_product(folded.of_byte, byte_unit));
+                if constexpr (has_digits()) {
+                    digits = append_byte(digits, rounded_product(folded.of_digit, digit_unit));
+                }
+            }
+            _mm512_store_si512(to, bytes);
+            byte_steps = _mm512_dpbusd_epi32(byte_steps, ones, bytes);
+            if constexpr (has_digits()) {
+                _mm512_store_si512(to + quad_vector_bytes, digits);
+                digit_steps = _mm512_dpbusd_epi32(digit_steps, ones, digits);
+            }
+        });
+    const __m512 unit = Avx512::set(1.0F / 127);
+    const __m512 byte_step = Avx512::mul(sums.most_of_bytes, unit), digit_step = Avx512::mul(sums.most_of_digits, unit);
+    const __m512 lost_bytes = Avx512::sub(sums.bytes, Avx512::mul(byte_step, _mm512_cvtepi32_ps(byte_steps)));
+    const __m512 lost_digits = Avx512::sub(sums.digits, Avx512::mul(digit_step, _mm512_cvtepi32_ps(digit_steps)));
+    constexpr float middle_byte = 127.5F, middle_digit = 7.5F;
+    const __m512 of_digits = Avx512::fma(lost_digits, Avx512::set(middle_digit), sums.zeros);
+    Avx512::store(keys.byte_step + v * 16, Avx512::mul(byte_step, Avx512::set(1.0F / 16)));
+    Avx512::store(keys.digit_step + v * 16, digit_step);
+    Avx512::store(keys.zero_score + v * 16, Avx512::fma(lost_bytes, Avx512::set(middle_byte / 16), of_digits));
+}
+
+/// Codes that words may be read of.
+struct CodeWords {
+    const char* data;
+    std::int64_t row_bytes;
+};
+
+inline CodeWords words_of(const KeyPart& part, const char* cached) {
+    const CodedRows& rows = *part.rows;
+    const char* from = cached + rows.offset_bytes;
+    const std::int64_t bytes = part.words * 4;
+    if (bytes <= rows.row_bytes) return {from, rows.row_bytes};
+    char* to = part.copy;
+    for (std::int64_t t = 0; t < most_tile_tokens; ++t, from += rows.row_bytes, to += bytes) {
+        __builtin_memcpy(to, from, static_cast<std::size_t>(rows.row_bytes));
+    }
+    return {part.copy, bytes};
+}
+
+/// Sums of products for some tokens of 16 rows.
+struct TokenSums {
+    static constexpr int tokens = 8;
+    __m512i bytes[tokens];
+    __m512i digits[tokens];
+};
+
+/// sum += products of quads of bytes, the first ones unsigned. Without the empty instruction GCC 12 keeps two copies of
+/// each sum in a loop, and stores one of them in every step.
+__attribute__((always_inline)) inline void add_quads(__m512i& sum, __m512i unsigned_bytes, __m512i signed_bytes) {
+    sum = _mm512_dpbusd_epi32(sum, unsigned_bytes, signed_bytes);
+    __asm__("" : "+v"(sum));
+}
+
+inline __m512i broadcast_word(const void* bytes) {
+    int word = 0;
+    __builtin_memcpy(&word, bytes, sizeof word);
+    return _mm512_set1_epi32(word);
+}
+
+/// Of the tokens from `codes.data` on.
+template <bool has_digits>
+__attribute__((always_inline)) inline void add_products(const CodeWords& codes, std::int64_t words, const char* steps,
+                                                        TokenSums& sums) {
+    const __m512i low_bits = _mm512_set1_epi8(0x0f);
+    const char* tokens[TokenSums::tokens];
+#pragma GCC unroll 8
+    for (int t = 0; t < TokenSums::tokens; ++t) tokens[t] = codes.data + t * codes.row_bytes;
+    for (std::int64_t w = 0; w < words; ++w, steps += (has_digits ? 2 : 1) * quad_vector_bytes) {
+        const __m512i of_byte = Avx512::load_words(steps);
+        const __m512i of_digit = has_digits ? Avx512::load_words(steps + quad_vector_bytes) : of_byte;
+#pragma GCC unroll 8
+        for (int t = 0; t < TokenSums::tokens; ++t) {
+            const __m512i bytes = broadcast_word(tokens[t] + 4 * w);
+            add_quads(sums.bytes[t], bytes, of_byte);
+            if (has_digits) add_quads(sums.digits[t], _mm512_and_si512(bytes, low_bits), of_digit);
+        }
+    }
+}
+
+/// Attention of up to 16 * RowVectors rows over whole pages.
+template <int RowVectors>
+struct CodesInVectors {
+    using Probabilities = ProbabilitiesInBytes<RowVectors>;
+    static constexpr std::int64_t most_rows = Probabilities::most_rows;
+
+    static void load(const AttentionParams& params, const RowBlock& block) {
+        const CodeKeys keys = code_keys_of<RowVectors>(params, block);
+        for (int v = 0; v < RowVectors; ++v) {
+            spread_queries(params, block, keys, v * 16, keys.query + v * keys.channels * Avx512::lanes);
+        }
+    }
+
+    static void find_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
+        const CodeKeys keys = code_keys_of<RowVectors>(params, block);
+        fetch_quarter(params, block, 0);
+        load_key_scales(tile.keys, keys);
+        for (int v = 0; v < RowVectors; ++v) fold_queries(keys, v);
+        fetch_quarter(params, block, 1);
+        for (int v = 0; v < RowVectors; ++v) score(block, keys, tile.keys, v);
+        fetch_quarter(params, block, 2);
+        RowsInLanes<Avx512, Bf16Words, RowVectors>::finish_scores(params, block, tile);
+        fetch_quarter(params, block, 3);
+        Probabilities::find_probabilities(block, keys.values);
+    }
+
+    static void add_values(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
+        const CodeValues values = code_keys_of<RowVectors>(params, block).values;
+        const CodedRows& latents = params.sealed.keys[0];
+        const CodeReader codes(latents, tile.keys);
+        load_value_scales(latents, tile.keys, values.channels, {values.scale, values.zero});
+        for (std::int64_t channel = 0; channel < values.channels; channel += value_group) {
+            load_value_group(codes, channel, values.values);
+            for_each_rows<rows_at_once>(
+                block.rows, [&](std::int64_t row, auto rows) { multiply_values<rows()>(block, values, row); });
+            Probabilities::add_scaled(block, values, channel);
+        }
+    }
+
+private:
+    static constexpr int rows_at_once = 11;  // times two vectors of sums
+
+    /// [tokens][rows], of 16 rows.
+    static void score(const RowBlock& block, const CodeKeys& keys, const char* cached, int v) {
+        const CodeWords words[2] = {words_of(keys.parts[0], cached), words_of(keys.parts[1], cached)};
+        for (std::int64_t t = 0; t < most_tile_tokens; t += TokenSums::tokens) {
+            score_tokens(block, keys, words, t, v);
+        }
+    }
+
+    [[gnu::noinline]] static void score_tokens(const RowBlock& block, const CodeKeys& keys, const CodeWords (&words)[2],
+                                               std::int64_t token, int v) {
+        TokenSums sums;
+#pragma GCC unroll 8
+        for (int t = 0; t < TokenSums::tokens; ++t) sums.bytes[t] = sums.digits[t] = _mm512_setzero_si512();
+        const char* steps = keys.steps + v * keys.steps_bytes;
+        for (int i = 0; i < 2; ++i) {
+            const KeyPart& part = keys.parts[i];
+            const CodeWords codes{words[i].data + token * words[i].row_bytes, words[i].row_bytes};
+            part.has_digits ? add_products<true>(codes, part.words, steps, sums)
+                            : add_products<false>(codes, part.words, steps, sums);
+            steps += part.words * part.factors() * quad_vector_bytes;
+        }
+        const __m512 byte_step = Avx512::load(keys.byte_step + v * 16);
+        const __m512 digit_step = Avx512::load(keys.digit_step + v * 16);
+        const __m512 zero = Avx512::load(keys.zero_score + v * 16);
+        float* scores = block.scores + token * most_rows + v * 16;
+#pragma GCC unroll 8
+        for (int t = 0; t < TokenSums::tokens; ++t, scores += most_rows) {
+            const __m512 of_bytes = Avx512::fma(_mm512_cvtepi32_ps(sums.bytes[t]), byte_step, zero);
+            Avx512::store(scores, Avx512::fma(_mm512_cvtepi32_ps(sums.digits[t]), digit_step, of_bytes));
+        }
+    }
+
+    /// Probabilities of `Count` rows times a group of values.
+    template <int Count>
+    [[gnu::noinline]] static void multiply_values(const RowBlock& block, const CodeValues& values, std::int64_t row) {
+        const char* const probabilities = Probabilities::probabilities(block, 0) + row * quad_vector_bytes;
+        __m512i sums[Count][2];
+#pragma GCC unroll 11
+        for (int r = 0; r < Count; ++r) sums[r][0] = sums[r][1] = _mm512_setzero_si512();
+        const std::uint8_t* quads = values.values;
+        for (std::int64_t t = 0; t < most_tile_tokens; t += per_quad, quads += quad_vector_bytes) {
+            const __m512i even = Avx512::load_words(quads), odd = Avx512::load_words(quads + half_group_bytes);
+#pragma GCC unroll 11
+            for (int r = 0; r < Count; ++r) {
+                const __m512i probability = broadcast_word(probabilities + r * quad_vector_bytes + t);
+                add_quads(sums[r][0], probability, even);
+                add_quads(sums[r][1], probability, odd);
+            }
+        }
+        std::int32_t* products = values.products + row * value_group;
+#pragma GCC unroll 11
+        for (int r = 0; r < Count; ++r, products += value_group) {
+            _mm512_storeu_si512(products, sums[r][0]);
+            _mm512_storeu_si512(products + 16, sums[r][1]);
+        }
+    }
+};
+
+}  // namespace
+}  // namespace mha2mla::kernels
