@@ -132,17 +132,24 @@ void softmax_tile(const RowBlock& block, const KeyTile& tile) {
     }
 }
 
-/// A few rows times two vectors of channels: sums = sums * rescale + probabilities . values.
+/// From a row and a channel on; `channels` are left.
+struct ValueRange {
+    std::int64_t row;
+    std::int64_t channel;
+    std::int64_t channels;
+};
+
+/// A few rows times two vectors of channels: sums = sums * rescale + probabilities . values. Asks for memory ahead
+/// with each step.
 template <class Simd, class Words, int Rows>
-void add_values(const RowBlock& block, const KeyTile& tile, std::int64_t row, std::int64_t channel,
-                std::int64_t channels) {
+void add_values(const RowBlock& block, const KeyTile& tile, const ValueRange& range, MemoryAhead& ahead) {
     using V = typename Simd::Vector;
-    const char* probabilities = block.probabilities + row * 4;
-    float* at = block.sums + row * block.parts.value_words + channel;
+    const char* probabilities = block.probabilities + range.row * 4;
+    float* at = block.sums + range.row * block.parts.value_words + range.channel;
     V sums[Rows][2];
 #pragma GCC unroll 12
     for (int r = 0; r < Rows; ++r) {
-        const V rescale = Simd::set(block.rescale[row + r]);
+        const V rescale = Simd::set(block.rescale[range.row + r]);
 #pragma GCC unroll 2
         for (int v = 0; v < 2; ++v) {
             sums[r][v] = Simd::mul(Simd::load(at + r * block.parts.value_words + v * Simd::lanes), rescale);
@@ -150,7 +157,8 @@ void add_values(const RowBlock& block, const KeyTile& tile, std::int64_t row, st
     }
     for (std::int64_t t = 0; t < tile.tokens; t += Words::width) {
         typename Words::Word values[2];
-        Words::load_values(tile, t, channel, channels, values);
+        Words::load_values(tile, t, range.channel, range.channels, values);
+        ahead.fetch_some();
         const char* p = probabilities + t / Words::width * block.probability_word_bytes;
 #pragma GCC unroll 12
         for (int r = 0; r < Rows; ++r) {
@@ -169,9 +177,9 @@ void add_values(const RowBlock& block, const KeyTile& tile, std::int64_t row, st
 }
 
 template <class Simd, class Words, int... RowsMinusOne>
-void add_tile_values_by(const RowBlock& block, const KeyTile& tile, std::int64_t value_width,
+void add_tile_values_by(const RowBlock& block, const KeyTile& tile, std::int64_t value_width, MemoryAhead ahead,
                         std::integer_sequence<int, RowsMinusOne...>) {
-    using Kernel = void (*)(const RowBlock&, const KeyTile&, std::int64_t, std::int64_t, std::int64_t);
+    using Kernel = void (*)(const RowBlock&, const KeyTile&, const ValueRange&, MemoryAhead&);
     constexpr Kernel by_rows[] = {add_values<Simd, Words, RowsMinusOne + 1>...};
     constexpr std::int64_t most_rows = sizeof...(RowsMinusOne);
     const std::int64_t groups = (block.rows + most_rows - 1) / most_rows;
@@ -179,14 +187,14 @@ void add_tile_values_by(const RowBlock& block, const KeyTile& tile, std::int64_t
         for (std::int64_t group = 0; group < groups; ++group) {
             const std::int64_t row = block.rows * group / groups;
             const std::int64_t rows = block.rows * (group + 1) / groups - row;
-            by_rows[rows - 1](block, tile, row, channel, value_width - channel);
+            by_rows[rows - 1](block, tile, {row, channel, value_width - channel}, ahead);
         }
     }
 }
 
 template <class Simd, class Words>
-void add_tile_values(const RowBlock& block, const KeyTile& tile, std::int64_t value_width) {
-    add_tile_values_by<Simd, Words>(block, tile, value_width,
+void add_tile_values(const RowBlock& block, const KeyTile& tile, std::int64_t value_width, MemoryAhead ahead = {}) {
+    add_tile_values_by<Simd, Words>(block, tile, value_width, ahead,
                                     std::make_integer_sequence<int, Simd::accumulators / 2>());
 }
 

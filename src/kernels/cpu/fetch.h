@@ -18,4 +18,17 @@ inline constexpr std::int64_t weight_bytes_ahead = 8192;
     for (std::int64_t i = 0; i < bytes; i += line_bytes) __builtin_prefetch(begin + i, 0, 2);
 }
 
+/// A range that is asked for little by little, so that reading it never holds up what is computed meanwhile.
+struct MemoryAhead {
+    const char* at = nullptr;
+    const char* end = nullptr;
+    std::int64_t step = 0;  // bytes
+
+    [[gnu::always_inline]] void fetch_some() {
+        if (at >= end) return;
+        fetch(at, step);
+        at += step;
+    }
+};
+
 }  // namespace mha2mla::kernels

@@ -36,8 +36,14 @@ struct RowQuads {
     static constexpr auto read = Bf16Words::read;
 
     static void find_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
+        const bool in_order = reads_in_order(block, tile);
         for (std::int64_t token = 0; token < tile.tokens; token += token_group) {
-            fetch_ahead(params, block, token, token_group);
+            if (in_order) {
+                fetch(tile.values + token * tile.value_stride,
+                      smaller(token_group, tile.tokens - token) * tile.value_stride);
+            } else {
+                fetch_ahead(params, block, token, token_group);
+            }
             score_tokens(block, tile, token, params.key_width);
         }
         const bool whole = tile.tokens % token_group == 0;
@@ -50,10 +56,22 @@ struct RowQuads {
     }
 
     static void add_values(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
-        add_tile_values<Avx512, Bf16Words>(block, tile, params.value_width);
+        MemoryAhead ahead;
+        if (reads_in_order(block, tile)) {
+            const std::int64_t bytes = block.next.tokens * block.next.key_stride;
+            const std::int64_t steps = (tile.tokens + 1) / 2 * ((params.value_width + 31) / 32);
+            ahead = {block.next.keys, block.next.keys + bytes, round_up((bytes + steps - 1) / steps, line_bytes)};
+        }
+        add_tile_values<Avx512, Bf16Words>(block, tile, params.value_width, ahead);
     }
 
 private:
+    /// Keys and values apart, exact ones: values are asked for while their keys are multiplied, and the next tile's
+    /// keys meanwhile the values are.
+    static bool reads_in_order(const RowBlock& block, const KeyTile& tile) {
+        return !tile.is_latent() && tile.keys != block.keys && !block.next.sealed;
+    }
+
     // From one value a row to the layout of scores, and back to four values.
     static __m512 spread(const float* rows) {
         const __m512i lane = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
