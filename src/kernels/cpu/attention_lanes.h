@@ -133,7 +133,7 @@ void softmax_tile(const RowBlock& block, const KeyTile& tile) {
 }
 
 /// From a row and a channel on; `channels` are left.
-struct ValueRange {
+struct ValuePosition {
     std::int64_t row;
     std::int64_t channel;
     std::int64_t channels;
@@ -142,14 +142,14 @@ struct ValueRange {
 /// A few rows times two vectors of channels: sums = sums * rescale + probabilities . values. Asks for memory ahead
 /// with each step.
 template <class Simd, class Words, int Rows>
-void add_values(const RowBlock& block, const KeyTile& tile, const ValueRange& range, MemoryAhead& ahead) {
+void add_values(const RowBlock& block, const KeyTile& tile, ValuePosition from, MemoryAhead& ahead) {
     using V = typename Simd::Vector;
-    const char* probabilities = block.probabilities + range.row * 4;
-    float* at = block.sums + range.row * block.parts.value_words + range.channel;
+    const char* probabilities = block.probabilities + from.row * 4;
+    float* at = block.sums + from.row * block.parts.value_words + from.channel;
     V sums[Rows][2];
 #pragma GCC unroll 12
     for (int r = 0; r < Rows; ++r) {
-        const V rescale = Simd::set(block.rescale[range.row + r]);
+        const V rescale = Simd::set(block.rescale[from.row + r]);
 #pragma GCC unroll 2
         for (int v = 0; v < 2; ++v) {
             sums[r][v] = Simd::mul(Simd::load(at + r * block.parts.value_words + v * Simd::lanes), rescale);
@@ -157,8 +157,8 @@ void add_values(const RowBlock& block, const KeyTile& tile, const ValueRange& ra
     }
     for (std::int64_t t = 0; t < tile.tokens; t += Words::width) {
         typename Words::Word values[2];
-        Words::load_values(tile, t, range.channel, range.channels, values);
-        ahead.fetch_some();
+        Words::load_values(tile, t, from.channel, from.channels, values);
+        fetch_some(ahead);
         const char* p = probabilities + t / Words::width * block.probability_word_bytes;
 #pragma GCC unroll 12
         for (int r = 0; r < Rows; ++r) {
@@ -177,13 +177,16 @@ void add_values(const RowBlock& block, const KeyTile& tile, const ValueRange& ra
 }
 
 template <class Simd, class Words, int... RowsMinusOne>
-void add_tile_values_by(const RowBlock& block, const KeyTile& tile, std::int64_t value_width, MemoryAhead ahead,
+void add_tile_values_by(const RowBlock& block, const KeyTile& tile, std::int64_t value_width, const MemoryRange& next,
                         std::integer_sequence<int, RowsMinusOne...>) {
-    using Kernel = void (*)(const RowBlock&, const KeyTile&, const ValueRange&, MemoryAhead&);
+    using Kernel = void (*)(const RowBlock&, const KeyTile&, ValuePosition, MemoryAhead&);
     constexpr Kernel by_rows[] = {add_values<Simd, Words, RowsMinusOne + 1>...};
     constexpr std::int64_t most_rows = sizeof...(RowsMinusOne);
+    constexpr std::int64_t channels = 2 * Simd::lanes;
     const std::int64_t groups = (block.rows + most_rows - 1) / most_rows;
-    for (std::int64_t channel = 0; channel < value_width; channel += 2 * Simd::lanes) {
+    const std::int64_t steps_of_call = (tile.tokens + Words::width - 1) / Words::width;
+    MemoryAhead ahead = in_steps(next, groups * ((value_width + channels - 1) / channels) * steps_of_call);
+    for (std::int64_t channel = 0; channel < value_width; channel += channels) {
         for (std::int64_t group = 0; group < groups; ++group) {
             const std::int64_t row = block.rows * group / groups;
             const std::int64_t rows = block.rows * (group + 1) / groups - row;
@@ -192,9 +195,11 @@ void add_tile_values_by(const RowBlock& block, const KeyTile& tile, std::int64_t
     }
 }
 
+/// Asks for `next` meanwhile.
 template <class Simd, class Words>
-void add_tile_values(const RowBlock& block, const KeyTile& tile, std::int64_t value_width, MemoryAhead ahead = {}) {
-    add_tile_values_by<Simd, Words>(block, tile, value_width, ahead,
+void add_tile_values(const RowBlock& block, const KeyTile& tile, std::int64_t value_width,
+                     const MemoryRange& next = {}) {
+    add_tile_values_by<Simd, Words>(block, tile, value_width, next,
                                     std::make_integer_sequence<int, Simd::accumulators / 2>());
 }
 

@@ -3,7 +3,7 @@
 #include "kernels/cpu/code_page_amx.h"
 #include "kernels/cpu/tiles_amx.h"
 
-/// The arithmetic of code_attention_avx2.h, which explains it, in tile registers: a policy of code_values_avx512.h.
+/// The arithmetic of code_attention_avx2.h, which explains it, in tile registers: a policy of code_rows_avx512.h.
 /// Included by *_amx.cpp, and of internal linkage, as vector_avx2.h says.
 namespace mha2mla::kernels {
 namespace {
@@ -89,9 +89,7 @@ private:
             sum = Avx512::add(sum, quad_sum);
             zeros = Avx512::add(zeros, quad_zeros);
         });
-        const __m512 any = Avx512::div(Avx512::set(127), most);
-        const __m512 steps = Avx512::where_greater(most, Avx512::zero(), any, Avx512::zero());
-        const __m512i sum_of_steps = round_queries(page, v, steps);
+        const __m512i sum_of_steps = round_queries(page, v, steps_per_unit(most));
         const __m512 step = Avx512::mul(most, Avx512::set(1.0F / 127));
         const __m512 lost = Avx512::sub(sum, Avx512::mul(step, _mm512_cvtepi32_ps(sum_of_steps)));
         constexpr float middle_digit = 7.5F;
@@ -149,19 +147,19 @@ private:
         load_value_scales(latents, cached, values.channels, {values.scale, values.zero});
     }
 
-    static void multiply_values(const RowBlock& block, const CodeValues& page, std::int64_t channel) {
-        const auto* const values = reinterpret_cast<const char*>(page.values) + channel * most_tile_tokens;
+    static void multiply_values(const RowBlock& block, const CodeValues& values, std::int64_t channel) {
+        const auto* const from = reinterpret_cast<const char*>(values.values) + channel * most_tile_tokens;
         constexpr std::int64_t stride = value_group * 4;
         before_tiles_load();
         clear_sums();
         add_products<RowVectors, 2, TileNumbers::all_unsigned>(
             {Probabilities::probabilities(block, 0), Probabilities::probabilities(block, 1), tile_row_bytes},
-            {values, values + half_group_bytes, tile_row_bytes});
-        _tile_stored(0, page.products, stride);
-        _tile_stored(1, page.products + 16, stride);
+            {from, from + half_group_bytes, tile_row_bytes});
+        _tile_stored(0, values.products, stride);
+        _tile_stored(1, values.products + 16, stride);
         if (RowVectors == 1) return;
-        _tile_stored(2, page.products + 16 * value_group, stride);
-        _tile_stored(3, page.products + 16 * value_group + 16, stride);
+        _tile_stored(2, values.products + 16 * value_group, stride);
+        _tile_stored(3, values.products + 16 * value_group + 16, stride);
     }
 };
 

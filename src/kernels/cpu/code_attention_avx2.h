@@ -2,7 +2,7 @@
 
 #include "kernels/cpu/code_page_avx2.h"
 
-/// Attention that multiplies the codes of sealed pages themselves, on AVX2 and beyond. Since scales belong to channels,
+/// Attention that multiplies the codes of sealed pages themselves. Since scales belong to channels,
 /// both products are plain sums of integers with the scales outside:
 ///
 ///   q . k_t        = sum of zero_c q_c + sum of (scale_c q_c) code_tc    over the channels c
@@ -103,16 +103,70 @@ int load_quad(const char* bytes) {
     return word;
 }
 
-/// Products of quads: what an instruction set adds to this file. A policy has
-///   vectors       of 32 bytes of a page that meet the rows' bytes at a time
-///   rows_at_once  at most
-///   multiply      sums of words that are eight tokens or eight channels, [row][vector]
-///
+/// Products of bytes in pairs: their 16-bit sums become 32-bit ones before they can overflow.
+struct PairProducts {
+    static constexpr int vectors = 2;
+    static constexpr int rows_at_once = 3;
+
+    template <Unsigned unsigned_factor, int Rows>
+    static void multiply(Quads quads, __m256i (&sums)[Rows][vectors]) {
+        for (auto& of_row : sums) {
+            for (__m256i& sum : of_row) sum = _mm256_setzero_si256();
+        }
+        for (std::int64_t left = quads.count; left > 0; left -= run_quads) {
+            quads.count = smaller(left, run_quads);
+            add_run<unsigned_factor, Rows>(quads, sums);
+            quads.page += run_quads * quads.page_stride;
+            quads.rows += run_quads * per_quad;
+        }
+    }
+
+private:
+    /// Quads whose products a 16-bit sum can hold: of digits with query bytes, 2 * 15 * 127 each, and of values with
+    /// probabilities, 2 * 8 * 255.
+    static constexpr std::int64_t run_quads = 8;
+
+    template <Unsigned unsigned_factor>
+    static __m256i pairs(__m256i page, __m256i row) {
+        return unsigned_factor == Unsigned::page ? _mm256_maddubs_epi16(page, row) : _mm256_maddubs_epi16(row, page);
+    }
+
+    template <Unsigned unsigned_factor, int Rows>
+    static void add_run(const Quads& quads, __m256i (&sums)[Rows][vectors]) {
+        __m256i run[Rows][vectors];
+        for (auto& of_row : run) {
+            for (__m256i& sum : of_row) sum = _mm256_setzero_si256();
+        }
+        const char* page = quads.page;
+        const char* rows = quads.rows;
+#pragma GCC unroll 1
+        for (std::int64_t i = 0; i < quads.count; ++i, page += quads.page_stride, rows += per_quad) {
+            const __m256i of_page[vectors] = {Avx2::load_words(page), Avx2::load_words(page + code_vector)};
+#pragma GCC unroll 3
+            for (int r = 0; r < Rows; ++r) {
+                const __m256i row = _mm256_set1_epi32(load_quad(rows + r * quads.row_stride));
+#pragma GCC unroll 2
+                for (int v = 0; v < vectors; ++v) {
+                    run[r][v] = _mm256_add_epi16(run[r][v], pairs<unsigned_factor>(of_page[v], row));
+                }
+            }
+        }
+        const __m256i ones = _mm256_set1_epi16(1);
+#pragma GCC unroll 3
+        for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 2
+            for (int v = 0; v < vectors; ++v) {
+                sums[r][v] = _mm256_add_epi32(sums[r][v], _mm256_madd_epi16(run[r][v], ones));
+            }
+        }
+    }
+};
+
 /// Scores of `Rows` rows and eight tokens a vector.
-template <class Products, int Rows>
+template <int Rows>
 void score_codes(const RowBlock& block, const CodeTile& tile, std::int64_t row, std::int64_t token) {
-    __m256i sums[Rows][Products::vectors];
-    Products::template multiply<Unsigned::page, Rows>(
+    __m256i sums[Rows][PairProducts::vectors];
+    PairProducts::multiply<Unsigned::page, Rows>(
         {.page = reinterpret_cast<const char*>(tile.keys) + token * per_quad,
          .page_stride = key_quad_bytes,
          .rows = reinterpret_cast<const char*>(tile.query_steps) + row * tile.column_stride,
@@ -121,21 +175,20 @@ void score_codes(const RowBlock& block, const CodeTile& tile, std::int64_t row, 
         sums);
     for (int r = 0; r < Rows; ++r) {
         const __m256 step = Avx2::set(tile.query_step[row + r]), zero = Avx2::set(tile.zero_score[row + r]);
-        for (int v = 0; v < Products::vectors; ++v) {
+        for (int v = 0; v < PairProducts::vectors; ++v) {
             Avx2::store(scores_of(block, row + r) + token + 8 * v,
                         Avx2::fma(_mm256_cvtepi32_ps(sums[r][v]), step, zero));
         }
     }
 }
 
-template <class Products>
 void score_code_tile(const AttentionParams& params, const RowBlock& block, const CodeTile& tile) {
-    constexpr int tokens = 8 * Products::vectors;
+    constexpr int tokens = 8 * PairProducts::vectors;
     for (std::int64_t row = 0; row < block.rows; ++row) fold_query(tile, row);
     for (std::int64_t token = 0; token < most_tile_tokens; token += tokens) {
         fetch_ahead(params, block, token, tokens);
-        for_each_rows<Products::rows_at_once>(
-            block.rows, [&](std::int64_t row, auto rows) { score_codes<Products, rows()>(block, tile, row, token); });
+        for_each_rows<PairProducts::rows_at_once>(
+            block.rows, [&](std::int64_t row, auto rows) { score_codes<rows()>(block, tile, row, token); });
     }
 }
 
@@ -151,47 +204,44 @@ void add_scaled(const RowBlock& block, const CodeTile& tile, std::int64_t row, s
 }
 
 /// Rows times eight channels for each two vectors of a page: of 32 channels from `first` on those of a part.
-template <class Products, int Rows>
+template <int Rows>
 void add_codes(const RowBlock& block, const CodeTile& tile, std::int64_t row, std::int64_t first, std::int64_t part) {
-    __m256i sums[Rows][Products::vectors];
-    Products::template multiply<Unsigned::rows, Rows>(
+    __m256i sums[Rows][PairProducts::vectors];
+    PairProducts::multiply<Unsigned::rows, Rows>(
         {.page = reinterpret_cast<const char*>(tile.values) + first * most_tile_tokens +
-                 part * Products::vectors * code_vector,
+                 part * PairProducts::vectors * code_vector,
          .page_stride = value_quad_bytes,
          .rows = reinterpret_cast<const char*>(tile.probabilities) + row * most_tile_tokens,
          .row_stride = most_tile_tokens,
          .count = most_tile_tokens / per_quad},
         sums);
     for (int r = 0; r < Rows; ++r) {
-        for (int v = 0; v < Products::vectors; v += 2) {
-            const std::int64_t channel = first + (part * Products::vectors + v) * 4;
+        for (int v = 0; v < PairProducts::vectors; v += 2) {
+            const std::int64_t channel = first + (part * PairProducts::vectors + v) * 4;
             add_scaled(block, tile, row + r, channel, _mm256_permute2x128_si256(sums[r][v], sums[r][v + 1], 0x20));
             add_scaled(block, tile, row + r, channel + 16, _mm256_permute2x128_si256(sums[r][v], sums[r][v + 1], 0x31));
         }
     }
 }
 
-template <class Products>
 void add_code_values(const RowBlock& block, const CodeTile& tile) {
-    constexpr int parts = static_cast<int>(value_quad_bytes / code_vector) / Products::vectors;
+    constexpr int parts = static_cast<int>(value_quad_bytes / code_vector) / PairProducts::vectors;
     for (std::int64_t first = 0; first < tile.value_bytes; first += code_vector) {
         for (std::int64_t part = 0; part < parts; ++part) {
-            for_each_rows<Products::rows_at_once>(block.rows, [&](std::int64_t row, auto rows) {
-                add_codes<Products, rows()>(block, tile, row, first, part);
-            });
+            for_each_rows<PairProducts::rows_at_once>(
+                block.rows, [&](std::int64_t row, auto rows) { add_codes<rows()>(block, tile, row, first, part); });
         }
     }
 }
 
 /// One page for all rows of the block.
-template <class Products>
 void attend_code_tile(const AttentionParams& params, const RowBlock& block, const CodeTile& tile,
                       const KeyTile& cached) {
     load_page(params, cached.keys, tile);
-    score_code_tile<Products>(params, block, tile);
+    score_code_tile(params, block, tile);
     softmax_tile(params, block, cached,
                  [&](std::int64_t row, float sum) { return round_probabilities(block, tile, row, sum); });
-    add_code_values<Products>(block, tile);
+    add_code_values(block, tile);
 }
 
 }  // namespace

@@ -1,9 +1,9 @@
 #pragma once
 
-#include "kernels/cpu/code_values_avx512.h"
+#include "kernels/cpu/code_rows_avx512.h"
 
 /// The arithmetic of code_attention_avx2.h by instructions that add up products of quads of bytes (VNNI): a policy of
-/// code_values_avx512.h. Included by *_avx512.cpp, and of internal linkage, as vector_avx2.h says.
+/// code_rows_avx512.h. Included by *_avx512.cpp, and of internal linkage, as vector_avx2.h says.
 ///
 /// Nothing of the keys is spread: four bytes of a token's codes meet the queries of 16 rows as they lie. A byte b of
 /// two codes of 4 bits, l + 16 h, takes two products, with itself and with its low digit:
@@ -15,13 +15,20 @@
 namespace mha2mla::kernels {
 namespace {
 
+/// Codes of which whole words may be read.
+struct CodeWords {
+    const char* data;
+    std::int64_t row_bytes;
+};
+
 /// A part of the key: latents or rotary keys.
 struct KeyPart {
     const CodedRows* rows = nullptr;
     std::int64_t words = 0;     // of four bytes of a token's codes
     std::int64_t channels = 0;  // of so many words, at least the part's
     bool has_digits = false;    // two codes a byte
-    char* copy = nullptr;       // of a page's codes, where a row's last word ends behind it
+    CodeWords codes = {};       // of a page
+    char* copy = nullptr;       // room for them
 
     /// 16-row vectors of query steps for each word: for its bytes, and for their low digits.
     int factors() const { return has_digits ? 2 : 1; }
@@ -43,7 +50,7 @@ struct CodeKeys {
 
 inline KeyPart key_part(const CodedRows& rows) {
     const std::int64_t words = round_up(rows.width * rows.bits, 32) / 32;
-    return {&rows, words, words * 32 / larger(rows.bits, 1), rows.bits == 4};
+    return {.rows = &rows, .words = words, .channels = words * 32 / rows.bits, .has_digits = rows.bits == 4};
 }
 
 template <int RowVectors>
@@ -100,10 +107,10 @@ CodeKeys code_keys_of(const AttentionParams& params, const RowBlock& block) {
 [[gnu::noinline]] void load_key_scales(const char* cached, const CodeKeys& keys) {
     float *scale = keys.scale, *zero = keys.zero;
     for (const KeyPart& part : keys.parts) {
-        const __m256 unit = Avx2::set(part.has_digits ? 1 : 16);
+        const __m256 weight = Avx2::set(part.has_digits ? 1 : 16);
         for (std::int64_t channel = 0; channel < part.channels; channel += 8) {
             const ScaleVectors s = scales_at(*part.rows, cached, channel);
-            Avx2::store(scale + channel, Avx2::mul(s.scale, unit));
+            Avx2::store(scale + channel, Avx2::mul(s.scale, weight));
             Avx2::store(zero + channel, s.zero);
         }
         scale += part.channels;
@@ -111,7 +118,7 @@ CodeKeys code_keys_of(const AttentionParams& params, const RowBlock& block) {
     }
 }
 
-/// What 16 queries are multiplied with: f_h, and f_l - f_h / 16 where a byte has two digits.
+/// The factors of a byte for 16 rows: f_h, which counts a sixteenth, and f_l - f_h / 16 where it has two digits.
 struct FoldedPair {
     __m512 of_byte;
     __m512 of_digit;
@@ -130,21 +137,16 @@ FoldedPair fold_byte(const float* query, const float* scale, int i) {
     return {of_byte, Avx512::fma(of_byte, Avx512::set(-1.0F / 16), of_low)};
 }
 
-/// Calls visit(has_digits, queries, first channel, steps) for the words of 16 rows.
+/// Calls visit(has_digits, queries, first channel) for the words of 16 rows.
 template <class Visit>
-__attribute__((always_inline)) inline void for_each_word(const CodeKeys& keys, const float* query, char* steps,
-                                                         const Visit& visit) {
+__attribute__((always_inline)) inline void for_each_word(const CodeKeys& keys, const float* query, const Visit& visit) {
     std::int64_t channel = 0;
     for (const KeyPart& part : keys.parts) {
         const std::int64_t end = channel + part.channels;
         if (part.has_digits) {
-            for (; channel < end; channel += 8, steps += 2 * quad_vector_bytes) {
-                visit(std::true_type(), query + channel * Avx512::lanes, channel, steps);
-            }
+            for (; channel < end; channel += 8) visit(std::true_type(), query + channel * Avx512::lanes, channel);
         } else {
-            for (; channel < end; channel += 4, steps += quad_vector_bytes) {
-                visit(std::false_type(), query + channel * Avx512::lanes, channel, steps);
-            }
+            for (; channel < end; channel += 4) visit(std::false_type(), query + channel * Avx512::lanes, channel);
         }
     }
 }
@@ -159,8 +161,7 @@ struct FoldedSums {
 [[gnu::noinline]] FoldedSums sum_folded(const CodeKeys& keys, const float* query) {
     FoldedSums sums;
     for_each_word(
-        keys, query, nullptr,
-        [&](auto has_digits, const float* q, std::int64_t channel, char* /*steps*/) __attribute__((always_inline)) {
+        keys, query, [&](auto has_digits, const float* q, std::int64_t channel) __attribute__((always_inline)) {
             __m512 bytes = Avx512::zero(), digits = Avx512::zero(), zeros = Avx512::zero();
 #pragma GCC unroll 4
             for (int i = 0; i < per_quad; ++i) {
@@ -183,68 +184,65 @@ struct FoldedSums {
     return sums;
 }
 
-/// 127 / most, or zero.
-inline __m512 steps_per_unit(__m512 most) {
-    return Avx512::where_greater(most, Avx512::zero(), Avx512::div(Avx512::set(127), most), Avx512::zero());
-}
-
 /// Folds a page's scales into the queries of 16 rows and rounds them. What rounding leaves would meet codes whose mean
 /// is far from zero; it meets the middle ones instead, as in code_attention_avx2.h.
 [[gnu::noinline]] void fold_queries(const CodeKeys& keys, int v) {
     const float* const query = keys.query + v * keys.channels * Avx512::lanes;
     const FoldedSums sums = sum_folded(keys, query);
-    const __m512 byte_unit = steps_per_unit(sums.most_of_bytes), digit_unit = steps_per_unit(sums.most_of_digits);
+    const __m512 steps_per_byte = steps_per_unit(sums.most_of_bytes),
+                 steps_per_digit = steps_per_unit(sums.most_of_digits);
     __m512i byte_steps = _mm512_setzero_si512(), digit_steps = _mm512_setzero_si512();
     const __m512i ones = _mm512_set1_epi8(1);
+    char* to = keys.steps + v * keys.steps_bytes;
     for_each_word(
-        keys, query, keys.steps + v * keys.steps_bytes,
-        [&](auto has_digits, const float* q, std::int64_t channel, char* to) __attribute__((always_inline)) {
+        keys, query, [&](auto has_digits, const float* q, std::int64_t channel) __attribute__((always_inline)) {
             __m512i bytes = _mm512_setzero_si512(), digits = _mm512_setzero_si512();
 #pragma GCC unroll 4
             for (int i = per_quad - 1; i >= 0; --i) {
                 const FoldedPair folded = fold_byte<has_digits()>(q, keys.scale + channel, i);
-                bytes = append_byte(bytes, rounded_product(folded.of_byte, byte_unit));
+                bytes = append_byte(bytes, rounded_product(folded.of_byte, steps_per_byte));
                 if constexpr (has_digits()) {
-                    digits = append_byte(digits, rounded_product(folded.of_digit, digit_unit));
+                    digits = append_byte(digits, rounded_product(folded.of_digit, steps_per_digit));
                 }
             }
             _mm512_store_si512(to, bytes);
             byte_steps = _mm512_dpbusd_epi32(byte_steps, ones, bytes);
+            to += quad_vector_bytes;
             if constexpr (has_digits()) {
-                _mm512_store_si512(to + quad_vector_bytes, digits);
+                _mm512_store_si512(to, digits);
                 digit_steps = _mm512_dpbusd_epi32(digit_steps, ones, digits);
+                to += quad_vector_bytes;
             }
         });
-    const __m512 unit = Avx512::set(1.0F / 127);
-    const __m512 byte_step = Avx512::mul(sums.most_of_bytes, unit), digit_step = Avx512::mul(sums.most_of_digits, unit);
+    const __m512 per_step = Avx512::set(1.0F / 127);
+    const __m512 byte_step = Avx512::mul(sums.most_of_bytes, per_step),
+                 digit_step = Avx512::mul(sums.most_of_digits, per_step);
     const __m512 lost_bytes = Avx512::sub(sums.bytes, Avx512::mul(byte_step, _mm512_cvtepi32_ps(byte_steps)));
     const __m512 lost_digits = Avx512::sub(sums.digits, Avx512::mul(digit_step, _mm512_cvtepi32_ps(digit_steps)));
     constexpr float middle_byte = 127.5F, middle_digit = 7.5F;
     const __m512 of_digits = Avx512::fma(lost_digits, Avx512::set(middle_digit), sums.zeros);
-    Avx512::store(keys.byte_step + v * 16, Avx512::mul(byte_step, Avx512::set(1.0F / 16)));
-    Avx512::store(keys.digit_step + v * 16, digit_step);
-    Avx512::store(keys.zero_score + v * 16, Avx512::fma(lost_bytes, Avx512::set(middle_byte / 16), of_digits));
+    Avx512::store(keys.byte_step + v * Avx512::lanes, Avx512::mul(byte_step, Avx512::set(1.0F / 16)));
+    Avx512::store(keys.digit_step + v * Avx512::lanes, digit_step);
+    Avx512::store(keys.zero_score + v * Avx512::lanes,
+                  Avx512::fma(lost_bytes, Avx512::set(middle_byte / 16), of_digits));
 }
 
-/// Codes that words may be read of.
-struct CodeWords {
-    const char* data;
-    std::int64_t row_bytes;
-};
-
-inline CodeWords words_of(const KeyPart& part, const char* cached) {
-    const CodedRows& rows = *part.rows;
-    const char* from = cached + rows.offset_bytes;
-    const std::int64_t bytes = part.words * 4;
-    if (bytes <= rows.row_bytes) return {from, rows.row_bytes};
-    char* to = part.copy;
-    for (std::int64_t t = 0; t < most_tile_tokens; ++t, from += rows.row_bytes, to += bytes) {
-        __builtin_memcpy(to, from, static_cast<std::size_t>(rows.row_bytes));
+/// Finds a page's codes: a copy where the last row ends within a word.
+inline void find_codes(const char* cached, CodeKeys& keys) {
+    for (KeyPart& part : keys.parts) {
+        const CodedRows& rows = *part.rows;
+        const char* from = cached + rows.offset_bytes;
+        const std::int64_t bytes = part.words * 4;
+        part.codes = {from, rows.row_bytes};
+        if (bytes <= rows.row_bytes) continue;
+        part.codes = {part.copy, bytes};
+        for (std::int64_t t = 0; t < most_tile_tokens; ++t, from += rows.row_bytes) {
+            __builtin_memcpy(part.copy + t * bytes, from, static_cast<std::size_t>(rows.row_bytes));
+        }
     }
-    return {part.copy, bytes};
 }
 
-/// Sums of products for some tokens of 16 rows.
+/// Sums of products for some tokens of 16 rows. A word adds 4 * 255 * 127 at most: 32 bits hold 16,577 of them.
 struct TokenSums {
     static constexpr int tokens = 8;
     __m512i bytes[tokens];
@@ -256,12 +254,6 @@ struct TokenSums {
 __attribute__((always_inline)) inline void add_quads(__m512i& sum, __m512i unsigned_bytes, __m512i signed_bytes) {
     sum = _mm512_dpbusd_epi32(sum, unsigned_bytes, signed_bytes);
     __asm__("" : "+v"(sum));
-}
-
-inline __m512i broadcast_word(const void* bytes) {
-    int word = 0;
-    __builtin_memcpy(&word, bytes, sizeof word);
-    return _mm512_set1_epi32(word);
 }
 
 /// Of the tokens from `codes.data` on.
@@ -277,7 +269,7 @@ __attribute__((always_inline)) inline void add_products(const CodeWords& codes, 
         const __m512i of_digit = has_digits ? Avx512::load_words(steps + quad_vector_bytes) : of_byte;
 #pragma GCC unroll 8
         for (int t = 0; t < TokenSums::tokens; ++t) {
-            const __m512i bytes = broadcast_word(tokens[t] + 4 * w);
+            const __m512i bytes = Bf16Words::broadcast(tokens[t] + 4 * w);
             add_quads(sums.bytes[t], bytes, of_byte);
             if (has_digits) add_quads(sums.digits[t], _mm512_and_si512(bytes, low_bits), of_digit);
         }
@@ -293,17 +285,18 @@ struct CodesInVectors {
     static void load(const AttentionParams& params, const RowBlock& block) {
         const CodeKeys keys = code_keys_of<RowVectors>(params, block);
         for (int v = 0; v < RowVectors; ++v) {
-            spread_queries(params, block, keys, v * 16, keys.query + v * keys.channels * Avx512::lanes);
+            spread_queries(params, block, keys, v * Avx512::lanes, keys.query + v * keys.channels * Avx512::lanes);
         }
     }
 
     static void find_probabilities(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
-        const CodeKeys keys = code_keys_of<RowVectors>(params, block);
+        CodeKeys keys = code_keys_of<RowVectors>(params, block);
+        find_codes(tile.keys, keys);
         fetch_quarter(params, block, 0);
         load_key_scales(tile.keys, keys);
         for (int v = 0; v < RowVectors; ++v) fold_queries(keys, v);
         fetch_quarter(params, block, 1);
-        for (int v = 0; v < RowVectors; ++v) score(block, keys, tile.keys, v);
+        for (int v = 0; v < RowVectors; ++v) score(block, keys, v);
         fetch_quarter(params, block, 2);
         RowsInLanes<Avx512, Bf16Words, RowVectors>::finish_scores(params, block, tile);
         fetch_quarter(params, block, 3);
@@ -327,30 +320,25 @@ private:
     static constexpr int rows_at_once = 11;  // times two vectors of sums
 
     /// [tokens][rows], of 16 rows.
-    static void score(const RowBlock& block, const CodeKeys& keys, const char* cached, int v) {
-        const CodeWords words[2] = {words_of(keys.parts[0], cached), words_of(keys.parts[1], cached)};
-        for (std::int64_t t = 0; t < most_tile_tokens; t += TokenSums::tokens) {
-            score_tokens(block, keys, words, t, v);
-        }
+    static void score(const RowBlock& block, const CodeKeys& keys, int v) {
+        for (std::int64_t t = 0; t < most_tile_tokens; t += TokenSums::tokens) score_tokens(block, keys, t, v);
     }
 
-    [[gnu::noinline]] static void score_tokens(const RowBlock& block, const CodeKeys& keys, const CodeWords (&words)[2],
-                                               std::int64_t token, int v) {
+    [[gnu::noinline]] static void score_tokens(const RowBlock& block, const CodeKeys& keys, std::int64_t token, int v) {
         TokenSums sums;
 #pragma GCC unroll 8
         for (int t = 0; t < TokenSums::tokens; ++t) sums.bytes[t] = sums.digits[t] = _mm512_setzero_si512();
         const char* steps = keys.steps + v * keys.steps_bytes;
-        for (int i = 0; i < 2; ++i) {
-            const KeyPart& part = keys.parts[i];
-            const CodeWords codes{words[i].data + token * words[i].row_bytes, words[i].row_bytes};
+        for (const KeyPart& part : keys.parts) {
+            const CodeWords codes{part.codes.data + token * part.codes.row_bytes, part.codes.row_bytes};
             part.has_digits ? add_products<true>(codes, part.words, steps, sums)
                             : add_products<false>(codes, part.words, steps, sums);
             steps += part.words * part.factors() * quad_vector_bytes;
         }
-        const __m512 byte_step = Avx512::load(keys.byte_step + v * 16);
-        const __m512 digit_step = Avx512::load(keys.digit_step + v * 16);
-        const __m512 zero = Avx512::load(keys.zero_score + v * 16);
-        float* scores = block.scores + token * most_rows + v * 16;
+        const __m512 byte_step = Avx512::load(keys.byte_step + v * Avx512::lanes);
+        const __m512 digit_step = Avx512::load(keys.digit_step + v * Avx512::lanes);
+        const __m512 zero = Avx512::load(keys.zero_score + v * Avx512::lanes);
+        float* scores = block.scores + token * most_rows + v * Avx512::lanes;
 #pragma GCC unroll 8
         for (int t = 0; t < TokenSums::tokens; ++t, scores += most_rows) {
             const __m512 of_bytes = Avx512::fma(_mm512_cvtepi32_ps(sums.bytes[t]), byte_step, zero);
@@ -370,7 +358,7 @@ private:
             const __m512i even = Avx512::load_words(quads), odd = Avx512::load_words(quads + half_group_bytes);
 #pragma GCC unroll 11
             for (int r = 0; r < Count; ++r) {
-                const __m512i probability = broadcast_word(probabilities + r * quad_vector_bytes + t);
+                const __m512i probability = Bf16Words::broadcast(probabilities + r * quad_vector_bytes + t);
                 add_quads(sums[r][0], probability, even);
                 add_quads(sums[r][1], probability, odd);
             }

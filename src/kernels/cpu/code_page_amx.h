@@ -1,6 +1,6 @@
 #pragma once
 
-#include "kernels/cpu/code_values_avx512.h"
+#include "kernels/cpu/code_rows_avx512.h"
 
 /// A sealed page as code_attention_amx.h multiplies it: latents of 4 bits and rotary keys of 4 or 8 whose scales belong
 /// to channels, spread to a digit of 4 bits a byte. Included by *_amx.cpp, and of internal linkage, as vector_avx2.h

@@ -5,7 +5,7 @@
 #include "kernels/cpu/coded_rows.h"
 #include "kernels/cpu/scale_vectors_avx2.h"
 
-/// Coded rows to floats, eight elements at a time. Included by *_avx2.cpp and *_avx512.cpp, and of internal linkage, as
+/// Coded rows to floats, eight elements at a time. Included by *_avx2.cpp, and of internal linkage, as
 /// vector_avx2.h says.
 namespace mha2mla::kernels {
 namespace {

@@ -18,17 +18,28 @@ inline constexpr std::int64_t weight_bytes_ahead = 8192;
     for (std::int64_t i = 0; i < bytes; i += line_bytes) __builtin_prefetch(begin + i, 0, 2);
 }
 
+struct MemoryRange {
+    const char* begin = nullptr;
+    std::int64_t bytes = 0;
+};
+
 /// A range that is asked for little by little, so that reading it never holds up what is computed meanwhile.
 struct MemoryAhead {
-    const char* at = nullptr;
-    const char* end = nullptr;
-    std::int64_t step = 0;  // bytes
-
-    [[gnu::always_inline]] void fetch_some() {
-        if (at >= end) return;
-        fetch(at, step);
-        at += step;
-    }
+    const char* at;
+    const char* end;
+    std::int64_t step;  // bytes
 };
+
+/// All of it within so many steps.
+[[gnu::always_inline]] static inline MemoryAhead in_steps(const MemoryRange& range, std::int64_t steps) {
+    const std::int64_t lines = (range.bytes + steps * line_bytes - 1) / (steps * line_bytes);
+    return {range.begin, range.begin + range.bytes, lines * line_bytes};
+}
+
+[[gnu::always_inline]] static inline void fetch_some(MemoryAhead& ahead) {
+    if (ahead.at >= ahead.end) return;
+    fetch(ahead.at, ahead.step);
+    ahead.at += ahead.step;
+}
 
 }  // namespace mha2mla::kernels

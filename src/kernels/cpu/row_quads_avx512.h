@@ -56,18 +56,14 @@ struct RowQuads {
     }
 
     static void add_values(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
-        MemoryAhead ahead;
-        if (reads_in_order(block, tile)) {
-            const std::int64_t bytes = block.next.tokens * block.next.key_stride;
-            const std::int64_t steps = (tile.tokens + 1) / 2 * ((params.value_width + 31) / 32);
-            ahead = {block.next.keys, block.next.keys + bytes, round_up((bytes + steps - 1) / steps, line_bytes)};
-        }
-        add_tile_values<Avx512, Bf16Words>(block, tile, params.value_width, ahead);
+        const MemoryRange next{block.next.keys, block.next.tokens * block.next.key_stride};
+        add_tile_values<Avx512, Bf16Words>(block, tile, params.value_width,
+                                           reads_in_order(block, tile) ? next : MemoryRange{});
     }
 
 private:
     /// Keys and values apart, exact ones: values are asked for while their keys are multiplied, and the next tile's
-    /// keys meanwhile the values are.
+    /// keys while the values are.
     static bool reads_in_order(const RowBlock& block, const KeyTile& tile) {
         return !tile.is_latent() && tile.keys != block.keys && !block.next.sealed;
     }

@@ -17,11 +17,12 @@ constexpr std::int64_t half_group_bytes = most_tile_tokens / per_quad * quad_vec
 
 /// A page's values, and what they meet.
 struct CodeValues {
-    std::int64_t channels = 0;         // whole groups of 32
-    std::uint8_t* values = nullptr;    // [even, odd ones of 32 channels][64 / 4 quads of tokens][16][4], of some groups
-    float* scale = nullptr;            // [channels]
-    float* zero = nullptr;             // [channels]
-    std::int32_t* products = nullptr;  // [rows][even, odd ones of 32 channels]
+    std::int64_t channels = 0;  // whole groups of 32
+    std::uint8_t* values =
+        nullptr;             // [even, odd ones of 32 channels][64 / 4 quads of tokens][16][4], of one group or all
+    float* scale = nullptr;  // [channels]
+    float* zero = nullptr;   // [channels]
+    std::int32_t* products = nullptr;   // [rows][even, odd ones of 32 channels]
     float* probability_step = nullptr;  // [rows]
     float* probability_sum = nullptr;   // [rows], in steps
 };
@@ -58,6 +59,11 @@ inline __m512i append_byte(__m512i quad, __m512i word) {
     constexpr int first_or_second_and_third = 0xf8;
     return _mm512_ternarylogic_epi32(_mm512_slli_epi32(quad, 8), word, _mm512_set1_epi32(0xff),
                                      first_or_second_and_third);
+}
+
+/// 127 / most, or zero.
+inline __m512 steps_per_unit(__m512 most) {
+    return Avx512::where_greater(most, Avx512::zero(), Avx512::div(Avx512::set(127), most), Avx512::zero());
 }
 
 /// Up to 16 * RowVectors rows.
@@ -155,7 +161,7 @@ private:
     }
 };
 
-/// Attention by `Numbers` where tokens are exact, and over the codes of whole pages. `Codes` has
+/// Attention over the codes of whole pages by `Codes`, over all other tokens by `Numbers`. `Codes` has
 ///   load                the queries
 ///   find_probabilities  of a page
 ///   add_values          probabilities times values
