@@ -109,7 +109,9 @@ TEST(CausalLm, ABatchIsItsRows) {
     CausalLm model(source, ModelOptions{});
     const auto rows = torch::tensor({{7, 8, 9}, {10, 11, 12}}, torch::kInt64);
     const auto batched = model(rows);
-    EXPECT_TRUE(torch::allclose(batched[1], model(rows.slice(0, 1, 2))[0], 1e-5, 1e-6));
+    // MKL adds up products in an order that depends on how many rows there are: 1.7e-6 apart on a Zen 5, of logits up
+    // to 3.8.
+    EXPECT_TRUE(torch::allclose(batched[1], model(rows.slice(0, 1, 2))[0], 1e-5, 1e-5));
 }
 
 TEST(ParseDevice, TakesTheCpu) { EXPECT_TRUE(parse_device("cpu").is_cpu()); }

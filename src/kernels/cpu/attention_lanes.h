@@ -139,17 +139,18 @@ struct ValuePosition {
     std::int64_t channels;
 };
 
-/// A few rows times two vectors of channels: sums = sums * rescale + probabilities . values. Asks for memory ahead
+/// A few rows times two vectors of channels: sums = sums * rescale + probabilities . values. `asks`: for memory ahead,
 /// with each step.
-template <class Simd, class Words, int Rows>
-void add_values(const RowBlock& block, const KeyTile& tile, ValuePosition from, MemoryAhead& ahead) {
+template <class Simd, class Words, bool asks, int Rows>
+void add_values(const RowBlock& block, const KeyTile& tile, const ValuePosition& from, MemoryAhead& ahead) {
     using V = typename Simd::Vector;
-    const char* probabilities = block.probabilities + from.row * 4;
-    float* at = block.sums + from.row * block.parts.value_words + from.channel;
+    const auto [row, channel, channels] = from;
+    const char* probabilities = block.probabilities + row * 4;
+    float* at = block.sums + row * block.parts.value_words + channel;
     V sums[Rows][2];
 #pragma GCC unroll 12
     for (int r = 0; r < Rows; ++r) {
-        const V rescale = Simd::set(block.rescale[from.row + r]);
+        const V rescale = Simd::set(block.rescale[row + r]);
 #pragma GCC unroll 2
         for (int v = 0; v < 2; ++v) {
             sums[r][v] = Simd::mul(Simd::load(at + r * block.parts.value_words + v * Simd::lanes), rescale);
@@ -157,8 +158,8 @@ void add_values(const RowBlock& block, const KeyTile& tile, ValuePosition from, 
     }
     for (std::int64_t t = 0; t < tile.tokens; t += Words::width) {
         typename Words::Word values[2];
-        Words::load_values(tile, t, from.channel, from.channels, values);
-        fetch_some(ahead);
+        Words::load_values(tile, t, channel, channels, values);
+        if constexpr (asks) fetch_some(ahead);
         const char* p = probabilities + t / Words::width * block.probability_word_bytes;
 #pragma GCC unroll 12
         for (int r = 0; r < Rows; ++r) {
@@ -176,11 +177,11 @@ void add_values(const RowBlock& block, const KeyTile& tile, ValuePosition from, 
     }
 }
 
-template <class Simd, class Words, int... RowsMinusOne>
+template <class Simd, class Words, bool asks, int... RowsMinusOne>
 void add_tile_values_by(const RowBlock& block, const KeyTile& tile, std::int64_t value_width, const MemoryRange& next,
                         std::integer_sequence<int, RowsMinusOne...>) {
-    using Kernel = void (*)(const RowBlock&, const KeyTile&, ValuePosition, MemoryAhead&);
-    constexpr Kernel by_rows[] = {add_values<Simd, Words, RowsMinusOne + 1>...};
+    using Kernel = void (*)(const RowBlock&, const KeyTile&, const ValuePosition&, MemoryAhead&);
+    constexpr Kernel by_rows[] = {add_values<Simd, Words, asks, RowsMinusOne + 1>...};
     constexpr std::int64_t most_rows = sizeof...(RowsMinusOne);
     constexpr std::int64_t channels = 2 * Simd::lanes;
     const std::int64_t groups = (block.rows + most_rows - 1) / most_rows;
@@ -195,12 +196,13 @@ void add_tile_values_by(const RowBlock& block, const KeyTile& tile, std::int64_t
     }
 }
 
-/// Asks for `next` meanwhile.
+/// Asks for `next` meanwhile, if that is anything.
 template <class Simd, class Words>
 void add_tile_values(const RowBlock& block, const KeyTile& tile, std::int64_t value_width,
                      const MemoryRange& next = {}) {
-    add_tile_values_by<Simd, Words>(block, tile, value_width, next,
-                                    std::make_integer_sequence<int, Simd::accumulators / 2>());
+    constexpr std::make_integer_sequence<int, Simd::accumulators / 2> rows;
+    next.bytes == 0 ? add_tile_values_by<Simd, Words, false>(block, tile, value_width, next, rows)
+                    : add_tile_values_by<Simd, Words, true>(block, tile, value_width, next, rows);
 }
 
 /// Attention of up to RowVectors * lanes rows.
