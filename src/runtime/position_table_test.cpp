@@ -1,0 +1,103 @@
+#include "runtime/position_table.h"
+
+#include <cmath>
+#include <gtest/gtest.h>
+#include <ostream>
+#include <vector>
+
+namespace mha2mla::runtime {
+namespace {
+
+struct Case {
+    int head_dim;
+    double theta;
+    std::int64_t positions;
+    core::DType dtype;
+    std::int64_t most_rank;
+
+    friend std::ostream& operator<<(std::ostream& stream, const Case& c) {
+        return stream << "d_" << c.head_dim << "_theta_" << std::llround(c.theta) << "_" << c.positions << "_positions_"
+                      << (c.dtype == core::DType::f32 ? "f32" : "bf16");
+    }
+};
+
+class PositionTables : public testing::TestWithParam<Case> {
+protected:
+    PositionTables() : pool_(1), table_(RopeTable(config(), GetParam().positions, pool_), GetParam().dtype) {}
+
+    static checkpoint::ModelConfig config() {
+        checkpoint::ModelConfig config;
+        config.head_dim = GetParam().head_dim;
+        config.rope_theta = GetParam().theta;
+        return config;
+    }
+
+    /// Products of every unit vector with the positions of a page: [d, page_tokens].
+    std::vector<float> columns_of(std::int64_t page) {
+        const std::int64_t d = table_.width();
+        std::vector<float> unit(static_cast<std::size_t>(d * d)), turned(unit.size());
+        for (std::int64_t i = 0; i < d; ++i) unit[static_cast<std::size_t>(i * d + i)] = 1;
+        kernels::kernels().turn(table_.turn_to(page / position_block_pages, unit.data(), d, turned.data()));
+        return multiply(multiply(turned, table_.projection()), table_.basis(page));
+    }
+
+private:
+    /// One row at a time: none is rounded.
+    static std::vector<float> multiply(const std::vector<float>& x, const kernels::PackedMatrix& weight) {
+        const std::int64_t rows = static_cast<std::int64_t>(x.size()) / weight.inputs;
+        std::vector<float> y(static_cast<std::size_t>(rows * weight.outputs));
+        const cache::Arena scratch(kernels::linear_scratch_bytes(1, weight.inputs));
+        for (std::int64_t row = 0; row < rows; ++row) {
+            kernels::kernels().linear({.x = x.data() + row * weight.inputs,
+                                       .x_stride = weight.inputs,
+                                       .rows = 1,
+                                       .weight = weight,
+                                       .y = y.data() + row * weight.outputs,
+                                       .y_stride = weight.outputs,
+                                       .tiles = weight.tiles(),
+                                       .scratch = scratch.data()});
+        }
+        return y;
+    }
+
+    core::ThreadPool pool_;
+
+protected:
+    PositionTable table_;
+};
+
+TEST_P(PositionTables, GiveTheCosineAndSineOfEveryPosition) {
+    // A bf16 number of the basis is off by up to 2^-9 of its size.
+    const double tolerance = GetParam().dtype == core::DType::f32 ? 2e-6 : 6e-3;
+    const auto frequencies = checkpoint::rope_frequencies(config());
+    const std::size_t pairs = frequencies.size();
+    for (std::int64_t page = 0; page < GetParam().positions / cache::page_tokens; ++page) {
+        const auto columns = columns_of(page);
+        for (std::size_t i = 0; i < columns.size(); ++i) {
+            const std::size_t column = i / cache::page_tokens;
+            const auto position = page * cache::page_tokens + static_cast<std::int64_t>(i) % cache::page_tokens;
+            const double angle = static_cast<double>(position) * frequencies[column % pairs];
+            const double expected = column < pairs ? std::cos(angle) : std::sin(angle);
+            ASSERT_NEAR(columns[i], expected, tolerance) << "position " << position << " column " << column;
+        }
+    }
+}
+
+TEST_P(PositionTables, HaveALowRank) {
+    EXPECT_GT(table_.rank(), 0);
+    EXPECT_LE(table_.rank(), GetParam().most_rank);
+}
+
+constexpr auto f32 = core::DType::f32;
+constexpr auto bf16 = core::DType::bf16;
+
+INSTANTIATE_TEST_SUITE_P(Shapes, PositionTables,
+                         testing::Values(Case{64, 1e5, 1024, bf16, 25}, Case{64, 1e5, 832, f32, 29},
+                                         Case{64, 1e4, 832, bf16, 30}, Case{128, 5e5, 576, bf16, 36},
+                                         Case{128, 1e4, 576, f32, 48}, Case{32, 1e6, 1024, bf16, 18},
+                                         Case{64, 1e5, 128, bf16, 22}, Case{16, 1e4, 64, f32, 16},
+                                         Case{8, 100, 1088, bf16, 8}),
+                         testing::PrintToStringParamName());
+
+}  // namespace
+}  // namespace mha2mla::runtime
