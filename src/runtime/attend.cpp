@@ -27,32 +27,69 @@ kernels::AttentionParams row_params(const AttendJob& job, std::int64_t stream, s
             .out_stride = job.value_width};
 }
 
-/// Finds the positional logits of the rows of `params`, from row `row` of all streams on, some pages at a time, and
-/// hands them to the kernel.
+/// Query rows whose positional logits are wanted.
+struct PositionRows {
+    const PositionTable& table;
+    const float* query;  // [rows, d]
+    std::int64_t rows;
+    PositionBuffers buffers;
+    void* scratch;
+};
+
+/// The queries turned to blocks of positions [first_block, end_block), then projected: [blocks, rows, r].
+void project_queries(const PositionRows& rows, std::int64_t first_block, std::int64_t end_block,
+                     const Compute& compute) {
+    const PositionTable& table = rows.table;
+    float* turned = rows.buffers.turned_query;
+    for (std::int64_t block = first_block; block < end_block; ++block) {
+        compute.kernels.turn(table.turn_to(block, rows.query, rows.rows, turned));
+        turned += rows.rows * table.width();
+    }
+    compute.kernels.linear({.x = rows.buffers.turned_query,
+                            .x_stride = table.width(),
+                            .rows = (end_block - first_block) * rows.rows,
+                            .weight = table.projection(),
+                            .y = rows.buffers.projected_query,
+                            .y_stride = table.rank(),
+                            .tiles = table.projection().tiles(),
+                            .scratch = rows.scratch});
+}
+
+/// The logits of a page, [rows, page_tokens], where queries were projected for blocks from `first_block` on.
+void multiply_page(const PositionRows& rows, std::int64_t page, std::int64_t first_block, const Compute& compute) {
+    const kernels::PackedMatrix& basis = rows.table.basis(page);
+    const std::int64_t row = (page / position_block_pages - first_block) * rows.rows;
+    compute.kernels.linear({.x = rows.buffers.projected_query + row * rows.table.rank(),
+                            .x_stride = rows.table.rank(),
+                            .rows = rows.rows,
+                            .weight = basis,
+                            .y = rows.buffers.logits + page * rows.rows * cache::page_tokens,
+                            .y_stride = cache::page_tokens,
+                            .tiles = basis.tiles(),
+                            .scratch = rows.scratch});
+}
+
+/// Finds the positional logits of the rows of `params`, from row `row` of all streams on, some blocks of positions at a
+/// time, and hands them to the kernel.
 void add_position_logits(const AttendJob& job, std::int64_t row, const PositionBuffers& buffers, const Compute& compute,
                          kernels::AttentionParams& params) {
     if (job.positions == nullptr) return;
-    const std::int64_t width = job.positions->width();
     params.logit_bias = buffers.logits;
     params.logit_bias_stride = cache::page_tokens;
     params.logit_bias_block_stride = params.rows * cache::page_tokens;
-    const kernels::PackedMatrix& first_page = job.positions->first_page();
-    const std::int64_t pages_at_once = std::max<std::int64_t>(1, max_key_split_rows / params.rows);
-    const std::int64_t end = (params.end_key + cache::page_tokens - 1) / cache::page_tokens;
-    for (std::int64_t page = params.first_key / cache::page_tokens; page < end; page += pages_at_once) {
-        const std::int64_t pages = std::min(pages_at_once, end - page);
-        for (std::int64_t i = 0; i < pages; ++i) {
-            compute.kernels.turn(job.positions->turn_to(page + i, job.position_q + row * width, params.rows,
-                                                        buffers.turned_query + i * params.rows * width));
-        }
-        compute.kernels.linear({.x = buffers.turned_query,
-                                .x_stride = width,
-                                .rows = pages * params.rows,
-                                .weight = first_page,
-                                .y = buffers.logits + page * params.logit_bias_block_stride,
-                                .y_stride = params.logit_bias_stride,
-                                .tiles = first_page.tiles(),
-                                .scratch = params.scratch});
+    const PositionRows rows{.table = *job.positions,
+                            .query = job.position_q + row * job.positions->width(),
+                            .rows = params.rows,
+                            .buffers = buffers,
+                            .scratch = params.scratch};
+    const std::int64_t blocks_at_once = std::max<std::int64_t>(1, max_key_split_rows / params.rows);
+    const std::int64_t end_page = (params.end_key + cache::page_tokens - 1) / cache::page_tokens;
+    std::int64_t page = params.first_key / cache::page_tokens;
+    while (page < end_page) {
+        const std::int64_t first_block = page / position_block_pages;
+        const std::int64_t end = std::min((first_block + blocks_at_once) * position_block_pages, end_page);
+        project_queries(rows, first_block, (end - 1) / position_block_pages + 1, compute);
+        for (; page < end; ++page) multiply_page(rows, page, first_block, compute);
     }
 }
 

@@ -57,7 +57,7 @@ public:
             for (std::int64_t i = 0; i < width; ++i) logit += double{row.q[i]} * key(token)[i] * scale;
             for (std::size_t i = 0; i < frequencies.size(); ++i) {
                 const double angle = static_cast<double>(token) * frequencies[i];
-                logit += row.position_q[i] * std::cos(angle) + row.position_q[i + width / 2] * std::sin(angle);
+                logit += row.position_q[i] * std::cos(angle) + row.position_q[i + position_width / 2] * std::sin(angle);
             }
             const double weight = std::exp(logit);
             sum += weight;
@@ -70,6 +70,7 @@ public:
     }
 
     static constexpr std::int64_t width = 8;
+    static constexpr std::int64_t position_width = 32;
     static constexpr float scale = 0.7F;
 
 private:
@@ -110,6 +111,7 @@ std::vector<float> random_floats(std::int64_t count, PoisonedCache& cache) {
 TEST_P(Attend, EqualsPlainSoftmaxAndReadsNoUnwrittenRow) {
     const auto [rows, keys, threads, first_key] = GetParam();
     constexpr std::int64_t width = PoisonedCache::width;
+    constexpr std::int64_t position_width = PoisonedCache::position_width;
     PoisonedCache cache(keys);
     core::ThreadPool pool(threads);
     Workspace workspace({.tokens = rows,
@@ -118,15 +120,16 @@ TEST_P(Attend, EqualsPlainSoftmaxAndReadsNoUnwrittenRow) {
                          .kv_heads = 1,
                          .key_width = width,
                          .value_width = width,
-                         .position_width = width,
+                         .position_width = position_width,
                          .pages = (keys + 63) / 64});
     const auto q = random_floats(rows * width, cache);
-    const auto position_q = random_floats(rows * width, cache);
+    const auto position_q = random_floats(rows * position_width, cache);
     checkpoint::ModelConfig config;
-    config.head_dim = width;
-    config.rope_theta = 100;
+    config.head_dim = position_width;
+    config.rope_theta = 10000;
     const RopeTable rope(config, (keys + 63) / 64 * 64, pool);
     const PositionTable positions(rope, core::DType::f32);
+    ASSERT_LT(positions.rank(), position_width);
     std::vector<std::int64_t> visible;
     for (std::int64_t row = 0; row < rows; ++row) visible.push_back(keys - rows + row + 1);
     std::vector<float> out(q.size()), log_sum(static_cast<std::size_t>(rows));
@@ -152,7 +155,7 @@ TEST_P(Attend, EqualsPlainSoftmaxAndReadsNoUnwrittenRow) {
            {.kernels = kernels::kernels(), .pool = pool, .workspace = workspace});
     for (std::int64_t row = 0; row < rows; ++row) {
         const auto expected = cache.expected({.q = q.data() + row * width,
-                                              .position_q = position_q.data() + row * width,
+                                              .position_q = position_q.data() + row * position_width,
                                               .first_key = first_key,
                                               .visible = visible[static_cast<std::size_t>(row)]},
                                              checkpoint::rope_frequencies(config));
@@ -173,7 +176,9 @@ INSTANTIATE_TEST_SUITE_P(Shapes, Attend,
                          testing::Values(Case{1, 1, 2}, Case{1, 63, 2}, Case{3, 64, 2}, Case{1, 5000, 2},
                                          Case{9, 4133, 3}, Case{9, 700, 16}, Case{256, 300, 2}, Case{257, 257, 2},
                                          Case{300, 1000, 3}, Case{500, 777, 1}, Case{9, 700, 3, 4}, Case{9, 11, 2, 4},
-                                         Case{3, 64, 2, 64}, Case{300, 333, 2, 40}, Case{9, 700, 2, 100}),
+                                         Case{3, 64, 2, 64}, Case{300, 333, 2, 40}, Case{9, 700, 2, 100},
+                                         Case{1, 5000, 3, 1090}, Case{9, 1220, 1, 330}, Case{200, 2000, 2, 450},
+                                         Case{9, 190, 1, 70}, Case{300, 1500, 2, 330}),
                          testing::PrintToStringParamName());
 
 }  // namespace

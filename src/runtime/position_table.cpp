@@ -1,8 +1,9 @@
 #include "runtime/position_table.h"
 
+#include <algorithm>
 #include <vector>
 
-#include "cache/cache_format.h"
+#include "runtime/low_rank.h"
 
 namespace mha2mla::runtime {
 namespace {
@@ -11,32 +12,44 @@ kernels::WeightFormat format_of(core::DType dtype) {
     return dtype == core::DType::f32 ? kernels::WeightFormat::f32 : kernels::WeightFormat::bf16;
 }
 
-}  // namespace
+/// Root mean square of a column's errors. Cosines and sines as bf16 are off by some 1e-3, as floats by 2e-8.
+double tolerance_of(core::DType dtype) { return dtype == core::DType::f32 ? 1e-7 : 3e-4; }
 
-PositionTable::PositionTable(const RopeTable& rope, core::DType dtype)
-    : matrix_(memory_, format_of(dtype), cache::page_tokens, 2 * rope.pairs()) {
-    const auto pairs = static_cast<std::size_t>(rope.pairs());
-    std::vector<float> row(2 * pairs);
-    const auto read_row = [&](std::int64_t position) {
-        const float* entry = rope.data() + position * 2 * rope.pairs();
-        for (std::size_t i = 0; i < pairs; ++i) {
-            row[i] = *entry++;
-            row[i + pairs] = *entry++;
-        }
-    };
-    for (std::int64_t position = 0; position < cache::page_tokens; ++position) {
-        read_row(position);
-        matrix_.set_rows(position, 1, row.data());
-    }
-    for (std::int64_t position = 0; position < rope.positions(); position += cache::page_tokens) {
-        read_row(position);
-        turns_.insert(turns_.end(), row.begin(), row.end());
+/// cos, then sin of every frequency at a position, added to `rows`.
+template <typename T>
+void add_row(const RopeTable& rope, std::int64_t position, std::vector<T>& rows) {
+    const float* const entry = rope.data() + position * 2 * rope.pairs();
+    for (const int part : {0, 1}) {
+        for (std::int64_t pair = 0; pair < rope.pairs(); ++pair) rows.push_back(entry[2 * pair + part]);
     }
 }
 
-kernels::TurnParams PositionTable::turn_to(std::int64_t page, const float* query, std::int64_t rows,
+DoubleMatrix first_block(const RopeTable& rope) {
+    DoubleMatrix table{
+        .rows = std::min(position_block_tokens, rope.positions()), .columns = 2 * rope.pairs(), .values = {}};
+    for (std::int64_t position = 0; position < table.rows; ++position) add_row(rope, position, table.values);
+    return table;
+}
+
+}  // namespace
+
+PositionTable::PositionTable(const RopeTable& rope, core::DType dtype) {
+    const DoubleMatrix table = first_block(rope);
+    const LowRankFactors factors = low_rank_factors(table, tolerance_of(dtype));
+    for (std::int64_t position = 0; position < table.rows; position += cache::page_tokens) {
+        basis_.emplace_back(memory_, format_of(dtype), cache::page_tokens, factors.rank);
+        basis_.back().set_rows(0, cache::page_tokens, factors.left.data() + position * factors.rank);
+    }
+    projection_ = Matrix(memory_, kernels::WeightFormat::f32, factors.rank, table.columns);
+    projection_.set_rows(0, factors.rank, factors.right.data());
+    for (std::int64_t position = 0; position < rope.positions(); position += position_block_tokens) {
+        add_row(rope, position, turns_);
+    }
+}
+
+kernels::TurnParams PositionTable::turn_to(std::int64_t block, const float* query, std::int64_t rows,
                                            float* turned) const {
-    const float* const cos = turns_.data() + page * width();
+    const float* const cos = turns_.data() + block * width();
     return {.x = query, .y = turned, .rows = rows, .pairs = width() / 2, .cos = cos, .sin = cos + width() / 2};
 }
 

@@ -1,32 +1,48 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
+#include "cache/cache_format.h"
 #include "runtime/matrix.h"
 #include "runtime/rope_table.h"
 
 namespace mha2mla::runtime {
 
+/// Pages whose positional logits come from the same turned query.
+inline constexpr std::int64_t position_block_pages = 4;
+inline constexpr std::int64_t position_block_tokens = position_block_pages * cache::page_tokens;
+
 /// What the positional part of a query meets: for each position cos, then sin of every rotary frequency, the same for
-/// every layer, head and sequence. Only the positions of the first page are kept, which stay in a near cache. For
-/// another page the query is turned: its angles at position 64 p + u are those at 64 p plus those at u.
+/// every layer, head and sequence. Only the table of the first block of positions is kept. For another block the query
+/// is turned: its angles at position 256 b + u are those at 256 b plus those at u.
+///
+/// Over so few positions most frequencies turn by less than a circle, and all cosines and sines are nearly sums of a
+/// few curves: table [256, d] = basis [256, r] · projection [r, d]. Both stay in a near cache. The rank r is the lowest
+/// whose errors are below what the cache's numbers round off.
 class PositionTable {
 public:
-    /// In the numbers of the cache, f32 or bf16: with bf16 the queries may be rounded, too.
+    /// The basis is in the numbers of the cache, f32 or bf16: with bf16 the projected queries may be rounded, too.
     PositionTable(const RopeTable& rope, core::DType dtype);
 
-    std::int64_t width() const { return matrix_.inputs(); }  ///< d
-    /// [page_tokens, d].
-    const kernels::PackedMatrix& first_page() const { return matrix_.packed(); }
-    /// What makes of queries [rows, d] those whose products with the first page are theirs with the positions of a
-    /// page.
-    kernels::TurnParams turn_to(std::int64_t page, const float* query, std::int64_t rows, float* turned) const;
+    std::int64_t width() const { return projection_.inputs(); }  ///< d
+    std::int64_t rank() const { return projection_.outputs(); }  ///< r, at most d
+    /// The rows of the basis that belong to a page, [page_tokens, r].
+    const kernels::PackedMatrix& basis(std::int64_t page) const {
+        return basis_[static_cast<std::size_t>(page % position_block_pages)].packed();
+    }
+    /// [r, d], f32.
+    const kernels::PackedMatrix& projection() const { return projection_.packed(); }
+    /// What makes of queries [rows, d] those whose products with the first block's table are theirs with the positions
+    /// of a block.
+    kernels::TurnParams turn_to(std::int64_t block, const float* query, std::int64_t rows, float* turned) const;
 
 private:
-    std::vector<float> turns_;  // [pages, cos and sin, pairs], of each page's first position
+    std::vector<float> turns_;  // [blocks, cos and sin, pairs], of each block's first position
     WeightMemory memory_;
-    Matrix matrix_;
+    std::vector<Matrix> basis_;  // page by page; fewer pages where no sequence has so many
+    Matrix projection_;
 };
 
 }  // namespace mha2mla::runtime

@@ -44,8 +44,9 @@ struct WorkspaceShape {
 
 /// Where the positional logits of some rows go, and the queries that they come from.
 struct PositionBuffers {
-    float* logits;        // of each stream: [pages, rows, page_tokens]
-    float* turned_query;  // [max_key_split_rows, d]
+    float* logits;           // of each stream: [pages, rows, page_tokens]
+    float* turned_query;     // [max_key_split_rows, d]
+    float* projected_query;  // [max_key_split_rows, r], r <= d
 };
 
 /// Every buffer of a forward pass, sized up front, so that a decode step allocates nothing. Memory is taken on first
@@ -78,6 +79,7 @@ public:
     cache::ArenaArray<float> row_sum;                  // likewise
     cache::ArenaArray<float> position_logits;          // [workers, max_key_split_rows, position_logits_of_a_row()]
     cache::ArenaArray<float> turned_query;             // [workers, max_key_split_rows, d]
+    cache::ArenaArray<float> projected_query;          // likewise
 
     cache::Arena expanded_keys;    // [context tokens, dn + dr] of one KV head, in the cache's type
     cache::Arena expanded_values;  // [context tokens, dv]
@@ -87,7 +89,8 @@ public:
     /// Rows of its own.
     PositionBuffers positions_of(int worker) const {
         return {.logits = position_logits.data() + worker * max_key_split_rows * position_logits_of_a_row_,
-                .turned_query = turned_query.data() + worker * turned_query_stride_};
+                .turned_query = turned_query.data() + worker * position_query_stride_,
+                .projected_query = projected_query.data() + worker * position_query_stride_};
     }
     /// [streams, pages] of its own.
     kernels::KeyValueBlock* blocks_of(int worker) const { return blocks.data() + worker * blocks_stride_; }
@@ -102,7 +105,7 @@ public:
 
 private:
     std::int64_t position_logits_of_a_row_;
-    std::int64_t turned_query_stride_;
+    std::int64_t position_query_stride_;
     std::int64_t blocks_stride_;
     std::size_t kernel_bytes_;
     std::size_t rebuilt_bytes_;
