@@ -127,6 +127,7 @@ std::vector<float> attend(const Case& test_case, const Cache& cache, const std::
         params.value_stride_bytes = cache.value_stride();
         params.scale = 1.0f / std::sqrt(static_cast<float>(shape.key_width));
         params.logit_bias = test_case.has_bias ? bias.data() : nullptr;
+        params.logit_bias_block_tokens = shape.block_tokens;
         params.logit_bias_block_stride = shape.block_tokens;
         params.logit_bias_stride = shape.tokens;
         params.blocks = cache.blocks();

@@ -203,8 +203,8 @@ struct SealedFormat {
 /// (AVX-512 does), and the sum is that of the rounded probabilities; with f32 rows all is float. Sealed latents of 4
 /// bits by channel may be multiplied as codes, by queries and probabilities of 8 bits (all but portable do); other
 /// sealed elements may be rounded to bf16 (AVX-512 does). Positions stay below 2^24. A caller may add to every logit:
-/// logit_bias is indexed by block, row and the key's number in the block, and what it holds for a key that the row does
-/// not see has no effect.
+/// logit_bias is indexed by block of logit_bias_block_tokens keys, row and the key's number in that block, and what it
+/// holds for a key that the row does not see has no effect.
 struct AttentionParams {
     core::DType dtype = core::DType::bf16;  // of keys and values
     const float* q = nullptr;               // [rows, key_width]
@@ -215,7 +215,8 @@ struct AttentionParams {
     std::int64_t key_stride_bytes = 0;
     std::int64_t value_stride_bytes = 0;
     float scale = 0;
-    const float* logit_bias = nullptr;  // [blocks, rows, block_tokens], added to scale * q . k; may be null
+    const float* logit_bias = nullptr;         // added to scale * q . k; may be null
+    std::int64_t logit_bias_block_tokens = 0;  // a multiple of block_tokens
     std::int64_t logit_bias_block_stride = 0;
     std::int64_t logit_bias_stride = 0;     // from one row to the next
     const KeyValueBlock* blocks = nullptr;  // all hold block_tokens tokens but the last

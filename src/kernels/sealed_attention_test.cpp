@@ -9,6 +9,7 @@ namespace mha2mla::kernels {
 namespace {
 
 constexpr std::int64_t block_tokens = 64;
+constexpr std::int64_t bias_block_tokens = 2 * block_tokens;
 
 /// How a part of a row is coded.
 struct Coding {
@@ -197,14 +198,14 @@ std::int64_t visible_keys(const Shape& shape, std::int64_t row) {
 }
 
 std::int64_t bias_index(const Shape& shape, std::int64_t row, std::int64_t key) {
-    return (key / block_tokens * shape.rows() + row) * block_tokens + key % block_tokens;
+    return (key / bias_block_tokens * shape.rows() + row) * bias_block_tokens + key % bias_block_tokens;
 }
 
-/// [blocks, rows, block_tokens], poison where the row sees no key.
+/// [blocks, rows, bias_block_tokens], poison where the row sees no key.
 std::vector<float> bias_of(const Case& test_case) {
     const Shape& shape = test_case.shape;
-    const std::int64_t blocks = (shape.keys + block_tokens - 1) / block_tokens;
-    std::vector<float> bias(static_cast<std::size_t>(blocks * shape.rows() * block_tokens), test::poison);
+    const std::int64_t blocks = (shape.keys + bias_block_tokens - 1) / bias_block_tokens;
+    std::vector<float> bias(static_cast<std::size_t>(blocks * shape.rows() * bias_block_tokens), test::poison);
     const std::vector<float> numbers = test::random_floats(shape.rows() * shape.keys, 5);
     for (std::int64_t row = 0; row < shape.rows(); ++row) {
         for (std::int64_t t = test_case.first_key; t < visible_keys(shape, row); ++t) {
@@ -238,8 +239,9 @@ Attended attend(const Case& test_case, const Cache& cache, const std::vector<flo
                     .value_stride_bytes = (cache.is_latent() ? shape.key_width() : shape.value_width) * 2,
                     .scale = 1 / std::sqrt(static_cast<float>(shape.key_width())),
                     .logit_bias = test_case.has_bias ? bias.data() : nullptr,
-                    .logit_bias_block_stride = shape.rows() * block_tokens,
-                    .logit_bias_stride = block_tokens,
+                    .logit_bias_block_tokens = bias_block_tokens,
+                    .logit_bias_block_stride = shape.rows() * bias_block_tokens,
+                    .logit_bias_stride = bias_block_tokens,
                     .blocks = cache.blocks().data(),
                     .block_tokens = block_tokens,
                     .sealed = cache.sealed(),

@@ -27,69 +27,41 @@ kernels::AttentionParams row_params(const AttendJob& job, std::int64_t stream, s
             .out_stride = job.value_width};
 }
 
-/// Query rows whose positional logits are wanted.
-struct PositionRows {
-    const PositionTable& table;
-    const float* query;  // [rows, d]
-    std::int64_t rows;
-    PositionBuffers buffers;
-    void* scratch;
-};
-
-/// The queries turned to blocks of positions [first_block, end_block), then projected: [blocks, rows, r].
-void project_queries(const PositionRows& rows, std::int64_t first_block, std::int64_t end_block,
-                     const Compute& compute) {
-    const PositionTable& table = rows.table;
-    float* turned = rows.buffers.turned_query;
-    for (std::int64_t block = first_block; block < end_block; ++block) {
-        compute.kernels.turn(table.turn_to(block, rows.query, rows.rows, turned));
-        turned += rows.rows * table.width();
-    }
-    compute.kernels.linear({.x = rows.buffers.turned_query,
-                            .x_stride = table.width(),
-                            .rows = (end_block - first_block) * rows.rows,
-                            .weight = table.projection(),
-                            .y = rows.buffers.projected_query,
-                            .y_stride = table.rank(),
-                            .tiles = table.projection().tiles(),
-                            .scratch = rows.scratch});
-}
-
-/// The logits of a page, [rows, page_tokens], where queries were projected for blocks from `first_block` on.
-void multiply_page(const PositionRows& rows, std::int64_t page, std::int64_t first_block, const Compute& compute) {
-    const kernels::PackedMatrix& basis = rows.table.basis(page);
-    const std::int64_t row = (page / position_block_pages - first_block) * rows.rows;
-    compute.kernels.linear({.x = rows.buffers.projected_query + row * rows.table.rank(),
-                            .x_stride = rows.table.rank(),
-                            .rows = rows.rows,
-                            .weight = basis,
-                            .y = rows.buffers.logits + page * rows.rows * cache::page_tokens,
-                            .y_stride = cache::page_tokens,
-                            .tiles = basis.tiles(),
-                            .scratch = rows.scratch});
-}
-
 /// Finds the positional logits of the rows of `params`, from row `row` of all streams on, some blocks of positions at a
-/// time, and hands them to the kernel.
+/// time, and hands them to the kernel. Queries are turned to each block, projected and multiplied with the basis.
 void add_position_logits(const AttendJob& job, std::int64_t row, const PositionBuffers& buffers, const Compute& compute,
                          kernels::AttentionParams& params) {
     if (job.positions == nullptr) return;
+    const PositionTable& table = *job.positions;
     params.logit_bias = buffers.logits;
-    params.logit_bias_stride = cache::page_tokens;
-    params.logit_bias_block_stride = params.rows * cache::page_tokens;
-    const PositionRows rows{.table = *job.positions,
-                            .query = job.position_q + row * job.positions->width(),
-                            .rows = params.rows,
-                            .buffers = buffers,
-                            .scratch = params.scratch};
+    params.logit_bias_block_tokens = position_block_tokens;
+    params.logit_bias_block_stride = params.rows * position_block_tokens;
+    params.logit_bias_stride = position_block_tokens;
     const std::int64_t blocks_at_once = std::max<std::int64_t>(1, max_key_split_rows / params.rows);
-    const std::int64_t end_page = (params.end_key + cache::page_tokens - 1) / cache::page_tokens;
-    std::int64_t page = params.first_key / cache::page_tokens;
-    while (page < end_page) {
-        const std::int64_t first_block = page / position_block_pages;
-        const std::int64_t end = std::min((first_block + blocks_at_once) * position_block_pages, end_page);
-        project_queries(rows, first_block, (end - 1) / position_block_pages + 1, compute);
-        for (; page < end; ++page) multiply_page(rows, page, first_block, compute);
+    const std::int64_t end = (params.end_key + position_block_tokens - 1) / position_block_tokens;
+    for (std::int64_t block = params.first_key / position_block_tokens; block < end; block += blocks_at_once) {
+        const std::int64_t blocks = std::min(blocks_at_once, end - block);
+        for (std::int64_t i = 0; i < blocks; ++i) {
+            compute.kernels.turn(table.turn_to(block + i, job.position_q + row * table.width(), params.rows,
+                                               buffers.turned_query + i * params.rows * table.width()));
+        }
+        const std::int64_t rows = blocks * params.rows;
+        compute.kernels.linear({.x = buffers.turned_query,
+                                .x_stride = table.width(),
+                                .rows = rows,
+                                .weight = table.projection(),
+                                .y = buffers.projected_query,
+                                .y_stride = table.rank(),
+                                .tiles = table.projection().tiles(),
+                                .scratch = params.scratch});
+        compute.kernels.linear({.x = buffers.projected_query,
+                                .x_stride = table.rank(),
+                                .rows = rows,
+                                .weight = table.basis(),
+                                .y = buffers.logits + block * params.logit_bias_block_stride,
+                                .y_stride = params.logit_bias_stride,
+                                .tiles = table.basis().tiles(),
+                                .scratch = params.scratch});
     }
 }
 

@@ -36,10 +36,8 @@ DoubleMatrix first_block(const RopeTable& rope) {
 PositionTable::PositionTable(const RopeTable& rope, core::DType dtype) {
     const DoubleMatrix table = first_block(rope);
     const LowRankFactors factors = low_rank_factors(table, tolerance_of(dtype));
-    for (std::int64_t position = 0; position < table.rows; position += cache::page_tokens) {
-        basis_.emplace_back(memory_, format_of(dtype), cache::page_tokens, factors.rank);
-        basis_.back().set_rows(0, cache::page_tokens, factors.left.data() + position * factors.rank);
-    }
+    basis_ = Matrix(memory_, format_of(dtype), table.rows, factors.rank);
+    basis_.set_rows(0, table.rows, factors.left.data());
     projection_ = Matrix(memory_, kernels::WeightFormat::f32, factors.rank, table.columns);
     projection_.set_rows(0, factors.rank, factors.right.data());
     for (std::int64_t position = 0; position < rope.positions(); position += position_block_tokens) {

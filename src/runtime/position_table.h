@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -28,10 +27,8 @@ public:
 
     std::int64_t width() const { return projection_.inputs(); }  ///< d
     std::int64_t rank() const { return projection_.outputs(); }  ///< r, at most d
-    /// The rows of the basis that belong to a page, [page_tokens, r].
-    const kernels::PackedMatrix& basis(std::int64_t page) const {
-        return basis_[static_cast<std::size_t>(page % position_block_pages)].packed();
-    }
+    /// [position_block_tokens, r]; fewer rows where no sequence is so long.
+    const kernels::PackedMatrix& basis() const { return basis_.packed(); }
     /// [r, d], f32.
     const kernels::PackedMatrix& projection() const { return projection_.packed(); }
     /// What makes of queries [rows, d] those whose products with the first block's table are theirs with the positions
@@ -41,7 +38,7 @@ public:
 private:
     std::vector<float> turns_;  // [blocks, cos and sin, pairs], of each block's first position
     WeightMemory memory_;
-    std::vector<Matrix> basis_;  // page by page; fewer pages where no sequence has so many
+    Matrix basis_;
     Matrix projection_;
 };
 

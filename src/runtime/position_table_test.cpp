@@ -32,13 +32,13 @@ protected:
         return config;
     }
 
-    /// Products of every unit vector with the positions of a page: [d, page_tokens].
-    std::vector<float> columns_of(std::int64_t page) {
+    /// Products of every unit vector with a block of positions: [d, positions].
+    std::vector<float> columns_of(std::int64_t block) {
         const std::int64_t d = table_.width();
         std::vector<float> unit(static_cast<std::size_t>(d * d)), turned(unit.size());
         for (std::int64_t i = 0; i < d; ++i) unit[static_cast<std::size_t>(i * d + i)] = 1;
-        kernels::kernels().turn(table_.turn_to(page / position_block_pages, unit.data(), d, turned.data()));
-        return multiply(multiply(turned, table_.projection()), table_.basis(page));
+        kernels::kernels().turn(table_.turn_to(block, unit.data(), d, turned.data()));
+        return multiply(multiply(turned, table_.projection()), table_.basis());
     }
 
 private:
@@ -71,11 +71,12 @@ TEST_P(PositionTables, GiveTheCosineAndSineOfEveryPosition) {
     const double tolerance = GetParam().dtype == core::DType::f32 ? 2e-6 : 6e-3;
     const auto frequencies = checkpoint::rope_frequencies(config());
     const std::size_t pairs = frequencies.size();
-    for (std::int64_t page = 0; page < GetParam().positions / cache::page_tokens; ++page) {
-        const auto columns = columns_of(page);
+    const auto block_positions = static_cast<std::size_t>(table_.basis().outputs);
+    for (std::int64_t first = 0; first < GetParam().positions; first += position_block_tokens) {
+        const auto columns = columns_of(first / position_block_tokens);
         for (std::size_t i = 0; i < columns.size(); ++i) {
-            const std::size_t column = i / cache::page_tokens;
-            const auto position = page * cache::page_tokens + static_cast<std::int64_t>(i) % cache::page_tokens;
+            const std::size_t column = i / block_positions;
+            const auto position = first + static_cast<std::int64_t>(i % block_positions);
             const double angle = static_cast<double>(position) * frequencies[column % pairs];
             const double expected = column < pairs ? std::cos(angle) : std::sin(angle);
             ASSERT_NEAR(columns[i], expected, tolerance) << "position " << position << " column " << column;

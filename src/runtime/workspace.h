@@ -44,7 +44,7 @@ struct WorkspaceShape {
 
 /// Where the positional logits of some rows go, and the queries that they come from.
 struct PositionBuffers {
-    float* logits;           // of each stream: [pages, rows, page_tokens]
+    float* logits;           // of each stream: [blocks of positions, rows, position_block_tokens]
     float* turned_query;     // [max_key_split_rows, d]
     float* projected_query;  // [max_key_split_rows, r], r <= d
 };
@@ -84,7 +84,7 @@ public:
     cache::Arena expanded_keys;    // [context tokens, dn + dr] of one KV head, in the cache's type
     cache::Arena expanded_values;  // [context tokens, dv]
 
-    /// A number a key of the longest sequence.
+    /// A number a key of the longest sequence, up to a whole block of positions.
     std::int64_t position_logits_of_a_row() const { return position_logits_of_a_row_; }
     /// Rows of its own.
     PositionBuffers positions_of(int worker) const {

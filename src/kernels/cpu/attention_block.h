@@ -140,8 +140,8 @@ static inline RowBlock row_block(const AttentionParams& params, std::int64_t fir
 /// The caller's logits of a row of the block from a key on.
 static inline const float* logit_bias(const AttentionParams& params, const RowBlock& block, std::int64_t row,
                                       std::int64_t key) {
-    return params.logit_bias + key / params.block_tokens * params.logit_bias_block_stride +
-           (block.first_row + row) * params.logit_bias_stride + key % params.block_tokens;
+    return params.logit_bias + key / params.logit_bias_block_tokens * params.logit_bias_block_stride +
+           (block.first_row + row) * params.logit_bias_stride + key % params.logit_bias_block_tokens;
 }
 
 /// The tile after `tile`. Only the first rows have to wait for memory: the others find the keys in the cache.

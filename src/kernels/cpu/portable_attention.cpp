@@ -45,8 +45,9 @@ void add_key(RowState& state, float score, const Element* value, std::int64_t wi
 
 float score_of(const AttentionParams& params, std::int64_t row, std::int64_t key, float product) {
     if (params.logit_bias == nullptr) return params.scale * product;
-    const float* const of_block = params.logit_bias + key / params.block_tokens * params.logit_bias_block_stride;
-    return params.scale * product + of_block[row * params.logit_bias_stride + key % params.block_tokens];
+    const std::int64_t block = key / params.logit_bias_block_tokens, token = key % params.logit_bias_block_tokens;
+    const float* const of_block = params.logit_bias + block * params.logit_bias_block_stride;
+    return params.scale * product + of_block[row * params.logit_bias_stride + token];
 }
 
 template <typename Element>
