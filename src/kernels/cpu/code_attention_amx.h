@@ -35,8 +35,8 @@ struct CodesInTiles {
         const CodePage page = code_page_of(params, block);
         load_values(params.sealed.keys[0], tile.keys, page.values);
         for (std::int64_t channel = 0; channel < page.values.channels; channel += value_group) {
-            multiply_values(block, page.values, channel);
-            Probabilities::add_scaled(block, page.values, channel);
+            multiply_values(block, page, channel);
+            add_scaled_products(block, page, channel);
         }
     }
 
@@ -147,19 +147,28 @@ private:
         load_value_scales(latents, cached, values.channels, {values.scale, values.zero});
     }
 
-    static void multiply_values(const RowBlock& block, const CodeValues& values, std::int64_t channel) {
-        const auto* const from = reinterpret_cast<const char*>(values.values) + channel * most_tile_tokens;
+    static void add_scaled_products(const RowBlock& block, const CodePage& page, std::int64_t channel) {
+        const ValueGroup group = value_group_at(page.values, channel);
+        const std::int32_t* products = page.products;
+        for (std::int64_t row = 0; row < block.rows; ++row, products += value_group) {
+            add_scaled(block, page.values, group, row,
+                       {Avx512::load_words(products), Avx512::load_words(products + 16)});
+        }
+    }
+
+    static void multiply_values(const RowBlock& block, const CodePage& page, std::int64_t channel) {
+        const auto* const from = reinterpret_cast<const char*>(page.values.values) + channel * most_tile_tokens;
         constexpr std::int64_t stride = value_group * 4;
         before_tiles_load();
         clear_sums();
         add_products<RowVectors, 2, TileNumbers::all_unsigned>(
             {Probabilities::probabilities(block, 0), Probabilities::probabilities(block, 1), tile_row_bytes},
             {from, from + half_group_bytes, tile_row_bytes});
-        _tile_stored(0, values.products, stride);
-        _tile_stored(1, values.products + 16, stride);
+        _tile_stored(0, page.products, stride);
+        _tile_stored(1, page.products + 16, stride);
         if (RowVectors == 1) return;
-        _tile_stored(2, values.products + 16 * value_group, stride);
-        _tile_stored(3, values.products + 16 * value_group + 16, stride);
+        _tile_stored(2, page.products + 16 * value_group, stride);
+        _tile_stored(3, page.products + 16 * value_group + 16, stride);
     }
 };
 

@@ -67,7 +67,6 @@ CodeKeys code_keys_of(const AttentionParams& params, const RowBlock& block) {
     ScratchParts memory(block.codes);
     memory.take(keys.steps, RowVectors * keys.steps_bytes);
     memory.take(values.values, 2 * half_group_bytes);
-    memory.take(values.products, rows * value_group);
     memory.take(keys.query, rows * keys.channels);
     for (float** of_rows :
          {&keys.byte_step, &keys.digit_step, &keys.zero_score, &values.probability_step, &values.probability_sum}) {
@@ -276,6 +275,42 @@ __attribute__((always_inline)) inline void add_products(const CodeWords& codes, 
     }
 }
 
+/// Adds probabilities of `Count` rows times the 32 values from `channel` on to the sums.
+template <int RowVectors, int Count>
+[[gnu::noinline]] void multiply_values(const RowBlock& block, const CodeValues& values, std::int64_t channel,
+                                       std::int64_t row) {
+    const char* const probabilities =
+        ProbabilitiesInBytes<RowVectors>::probabilities(block, 0) + row * quad_vector_bytes;
+    __m512i sums[Count][2];
+#pragma GCC unroll 11
+    for (int r = 0; r < Count; ++r) sums[r][0] = sums[r][1] = _mm512_setzero_si512();
+    const std::uint8_t* quads = values.values;
+    for (std::int64_t t = 0; t < most_tile_tokens; t += per_quad, quads += quad_vector_bytes) {
+        const __m512i even = Avx512::load_words(quads), odd = Avx512::load_words(quads + half_group_bytes);
+#pragma GCC unroll 11
+        for (int r = 0; r < Count; ++r) {
+            const __m512i probability = Bf16Words::broadcast(probabilities + r * quad_vector_bytes + t);
+            add_quads(sums[r][0], probability, even);
+            add_quads(sums[r][1], probability, odd);
+        }
+    }
+    const ValueGroup group = value_group_at(values, channel);
+#pragma GCC unroll 11
+    for (int r = 0; r < Count; ++r) add_scaled(block, values, group, row + r, {sums[r][0], sums[r][1]});
+}
+
+/// Probabilities times a page's values, whose scales are there.
+template <int RowVectors>
+void add_page_values(const RowBlock& block, const CodeValues& values, const CodeReader& codes) {
+    constexpr int rows_at_once = 11;  // times two vectors of sums
+    for (std::int64_t channel = 0; channel < values.channels; channel += value_group) {
+        load_value_group(codes, channel, values.values);
+        for_each_rows<rows_at_once>(block.rows, [&](std::int64_t row, auto rows) {
+            multiply_values<RowVectors, rows()>(block, values, channel, row);
+        });
+    }
+}
+
 /// Attention of up to 16 * RowVectors rows over whole pages.
 template <int RowVectors>
 struct CodesInVectors {
@@ -306,19 +341,11 @@ struct CodesInVectors {
     static void add_values(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
         const CodeValues values = code_keys_of<RowVectors>(params, block).values;
         const CodedRows& latents = params.sealed.keys[0];
-        const CodeReader codes(latents, tile.keys);
         load_value_scales(latents, tile.keys, values.channels, {values.scale, values.zero});
-        for (std::int64_t channel = 0; channel < values.channels; channel += value_group) {
-            load_value_group(codes, channel, values.values);
-            for_each_rows<rows_at_once>(
-                block.rows, [&](std::int64_t row, auto rows) { multiply_values<rows()>(block, values, row); });
-            Probabilities::add_scaled(block, values, channel);
-        }
+        add_page_values<RowVectors>(block, values, {latents, tile.keys});
     }
 
 private:
-    static constexpr int rows_at_once = 11;  // times two vectors of sums
-
     /// [tokens][rows], of 16 rows.
     static void score(const RowBlock& block, const CodeKeys& keys, int v) {
         for (std::int64_t t = 0; t < most_tile_tokens; t += TokenSums::tokens) score_tokens(block, keys, t, v);
@@ -343,31 +370,6 @@ private:
         for (int t = 0; t < TokenSums::tokens; ++t, scores += most_rows) {
             const __m512 of_bytes = Avx512::fma(_mm512_cvtepi32_ps(sums.bytes[t]), byte_step, zero);
             Avx512::store(scores, Avx512::fma(_mm512_cvtepi32_ps(sums.digits[t]), digit_step, of_bytes));
-        }
-    }
-
-    /// Probabilities of `Count` rows times a group of values.
-    template <int Count>
-    [[gnu::noinline]] static void multiply_values(const RowBlock& block, const CodeValues& values, std::int64_t row) {
-        const char* const probabilities = Probabilities::probabilities(block, 0) + row * quad_vector_bytes;
-        __m512i sums[Count][2];
-#pragma GCC unroll 11
-        for (int r = 0; r < Count; ++r) sums[r][0] = sums[r][1] = _mm512_setzero_si512();
-        const std::uint8_t* quads = values.values;
-        for (std::int64_t t = 0; t < most_tile_tokens; t += per_quad, quads += quad_vector_bytes) {
-            const __m512i even = Avx512::load_words(quads), odd = Avx512::load_words(quads + half_group_bytes);
-#pragma GCC unroll 11
-            for (int r = 0; r < Count; ++r) {
-                const __m512i probability = Bf16Words::broadcast(probabilities + r * quad_vector_bytes + t);
-                add_quads(sums[r][0], probability, even);
-                add_quads(sums[r][1], probability, odd);
-            }
-        }
-        std::int32_t* products = values.products + row * value_group;
-#pragma GCC unroll 11
-        for (int r = 0; r < Count; ++r, products += value_group) {
-            _mm512_storeu_si512(products, sums[r][0]);
-            _mm512_storeu_si512(products + 16, sums[r][1]);
         }
     }
 };

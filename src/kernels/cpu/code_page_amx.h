@@ -24,6 +24,7 @@ struct CodePage {
     float* query_step = nullptr;         // [rows]
     float* zero_score = nullptr;         // [rows], the score of a key whose codes are all zero
     CodeValues values;                   // in the place of the keys
+    std::int32_t* products = nullptr;    // [rows][even, odd ones of 32 values]
 };
 
 constexpr std::int64_t digit_block = 32;  // bytes of codes
@@ -59,7 +60,7 @@ CodePage code_page_of(const AttentionParams& params, const RowBlock& block) {
     page.values.values = page.keys;  // spread when keys are done with, and tiles find both in the nearest cache
     parts.take(page.query, most_block_rows * page.columns);
     parts.take(page.query_steps, most_block_rows * page.columns);
-    parts.take(page.values.products, most_block_rows * value_group);
+    parts.take(page.products, most_block_rows * value_group);
     for (float** of_columns : {&page.scale, &page.zero}) parts.take(*of_columns, page.columns);
     for (float** of_values : {&page.values.scale, &page.values.zero}) parts.take(*of_values, page.values.channels);
     for (float** of_rows :

@@ -160,9 +160,9 @@ __m256i spread_codes(__m128i codes) {
 /// The values of 32 channels in four tokens, so that the tokens of a channel lie side by side. Unpacking works within
 /// 16 bytes: vector v holds channels 4 v to 4 v + 3, then 16 + 4 v to 16 + 4 v + 3.
 void interleave_quad(const CodeReader& codes, std::int64_t token, std::int64_t byte, signed char* to) {
-    const auto values = [&](int t) {
-        return _mm256_sub_epi8(spread_codes(codes.load_half(token + t, byte)), _mm256_set1_epi8(middle_code));
-    };
+    __m128i halves[4];
+    codes.load_halves(token, byte, halves);
+    const auto values = [&](int t) { return _mm256_sub_epi8(spread_codes(halves[t]), _mm256_set1_epi8(middle_code)); };
     const __m256i a = values(0), b = values(1), c = values(2), d = values(3);
     const __m256i low_ab = _mm256_unpacklo_epi8(a, b), high_ab = _mm256_unpackhi_epi8(a, b);
     const __m256i low_cd = _mm256_unpacklo_epi8(c, d), high_cd = _mm256_unpackhi_epi8(c, d);

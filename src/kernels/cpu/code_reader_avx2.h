@@ -42,13 +42,21 @@ public:
         const char* at = rows_ + token * row_bytes_ + byte;
         return at + 32 <= end_ ? Avx2::load_words(at) : load_last(at);
     }
-    __m128i load_half(std::int64_t token, std::int64_t byte) const {
-        const char* at = rows_ + token * row_bytes_ + byte;
-        return at + 16 <= end_ ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(at))
-                               : _mm256_castsi256_si128(load_last(at));
+    const char* row(std::int64_t token) const { return rows_ + token * row_bytes_; }
+    std::int64_t row_bytes() const { return row_bytes_; }
+
+    /// 16 bytes of four tokens.
+    void load_halves(std::int64_t token, std::int64_t byte, __m128i (&halves)[4]) const {
+        const char* const at = rows_ + token * row_bytes_ + byte;
+        if (at + 3 * row_bytes_ + 16 <= end_) {
+            for (int i = 0; i < 4; ++i) halves[i] = load_half(at + i * row_bytes_);
+        } else {
+            for (int i = 0; i < 4; ++i) halves[i] = _mm256_castsi256_si128(load_last(at + i * row_bytes_));
+        }
     }
 
 private:
+    static __m128i load_half(const char* at) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(at)); }
     __m256i load_last(const char* at) const {
         alignas(32) char codes[32] = {};
         if (at < end_) std::memcpy(codes, at, static_cast<std::size_t>(smaller(end_ - at, 32)));

@@ -22,29 +22,47 @@ struct CodeValues {
         nullptr;             // [even, odd ones of 32 channels][64 / 4 quads of tokens][16][4], of one group or all
     float* scale = nullptr;  // [channels]
     float* zero = nullptr;   // [channels]
-    std::int32_t* products = nullptr;   // [rows][even, odd ones of 32 channels]
     float* probability_step = nullptr;  // [rows]
     float* probability_sum = nullptr;   // [rows], in steps
 };
 
-/// 32 channels of four tokens, 16 bytes each: the tokens of a byte side by side.
-__m512i load_quad(const CodeReader& codes, std::int64_t token, std::int64_t byte) {
-    __m512i rows = _mm512_castsi128_si512(codes.load_half(token, byte));
-    rows = _mm512_inserti32x4(rows, codes.load_half(token + 1, byte), 1);
-    rows = _mm512_inserti32x4(rows, codes.load_half(token + 2, byte), 2);
-    rows = _mm512_inserti32x4(rows, codes.load_half(token + 3, byte), 3);
+inline __m512i side_by_side(const __m128i (&halves)[4]) {
+    const __m512i low = _mm512_inserti32x4(_mm512_castsi128_si512(halves[0]), halves[1], 1);
+    return _mm512_inserti32x4(_mm512_inserti32x4(low, halves[2], 2), halves[3], 3);
+}
+
+/// 16 bytes of four rows.
+inline __m512i load_four_rows(const char* rows, std::int64_t stride) {
+    __m128i halves[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) halves[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows + i * stride));
+    return side_by_side(halves);
+}
+
+/// 32 channels of four tokens, 16 bytes each, to quads of tokens.
+inline void store_value_quads(__m512i tokens, std::uint8_t* to) {
     const __m512i words = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     const __m512i bytes = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-    return _mm512_shuffle_epi8(_mm512_permutexvar_epi32(words, rows), bytes);
+    const __m512i low_bits = _mm512_set1_epi8(0x0f);
+    const __m512i both = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(words, tokens), bytes);
+    _mm512_store_si512(to, _mm512_and_si512(both, low_bits));
+    _mm512_store_si512(to + half_group_bytes, _mm512_and_si512(_mm512_srli_epi16(both, 4), low_bits));
 }
 
 /// A group of channels, `channel` the first.
 [[gnu::noinline]] void load_value_group(const CodeReader& codes, std::int64_t channel, std::uint8_t* to) {
-    const __m512i low_bits = _mm512_set1_epi8(0x0f);
-    for (std::int64_t token = 0; token < most_tile_tokens; token += per_quad, to += quad_vector_bytes) {
-        const __m512i both = load_quad(codes, token, channel / 2);
-        _mm512_store_si512(to, _mm512_and_si512(both, low_bits));
-        _mm512_store_si512(to + half_group_bytes, _mm512_and_si512(_mm512_srli_epi16(both, 4), low_bits));
+    constexpr std::int64_t far_from_end =
+        most_tile_tokens - 20;  // rows have a byte at least: 16 bytes end before these
+    const char* rows = codes.row(0) + channel / 2;
+    const std::int64_t row_bytes = codes.row_bytes();
+    std::int64_t token = 0;
+    for (; token < far_from_end; token += per_quad, rows += per_quad * row_bytes, to += quad_vector_bytes) {
+        store_value_quads(load_four_rows(rows, row_bytes), to);
+    }
+    for (; token < most_tile_tokens; token += per_quad, to += quad_vector_bytes) {
+        __m128i halves[4];
+        codes.load_halves(token, channel / 2, halves);
+        store_value_quads(side_by_side(halves), to);
     }
 }
 
@@ -64,6 +82,101 @@ inline __m512i append_byte(__m512i quad, __m512i word) {
 /// 127 / most, or zero.
 inline __m512 steps_per_unit(__m512 most) {
     return Avx512::where_greater(most, Avx512::zero(), Avx512::div(Avx512::set(127), most), Avx512::zero());
+}
+
+/// Of the scores of a page and 16 rows.
+struct PageSums {
+    __m512 most = Avx512::set(-__builtin_inff());
+    __mmask16 is_nan = 0;
+    __m512 steps = Avx512::zero();  // of probabilities: their sums
+};
+
+/// What is taken from scores before they become powers. Of a row that sees no key any finite number does: all its
+/// probabilities are zero.
+inline __m512 exponent_of(__m512 most) {
+    return Avx512::where_greater(most, Avx512::set(-__builtin_inff()), most, Avx512::zero());
+}
+
+/// 255 times 2^x for x up to zero, rounded: exp2_of with less range and the precision of a byte. Some vectors step by
+/// step, since one would wait for each of its own results.
+template <int Count>
+__attribute__((always_inline)) inline void rounded_powers(const __m512 (&x)[Count], __m512i (&steps)[Count]) {
+    constexpr float coefficients[] = {255.0F, 176.752534F, 61.2527592F, 14.1535478F, 2.45262292F};  // 255 (ln 2)^k / k!
+    const __m512 to_whole = Avx512::set(0x1.8p23F);                                                 // in the low bits
+    __m512 whole[Count], r[Count], p[Count];
+#pragma GCC unroll 8
+    for (int v = 0; v < Count; ++v) r[v] = Avx512::max(x[v], Avx512::set(-30.0F));
+#pragma GCC unroll 8
+    for (int v = 0; v < Count; ++v) whole[v] = Avx512::add(r[v], to_whole);
+#pragma GCC unroll 8
+    for (int v = 0; v < Count; ++v) p[v] = Avx512::sub(whole[v], to_whole);
+#pragma GCC unroll 8
+    for (int v = 0; v < Count; ++v) r[v] = Avx512::sub(r[v], p[v]);
+#pragma GCC unroll 8
+    for (int v = 0; v < Count; ++v) p[v] = Avx512::set(coefficients[4]);
+#pragma GCC unroll 4
+    for (int k = 3; k >= 0; --k) {
+#pragma GCC unroll 8
+        for (int v = 0; v < Count; ++v) p[v] = Avx512::fma(p[v], r[v], Avx512::set(coefficients[k]));
+    }
+#pragma GCC unroll 8
+    for (int v = 0; v < Count; ++v) {
+        const __m512i exponent = _mm512_slli_epi32(_mm512_castps_si512(whole[v]), 23);
+        steps[v] = _mm512_cvtps_epi32(_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p[v]), exponent)));
+    }
+}
+
+/// The running maximum and sum of 16 rows go on by a page's.
+inline void add_page(const RowBlock& block, const CodeValues& values, int v, const PageSums& page) {
+    const __m512 old_max = Avx512::load(block.max + v * 16), max = Avx512::max(old_max, page.most);
+    const __m512 largest = exp2_of<Avx512, 6>(Avx512::sub(page.most, exponent_of(max)));
+    const __m512 step = _mm512_mask_mov_ps(Avx512::mul(largest, Avx512::set(1.0F / 255)), page.is_nan,
+                                           Avx512::set(__builtin_nanf("")));  // stays visible
+    const __m512 rescale = exp2_of<Avx512, 6>(Avx512::sub(old_max, exponent_of(max)));
+    const __m512 sum_before = Avx512::mul(Avx512::load(block.sum + v * 16), rescale);
+    Avx512::store(block.max + v * 16, max);
+    Avx512::store(block.sum + v * 16, Avx512::fma(step, page.steps, sum_before));
+    Avx512::store(block.rescale + v * 16, rescale);
+    Avx512::store(values.probability_step + v * 16, step);
+    Avx512::store(values.probability_sum + v * 16, page.steps);
+}
+
+/// The scales of a group of values.
+struct ValueGroup {
+    std::int64_t channel;  // the first of 32
+    __m512 scale[2];
+    __m512 zero[2];
+};
+
+inline ValueGroup value_group_at(const CodeValues& values, std::int64_t channel) {
+    const float *const scale = values.scale + channel, *const zero = values.zero + channel;
+    return {channel, {Avx512::load(scale), Avx512::load(scale + 16)}, {Avx512::load(zero), Avx512::load(zero + 16)}};
+}
+
+/// A row's probabilities times the codes of a group of values: even, odd channels.
+struct ValueProducts {
+    __m512i even;
+    __m512i odd;
+};
+
+/// sums = sums * rescale + probabilities . values.
+__attribute__((always_inline)) inline void add_scaled(const RowBlock& block, const CodeValues& values,
+                                                      const ValueGroup& group, std::int64_t row,
+                                                      const ValueProducts& products) {
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    const __m512i in_order[2] = {_mm512_permutex2var_epi32(products.even, low, products.odd),
+                                 _mm512_permutex2var_epi32(products.even, high, products.odd)};
+    const __m512 step = Avx512::set(values.probability_step[row]), sum = Avx512::set(values.probability_sum[row]);
+    const __m512 rescale = Avx512::set(block.rescale[row]);
+    float* const sums = block.sums + row * block.parts.value_words + group.channel;
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+        float* const at = sums + half * Avx512::lanes;
+        const __m512 zeros = Avx512::mul(group.zero[half], sum);
+        const __m512 of_values = Avx512::fma(_mm512_cvtepi32_ps(in_order[half]), group.scale[half], zeros);
+        Avx512::store(at, Avx512::fma(of_values, step, Avx512::mul(Avx512::load(at), rescale)));
+    }
 }
 
 /// Up to 16 * RowVectors rows.
@@ -86,78 +199,38 @@ struct ProbabilitiesInBytes {
         return reinterpret_cast<char*>(block.scores) + v * 16 * quad_vector_bytes;
     }
 
-    /// sums = sums * rescale + probabilities . values, of 32 channels whose products are there.
-    [[gnu::noinline]] static void add_scaled(const RowBlock& block, const CodeValues& values, std::int64_t channel) {
-        for (std::int64_t row = 0; row < block.rows; ++row) add_scaled(block, values, row, channel);
-    }
-
 private:
-    static void add_scaled(const RowBlock& block, const CodeValues& values, std::int64_t row, std::int64_t channel) {
-        const std::int32_t* const products = values.products + row * value_group;
-        const __m512i even = Avx512::load_words(products), odd = Avx512::load_words(products + 16);
-        const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-        const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
-        const __m512i in_order[2] = {_mm512_permutex2var_epi32(even, low, odd),
-                                     _mm512_permutex2var_epi32(even, high, odd)};
-        const __m512 step = Avx512::set(values.probability_step[row]), sum = Avx512::set(values.probability_sum[row]);
-        const __m512 rescale = Avx512::set(block.rescale[row]);
-        for (int half = 0; half < 2; ++half) {
-            const std::int64_t at = channel + half * 16;
-            float* const sums = block.sums + row * block.parts.value_words + at;
-            const __m512 zeros = Avx512::mul(Avx512::load(values.zero + at), sum);
-            const __m512 sum_of_values =
-                Avx512::fma(_mm512_cvtepi32_ps(in_order[half]), Avx512::load(values.scale + at), zeros);
-            Avx512::store(sums, Avx512::fma(sum_of_values, step, Avx512::mul(Avx512::load(sums), rescale)));
-        }
-    }
-
     /// Of 16 rows, in steps of the page's own largest, to [quads of tokens][rows][4]; the running maximum and sum go
     /// on.
     [[gnu::noinline]] static void round_probabilities(const RowBlock& block, const CodeValues& values, int v) {
         const float* const scores = block.scores + v * 16;
-        const __m512 lowest = Avx512::set(-__builtin_inff());
-        __m512 most = lowest;
-        __mmask16 is_nan = 0;
+        PageSums page;
         for (std::int64_t t = 0; t < most_tile_tokens; ++t) {
             const __m512 score = Avx512::load(scores + t * most_rows);
-            most = Avx512::max(score, most);  // passes over NaN
-            is_nan |= _mm512_cmp_ps_mask(score, score, _CMP_UNORD_Q);
+            page.most = Avx512::max(score, page.most);  // passes over NaN
+            page.is_nan |= _mm512_cmp_ps_mask(score, score, _CMP_UNORD_Q);
         }
-        const __m512 old_max = Avx512::load(block.max + v * 16), max = Avx512::max(old_max, most);
-        // A row that has seen no key: any finite number makes all its probabilities zero.
-        const __m512 reference = Avx512::where_greater(max, lowest, max, Avx512::zero());
-        const __m512 own_reference = Avx512::where_greater(most, lowest, most, Avx512::zero());
-        const __m512i whole_sum =
-            round_exponentials(scores, own_reference, block.probabilities + v * quad_vector_bytes);
-        const __m512 sum_of_steps = _mm512_cvtepi32_ps(whole_sum);
-        const __m512 largest = exp2_of<Avx512, 6>(Avx512::sub(most, reference));
-        const __m512 step = _mm512_mask_mov_ps(Avx512::mul(largest, Avx512::set(1.0F / 255)), is_nan,
-                                               Avx512::set(__builtin_nanf("")));  // stays visible
-        const __m512 rescale = exp2_of<Avx512, 6>(Avx512::sub(old_max, reference));
-        const __m512 sum_before = Avx512::mul(Avx512::load(block.sum + v * 16), rescale);
-        Avx512::store(block.max + v * 16, max);
-        Avx512::store(block.sum + v * 16, Avx512::fma(step, sum_of_steps, sum_before));
-        Avx512::store(block.rescale + v * 16, rescale);
-        Avx512::store(values.probability_step + v * 16, step);
-        Avx512::store(values.probability_sum + v * 16, sum_of_steps);
+        page.steps = round_exponentials(scores, exponent_of(page.most), block.probabilities + v * quad_vector_bytes);
+        add_page(block, values, v, page);
     }
 
     /// 255 times 2^(score - reference) in bytes, quads of tokens. Returns their sums.
-    static __m512i round_exponentials(const float* scores, __m512 reference, char* to) {
-        constexpr int degree = 4;  // below the rounding
+    static __m512 round_exponentials(const float* scores, __m512 reference, char* to) {
         __m512i sum = _mm512_setzero_si512();
         for (std::int64_t token = 0; token < most_tile_tokens; token += per_quad, to += word_bytes) {
-            __m512i quad = _mm512_setzero_si512();
+            __m512 x[per_quad];
 #pragma GCC unroll 4
-            for (int i = per_quad - 1; i >= 0; --i) {
-                const __m512 score = Avx512::load(scores + (token + i) * most_rows);
-                const __m512 p = exp2_of<Avx512, degree>(Avx512::sub(score, reference));
-                quad = append_byte(quad, rounded_product(p, Avx512::set(255)));
+            for (int i = 0; i < per_quad; ++i) {
+                x[i] = Avx512::sub(Avx512::load(scores + (token + i) * most_rows), reference);
             }
+            __m512i steps[per_quad], quad = _mm512_setzero_si512();
+            rounded_powers(x, steps);
+#pragma GCC unroll 4
+            for (int i = per_quad - 1; i >= 0; --i) quad = append_byte(quad, steps[i]);
             _mm512_store_si512(to, quad);
             sum = _mm512_dpbusd_epi32(sum, quad, _mm512_set1_epi8(1));
         }
-        return sum;
+        return _mm512_cvtepi32_ps(sum);
     }
 };
 

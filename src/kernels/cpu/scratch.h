@@ -38,12 +38,12 @@ struct AttentionScratch {
     std::int64_t sums;    // [block rows, value_words]
     std::int64_t keys;    // [most_tile_tokens, key_words]
     std::int64_t values;  // [most_tile_tokens, value_words]; as bf16 two halves: interleaved values, rows
-    std::int64_t codes;   // of CodeTile (AVX2), CodeKeys (AVX-512) or CodePage (AMX)
+    std::int64_t codes;   // of CodeTile (AVX2), CodeKeys or QuadKeys (AVX-512) or CodePage (AMX)
     std::int64_t bytes;
 };
 
 /// The parts of CodeTile and of CodePage: at most two columns for each channel, in blocks of up to 64 for each part.
-/// Those of CodeKeys, which have no column twice, fit in.
+/// Those of CodeKeys and QuadKeys, which have no column twice, fit in.
 static constexpr std::int64_t code_scratch_bytes(std::int64_t key_width, std::int64_t value_width) {
     const std::int64_t columns = round_up(2 * key_width + 2 * 63, 64);
     const std::int64_t value_bytes = round_up(value_width, 32);

@@ -34,6 +34,25 @@ __attribute__((always_inline)) inline void transpose_rows(const __m512i (&rows)[
     }
 }
 
+/// One number for each of 16 vectors: `combine` of its lanes.
+template <class Combine>
+__attribute__((always_inline)) inline __m512 combine_lanes(const float* vectors, const Combine& combine) {
+    __m512 quads[4];  // in lane l: of vectors 4 i to 4 i + 3
+    for (int i = 0; i < 4; ++i) {
+        __m512 rows[4];
+        for (int r = 0; r < 4; ++r) rows[r] = Avx512::load(vectors + (4 * i + r) * Avx512::lanes);
+        const __m512 low = combine(_mm512_unpacklo_ps(rows[0], rows[1]), _mm512_unpackhi_ps(rows[0], rows[1]));
+        const __m512 high = combine(_mm512_unpacklo_ps(rows[2], rows[3]), _mm512_unpackhi_ps(rows[2], rows[3]));
+        quads[i] = combine(_mm512_shuffle_ps(low, high, 0x44), _mm512_shuffle_ps(low, high, 0xee));
+    }
+    constexpr int even = 0x88, odd = 0xdd;  // lanes of either operand
+    const __m512 first =
+        combine(_mm512_shuffle_f32x4(quads[0], quads[1], even), _mm512_shuffle_f32x4(quads[0], quads[1], odd));
+    const __m512 second =
+        combine(_mm512_shuffle_f32x4(quads[2], quads[3], even), _mm512_shuffle_f32x4(quads[2], quads[3], odd));
+    return combine(_mm512_shuffle_f32x4(first, second, even), _mm512_shuffle_f32x4(first, second, odd));
+}
+
 /// In memory. Strides are bytes from one row to the next.
 inline void transpose_words(const char* from, std::int64_t from_stride, char* to, std::int64_t to_stride) {
     __m512i rows[16];
