@@ -68,8 +68,7 @@ void add_position_logits(const AttendJob& job, std::int64_t row, const PositionB
 void split_over_keys(const AttendJob& job, const Compute& compute) {
     const Workspace& workspace = compute.workspace;
     const std::int64_t rows = job.streams * job.rows;
-    const std::int64_t width =
-        job.key_width + job.value_width + (job.positions == nullptr ? 0 : job.positions->width());
+    const std::int64_t width = job.key_width + job.value_width + (job.positions == nullptr ? 0 : job.positions->rank());
     const std::int64_t work = rows * job.keys * width;
     std::atomic<std::int64_t> parts{0};
     parallel_ranges(compute.pool, job.block_count, work, [&](int worker, std::int64_t begin, std::int64_t end) {

@@ -18,8 +18,8 @@ inline constexpr std::int64_t position_block_tokens = position_block_pages * cac
 /// is turned: its angles at position 256 b + u are those at 256 b plus those at u.
 ///
 /// Over so few positions most frequencies turn by less than a circle, and all cosines and sines are nearly sums of a
-/// few curves: table [256, d] = basis [256, r] · projection [r, d]. Both stay in a near cache. The rank r is the lowest
-/// whose errors are below what the cache's numbers round off.
+/// few curves: table [256, d] = basis [256, r] · projection [r, d]. Both stay in a near cache. With bf16 the errors of
+/// rank r are below what bf16 rounds off, with f32 they are some units in the last place.
 class PositionTable {
 public:
     /// The basis is in the numbers of the cache, f32 or bf16: with bf16 the projected queries may be rounded, too.

@@ -13,7 +13,7 @@ struct Case {
     double theta;
     std::int64_t positions;
     core::DType dtype;
-    std::int64_t most_rank;
+    std::int64_t most_rank;  // or one less
 
     friend std::ostream& operator<<(std::ostream& stream, const Case& c) {
         return stream << "d_" << c.head_dim << "_theta_" << std::llround(c.theta) << "_" << c.positions << "_positions_"
@@ -85,7 +85,7 @@ TEST_P(PositionTables, GiveTheCosineAndSineOfEveryPosition) {
 }
 
 TEST_P(PositionTables, HaveALowRank) {
-    EXPECT_GT(table_.rank(), 0);
+    EXPECT_GE(table_.rank(), GetParam().most_rank - 1);
     EXPECT_LE(table_.rank(), GetParam().most_rank);
 }
 
@@ -95,8 +95,8 @@ constexpr auto bf16 = core::DType::bf16;
 INSTANTIATE_TEST_SUITE_P(Shapes, PositionTables,
                          testing::Values(Case{64, 1e5, 1024, bf16, 25}, Case{64, 1e5, 832, f32, 29},
                                          Case{64, 1e4, 832, bf16, 30}, Case{128, 5e5, 576, bf16, 36},
-                                         Case{128, 1e4, 576, f32, 48}, Case{32, 1e6, 1024, bf16, 18},
-                                         Case{64, 1e5, 128, bf16, 22}, Case{16, 1e4, 64, f32, 16},
+                                         Case{128, 1e4, 576, f32, 48}, Case{32, 1e6, 1024, bf16, 16},
+                                         Case{64, 1e5, 128, bf16, 22}, Case{16, 1e4, 64, f32, 12},
                                          Case{8, 100, 1088, bf16, 8}),
                          testing::PrintToStringParamName());
 

@@ -41,13 +41,13 @@ std::size_t kernel_bytes(const WorkspaceShape& shape) {
 }
 
 /// Whole blocks of positions.
-std::int64_t position_logits_of_a_row(const WorkspaceShape& shape) {
+std::int64_t logits_of_a_row(const WorkspaceShape& shape) {
     return (shape.pages + position_block_pages - 1) / position_block_pages * position_block_tokens;
 }
 
 cache::ArenaArray<float> position_logits_array(const WorkspaceShape& shape) {
     if (shape.position_width == 0) return {};
-    return float_array(shape.workers * max_key_split_rows * position_logits_of_a_row(shape));
+    return float_array(shape.workers * max_key_split_rows * logits_of_a_row(shape));
 }
 
 cache::Arena expanded(const WorkspaceShape& shape, std::int64_t width) {
@@ -84,7 +84,7 @@ Workspace::Workspace(const WorkspaceShape& shape)
       projected_query(float_array(shape.workers * max_key_split_rows * shape.position_width)),
       expanded_keys(expanded(shape, shape.expanded_key)),
       expanded_values(expanded(shape, shape.expanded_value)),
-      position_logits_of_a_row_(runtime::position_logits_of_a_row(shape)),
+      position_logits_of_a_row_(logits_of_a_row(shape)),
       position_query_stride_(max_key_split_rows * shape.position_width),
       blocks_stride_(shape.kv_heads * shape.pages),
       kernel_bytes_(kernel_bytes(shape)),

@@ -16,7 +16,7 @@ using CodesAndNumbersInVectors = RowsOverCodes<NumbersInVectors<RowVectors>, Cod
 
 using CodesOfFewRows = RowsOverCodes<NumbersInVectors<1>, TokensInLanes>;
 
-// With more, lanes of rows are full enough (docs/results/2026-11-29-avx512.md).
+// With more, lanes of rows are full enough (docs/results/2026-11-29-few-rows.md).
 constexpr std::int64_t most_rows_with_tokens_in_lanes = 12;
 
 }  // namespace

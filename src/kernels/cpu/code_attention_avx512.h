@@ -275,7 +275,7 @@ __attribute__((always_inline)) inline void add_products(const CodeWords& codes, 
     }
 }
 
-/// Adds probabilities of `Count` rows times the 32 values from `channel` on to the sums.
+/// sums = sums * rescale + probabilities . values, of `Count` rows and the 32 channels from `channel` on.
 template <int RowVectors, int Count>
 [[gnu::noinline]] void multiply_values(const RowBlock& block, const CodeValues& values, std::int64_t channel,
                                        std::int64_t row) {

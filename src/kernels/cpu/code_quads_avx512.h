@@ -16,7 +16,7 @@ struct QuadPart {
     float* scale = nullptr;     // [channels], of a page
     float* zero = nullptr;      // [channels]
     char* keys = nullptr;       // [quads][64 tokens][4]
-    char* last_rows = nullptr;  // [16 tokens][row_bytes], and a little more
+    char* last_rows = nullptr;  // a copy of the last 16 tokens', where 16 bytes from a word on may end behind a row
     float* query = nullptr;     // [rows][channels]
     char* steps = nullptr;      // [rows][quads][4], `channels` bytes from one row to the next
     float* step = nullptr;      // [16]
@@ -28,7 +28,7 @@ struct QuadPart {
 struct QuadKeys {
     QuadPart parts[2];
     float* zero_score = nullptr;  // [16], the score of a key whose codes are all zero
-    float* exponent = nullptr;    // [16], that of a row's largest score
+    float* reference = nullptr;   // [16], what is taken from a row's scores
     float* lanes = nullptr;       // [16 rows][16], of which each row needs the largest or the sum
     CodeValues values;
 };
@@ -54,7 +54,7 @@ inline void lay_out(const AttentionParams& params, const RowBlock& block) {
         part.channels = round_up(part.rows->width, value_group);
         part.has_digits = part.rows->bits == 4;
         memory.take(part.keys, round_up(part.quads(), 8) * most_tile_tokens * per_quad);
-        memory.take(part.last_rows, round_up(Avx512::lanes * part.rows->row_bytes + 16, line_bytes));
+        memory.take(part.last_rows, Avx512::lanes * round_up(part.words * 4, 16) + line_bytes);
     }
     for (QuadPart& part : keys.parts) {
         memory.take(part.scale, part.channels);
@@ -68,7 +68,7 @@ inline void lay_out(const AttentionParams& params, const RowBlock& block) {
     values.scale = keys.parts[0].scale;
     values.zero = keys.parts[0].zero;
     memory.take(keys.zero_score, Avx512::lanes);
-    memory.take(keys.exponent, Avx512::lanes);
+    memory.take(keys.reference, Avx512::lanes);
     memory.take(keys.lanes, Avx512::lanes * Avx512::lanes);
     clear_lanes(keys);
     memory.take(values.probability_step, Avx512::lanes);
@@ -91,7 +91,7 @@ inline void load_queries(const AttentionParams& params, const RowBlock& block, c
     }
 }
 
-/// Of a page.
+/// Of a page; zeros behind the last channel.
 inline void load_scales(const char* cached, const QuadPart& part) {
     for (std::int64_t i = 0; i < part.channels; i += Avx512::lanes) {
         const auto* pairs = reinterpret_cast<const float*>(cached + part.rows->scales_offset_bytes) + i;
@@ -101,12 +101,12 @@ inline void load_scales(const char* cached, const QuadPart& part) {
     }
 }
 
-/// The rows of 16 tokens from `token` on, of which any 16 bytes from a word on may be read: those of a page's last
-/// tokens are a copy.
+/// The rows of 16 tokens from `token` on, of which 16 bytes from any fourth word on may be read.
 inline const char* token_rows(const char* cached, const QuadPart& part, std::int64_t token) {
     const std::int64_t row_bytes = part.rows->row_bytes;
     const char* const rows = cached + part.rows->offset_bytes + token * row_bytes;
-    if (token + Avx512::lanes < most_tile_tokens || row_bytes % 16 == 0) return rows;
+    const bool end_in_row = round_up(part.words * 4, 16) <= row_bytes;
+    if (token < unchecked_tokens || end_in_row) return rows;
     std::memcpy(part.last_rows, rows, static_cast<std::size_t>(Avx512::lanes * row_bytes));
     return part.last_rows;
 }

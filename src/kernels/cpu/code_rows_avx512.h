@@ -6,7 +6,8 @@
 
 /// What AVX-512 and AMX share of attention over the codes of sealed pages, whose arithmetic code_attention_avx2.h
 /// explains: probabilities in bytes, values, and pages among exact tokens. A query row lies in each lane up to the
-/// probabilities. Included by *_avx512.cpp and *_amx.cpp, and of internal linkage, as vector_avx2.h says.
+/// probabilities, but for few_rows_codes_avx512.h. Included by *_avx512.cpp and *_amx.cpp, and of internal linkage, as
+/// vector_avx2.h says.
 namespace mha2mla::kernels {
 namespace {
 
@@ -14,6 +15,10 @@ constexpr std::int64_t value_group = 32;  // channels
 constexpr std::int64_t per_quad = 4;
 constexpr std::int64_t quad_vector_bytes = 64;  // quads of 16 rows, or of 16 channels
 constexpr std::int64_t half_group_bytes = most_tile_tokens / per_quad * quad_vector_bytes;
+
+/// Tokens of a page from whose rows any 16 bytes may be read that begin within: a row has a byte at least, so that they
+/// end within the page.
+constexpr std::int64_t unchecked_tokens = most_tile_tokens - 16;
 
 /// A page's values, and what they meet.
 struct CodeValues {
@@ -51,12 +56,10 @@ inline void store_value_quads(__m512i tokens, std::uint8_t* to) {
 
 /// A group of channels, `channel` the first.
 [[gnu::noinline]] void load_value_group(const CodeReader& codes, std::int64_t channel, std::uint8_t* to) {
-    constexpr std::int64_t far_from_end =
-        most_tile_tokens - 20;  // rows have a byte at least: 16 bytes end before these
     const char* rows = codes.row(0) + channel / 2;
     const std::int64_t row_bytes = codes.row_bytes();
     std::int64_t token = 0;
-    for (; token < far_from_end; token += per_quad, rows += per_quad * row_bytes, to += quad_vector_bytes) {
+    for (; token < unchecked_tokens; token += per_quad, rows += per_quad * row_bytes, to += quad_vector_bytes) {
         store_value_quads(load_four_rows(rows, row_bytes), to);
     }
     for (; token < most_tile_tokens; token += per_quad, to += quad_vector_bytes) {
@@ -93,7 +96,7 @@ struct PageSums {
 
 /// What is taken from scores before they become powers. Of a row that sees no key any finite number does: all its
 /// probabilities are zero.
-inline __m512 exponent_of(__m512 most) {
+inline __m512 reference_of(__m512 most) {
     return Avx512::where_greater(most, Avx512::set(-__builtin_inff()), most, Avx512::zero());
 }
 
@@ -101,8 +104,9 @@ inline __m512 exponent_of(__m512 most) {
 /// step, since one would wait for each of its own results.
 template <int Count>
 __attribute__((always_inline)) inline void rounded_powers(const __m512 (&x)[Count], __m512i (&steps)[Count]) {
-    constexpr float coefficients[] = {255.0F, 176.752534F, 61.2527592F, 14.1535478F, 2.45262292F};  // 255 (ln 2)^k / k!
-    const __m512 to_whole = Avx512::set(0x1.8p23F);                                                 // in the low bits
+    constexpr float coefficients[] = {255, 255 * 0.693147181F, 255 * 0.240226507F, 255 * 0.0555041087F,
+                                      255 * 0.00961812911F};  // 255 (ln 2)^k / k!
+    const __m512 to_whole = Avx512::set(0x1.8p23F);           // in the low bits
     __m512 whole[Count], r[Count], p[Count];
 #pragma GCC unroll 8
     for (int v = 0; v < Count; ++v) r[v] = Avx512::max(x[v], Avx512::set(-30.0F));
@@ -129,10 +133,10 @@ __attribute__((always_inline)) inline void rounded_powers(const __m512 (&x)[Coun
 /// The running maximum and sum of 16 rows go on by a page's.
 inline void add_page(const RowBlock& block, const CodeValues& values, int v, const PageSums& page) {
     const __m512 old_max = Avx512::load(block.max + v * 16), max = Avx512::max(old_max, page.most);
-    const __m512 largest = exp2_of<Avx512, 6>(Avx512::sub(page.most, exponent_of(max)));
+    const __m512 largest = exp2_of<Avx512, 6>(Avx512::sub(page.most, reference_of(max)));
     const __m512 step = _mm512_mask_mov_ps(Avx512::mul(largest, Avx512::set(1.0F / 255)), page.is_nan,
                                            Avx512::set(__builtin_nanf("")));  // stays visible
-    const __m512 rescale = exp2_of<Avx512, 6>(Avx512::sub(old_max, exponent_of(max)));
+    const __m512 rescale = exp2_of<Avx512, 6>(Avx512::sub(old_max, reference_of(max)));
     const __m512 sum_before = Avx512::mul(Avx512::load(block.sum + v * 16), rescale);
     Avx512::store(block.max + v * 16, max);
     Avx512::store(block.sum + v * 16, Avx512::fma(step, page.steps, sum_before));
@@ -210,7 +214,7 @@ private:
             page.most = Avx512::max(score, page.most);  // passes over NaN
             page.is_nan |= _mm512_cmp_ps_mask(score, score, _CMP_UNORD_Q);
         }
-        page.steps = round_exponentials(scores, exponent_of(page.most), block.probabilities + v * quad_vector_bytes);
+        page.steps = round_exponentials(scores, reference_of(page.most), block.probabilities + v * quad_vector_bytes);
         add_page(block, values, v, page);
     }
 

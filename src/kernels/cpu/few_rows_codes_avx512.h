@@ -10,7 +10,7 @@
 namespace mha2mla::kernels {
 namespace {
 
-constexpr int fold_rows_at_once = 5;
+constexpr int fold_rows_at_once = 5;  // as the loops below are unrolled
 
 /// The largest magnitudes of folded queries, in lanes.
 template <int Rows>
@@ -151,7 +151,7 @@ private:
         }
     }
 
-    /// A word adds 4 * 255 * 127 at most: 32 bits hold 16,577 of them.
+    /// A quad adds 4 * 255 * 127 at most: 32 bits hold 16,577 of them.
     template <int Rows>
     [[gnu::noinline]] static void add_scores(const RowBlock& block, const QuadPart& part, std::int64_t row) {
         __m512i sums[Rows][vectors];
@@ -208,7 +208,7 @@ private:
             if (has_nan(scores)) page.is_nan = static_cast<__mmask16>(page.is_nan | 1 << row);
         }
         page.most = combine_lanes(keys.lanes, Avx512::max);
-        Avx512::store(keys.exponent, exponent_of(page.most));
+        Avx512::store(keys.reference, reference_of(page.most));
         for_each_rows<2>(block.rows, [&](std::int64_t row, auto rows) { round_rows<rows()>(block, keys, row); });
         page.steps = combine_lanes(keys.lanes, Avx512::add);
         add_page(block, keys.values, 0, page);
@@ -230,7 +230,7 @@ private:
         return (either(0) | either(32)) != 0;
     }
 
-    /// Scores of some rows less their exponents to probabilities in bytes. Their sums go to the lanes.
+    /// Scores of some rows less their references to probabilities in bytes. Their sums go to the lanes.
     template <int Rows>
     static void round_rows(const RowBlock& block, const QuadKeys& keys, std::int64_t row) {
         constexpr int count = Rows * vectors;
@@ -238,7 +238,7 @@ private:
 #pragma GCC unroll 8
         for (int i = 0; i < count; ++i) {
             const __m512 scores = Avx512::load(scores_of(block, row) + i * Avx512::lanes);
-            x[i] = Avx512::sub(scores, Avx512::set(keys.exponent[row + i / vectors]));
+            x[i] = Avx512::sub(scores, Avx512::set(keys.reference[row + i / vectors]));
         }
         __m512i steps[count];
         rounded_powers(x, steps);
