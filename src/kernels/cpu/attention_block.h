@@ -144,6 +144,12 @@ static inline const float* logit_bias(const AttentionParams& params, const RowBl
            (block.first_row + row) * params.logit_bias_stride + key % params.logit_bias_block_tokens;
 }
 
+/// Of the tile's first tokens.
+static inline std::int64_t seen_tokens(const RowBlock& block, const KeyTile& tile, std::int64_t row) {
+    const auto visible = static_cast<std::int64_t>(block.visible[row]) - tile.first_key;
+    return visible < 0 ? 0 : smaller(visible, tile.tokens);
+}
+
 /// The tile after `tile`. Only the first rows have to wait for memory: the others find the keys in the cache.
 static inline KeyTile next_tile(const AttentionParams& params, const RowBlock& block, std::int64_t key) {
     if (block.first_row > 0 || key >= block.end_key) return KeyTile{};

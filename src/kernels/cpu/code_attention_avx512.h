@@ -248,13 +248,6 @@ struct TokenSums {
     __m512i digits[tokens];
 };
 
-/// sum += products of quads of bytes, the first ones unsigned. Without the empty instruction GCC 12 keeps two copies of
-/// each sum in a loop, and stores one of them in every step.
-__attribute__((always_inline)) inline void add_quads(__m512i& sum, __m512i unsigned_bytes, __m512i signed_bytes) {
-    sum = _mm512_dpbusd_epi32(sum, unsigned_bytes, signed_bytes);
-    __asm__("" : "+v"(sum));
-}
-
 /// Of the tokens from `codes.data` on.
 template <bool has_digits>
 __attribute__((always_inline)) inline void add_products(const CodeWords& codes, std::int64_t words, const char* steps,
@@ -272,42 +265,6 @@ __attribute__((always_inline)) inline void add_products(const CodeWords& codes, 
             add_quads(sums.bytes[t], bytes, of_byte);
             if (has_digits) add_quads(sums.digits[t], _mm512_and_si512(bytes, low_bits), of_digit);
         }
-    }
-}
-
-/// sums = sums * rescale + probabilities . values, of `Count` rows and the 32 channels from `channel` on.
-template <int RowVectors, int Count>
-[[gnu::noinline]] void multiply_values(const RowBlock& block, const CodeValues& values, std::int64_t channel,
-                                       std::int64_t row) {
-    const char* const probabilities =
-        ProbabilitiesInBytes<RowVectors>::probabilities(block, 0) + row * quad_vector_bytes;
-    __m512i sums[Count][2];
-#pragma GCC unroll 11
-    for (int r = 0; r < Count; ++r) sums[r][0] = sums[r][1] = _mm512_setzero_si512();
-    const std::uint8_t* quads = values.values;
-    for (std::int64_t t = 0; t < most_tile_tokens; t += per_quad, quads += quad_vector_bytes) {
-        const __m512i even = Avx512::load_words(quads), odd = Avx512::load_words(quads + half_group_bytes);
-#pragma GCC unroll 11
-        for (int r = 0; r < Count; ++r) {
-            const __m512i probability = Bf16Words::broadcast(probabilities + r * quad_vector_bytes + t);
-            add_quads(sums[r][0], probability, even);
-            add_quads(sums[r][1], probability, odd);
-        }
-    }
-    const ValueGroup group = value_group_at(values, channel);
-#pragma GCC unroll 11
-    for (int r = 0; r < Count; ++r) add_scaled(block, values, group, row + r, {sums[r][0], sums[r][1]});
-}
-
-/// Probabilities times a page's values, whose scales are there.
-template <int RowVectors>
-void add_page_values(const RowBlock& block, const CodeValues& values, const CodeReader& codes) {
-    constexpr int rows_at_once = 11;  // times two vectors of sums
-    for (std::int64_t channel = 0; channel < values.channels; channel += value_group) {
-        load_value_group(codes, channel, values.values);
-        for_each_rows<rows_at_once>(block.rows, [&](std::int64_t row, auto rows) {
-            multiply_values<RowVectors, rows()>(block, values, channel, row);
-        });
     }
 }
 

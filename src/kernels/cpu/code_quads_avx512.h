@@ -1,6 +1,6 @@
 #pragma once
 
-#include "kernels/cpu/code_attention_avx512.h"
+#include "kernels/cpu/code_rows_avx512.h"
 
 /// The codes of sealed pages in quads, a byte each, with a token in each lane: what few_rows_codes_avx512.h multiplies.
 /// Included by *_avx512.cpp, and of internal linkage, as vector_avx2.h says.
@@ -117,14 +117,7 @@ __attribute__((always_inline)) inline void load_token_words(const char* rows, st
     __m512i of_tokens[4];  // lane l of the i-th: token 4 l + i
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) of_tokens[i] = load_four_rows(rows + i * row_bytes, 4 * row_bytes);
-    const __m512i low01 = _mm512_unpacklo_epi32(of_tokens[0], of_tokens[1]);
-    const __m512i low23 = _mm512_unpacklo_epi32(of_tokens[2], of_tokens[3]);
-    const __m512i high01 = _mm512_unpackhi_epi32(of_tokens[0], of_tokens[1]);
-    const __m512i high23 = _mm512_unpackhi_epi32(of_tokens[2], of_tokens[3]);
-    words[0] = _mm512_unpacklo_epi64(low01, low23);
-    words[1] = _mm512_unpackhi_epi64(low01, low23);
-    words[2] = _mm512_unpacklo_epi64(high01, high23);
-    words[3] = _mm512_unpackhi_epi64(high01, high23);
+    transpose_lanes(of_tokens, words);
 }
 
 /// A page's codes to quads.

@@ -44,12 +44,24 @@ inline __m512i load_four_rows(const char* rows, std::int64_t stride) {
     return side_by_side(halves);
 }
 
+/// Quad 4 i + k becomes quad 4 k + i.
+inline __m512i transpose_quads(__m512i quads) {
+    const __m512i from = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm512_permutexvar_epi32(from, quads);
+}
+
+/// sum += products of quads of bytes, the first ones unsigned. Without the empty instruction GCC 12 keeps two copies of
+/// each sum in a loop, and stores one of them in every step.
+__attribute__((always_inline)) inline void add_quads(__m512i& sum, __m512i unsigned_bytes, __m512i signed_bytes) {
+    sum = _mm512_dpbusd_epi32(sum, unsigned_bytes, signed_bytes);
+    __asm__("" : "+v"(sum));
+}
+
 /// 32 channels of four tokens, 16 bytes each, to quads of tokens.
 inline void store_value_quads(__m512i tokens, std::uint8_t* to) {
-    const __m512i words = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     const __m512i bytes = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
     const __m512i low_bits = _mm512_set1_epi8(0x0f);
-    const __m512i both = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(words, tokens), bytes);
+    const __m512i both = _mm512_shuffle_epi8(transpose_quads(tokens), bytes);
     _mm512_store_si512(to, _mm512_and_si512(both, low_bits));
     _mm512_store_si512(to + half_group_bytes, _mm512_and_si512(_mm512_srli_epi16(both, 4), low_bits));
 }
@@ -237,6 +249,42 @@ private:
         return _mm512_cvtepi32_ps(sum);
     }
 };
+
+/// sums = sums * rescale + probabilities . values, of `Count` rows and the 32 channels from `channel` on.
+template <int RowVectors, int Count>
+[[gnu::noinline]] void multiply_values(const RowBlock& block, const CodeValues& values, std::int64_t channel,
+                                       std::int64_t row) {
+    const char* const probabilities =
+        ProbabilitiesInBytes<RowVectors>::probabilities(block, 0) + row * quad_vector_bytes;
+    __m512i sums[Count][2];
+#pragma GCC unroll 11
+    for (int r = 0; r < Count; ++r) sums[r][0] = sums[r][1] = _mm512_setzero_si512();
+    const std::uint8_t* quads = values.values;
+    for (std::int64_t t = 0; t < most_tile_tokens; t += per_quad, quads += quad_vector_bytes) {
+        const __m512i even = Avx512::load_words(quads), odd = Avx512::load_words(quads + half_group_bytes);
+#pragma GCC unroll 11
+        for (int r = 0; r < Count; ++r) {
+            const __m512i probability = Bf16Words::broadcast(probabilities + r * quad_vector_bytes + t);
+            add_quads(sums[r][0], probability, even);
+            add_quads(sums[r][1], probability, odd);
+        }
+    }
+    const ValueGroup group = value_group_at(values, channel);
+#pragma GCC unroll 11
+    for (int r = 0; r < Count; ++r) add_scaled(block, values, group, row + r, {sums[r][0], sums[r][1]});
+}
+
+/// Probabilities times a page's values, whose scales are there.
+template <int RowVectors>
+void add_page_values(const RowBlock& block, const CodeValues& values, const CodeReader& codes) {
+    constexpr int rows_at_once = 11;  // times two vectors of sums
+    for (std::int64_t channel = 0; channel < values.channels; channel += value_group) {
+        load_value_group(codes, channel, values.values);
+        for_each_rows<rows_at_once>(block.rows, [&](std::int64_t row, auto rows) {
+            multiply_values<RowVectors, rows()>(block, values, channel, row);
+        });
+    }
+}
 
 /// Attention over the codes of whole pages by `Codes`, over all other tokens by `Numbers`. `Codes` has
 ///   load                the queries

@@ -186,14 +186,10 @@ private:
 
     /// Scores of keys that a row does not see become -inf.
     static void mask_scores(const RowBlock& block, const KeyTile& tile) {
-        const __m512 lane = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
         for (std::int64_t row = 0; row < block.rows; ++row) {
-            const __m512 visible = Avx512::set(block.visible[row]);
             float* const scores = scores_of(block, row);
-            for (std::int64_t t = 0; t < most_tile_tokens; t += Avx512::lanes) {
-                const __m512 key = Avx512::add(lane, Avx512::set(static_cast<float>(tile.first_key + t)));
-                const __m512 score = Avx512::load(scores + t);
-                Avx512::store(scores + t, Avx512::where_greater(visible, key, score, Avx512::set(-__builtin_inff())));
+            for (std::int64_t t = seen_tokens(block, tile, row); t < most_tile_tokens; ++t) {
+                scores[t] = -__builtin_inff();
             }
         }
     }
@@ -247,10 +243,9 @@ private:
             const __m512i* const of_row = steps + r * vectors;
             const __m512i bytes =
                 _mm512_packus_epi16(_mm512_packs_epi32(of_row[0], of_row[1]), _mm512_packs_epi32(of_row[2], of_row[3]));
-            const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-            const __m512i probabilities = _mm512_permutexvar_epi32(in_order, bytes);
             const __m512i sums = _mm512_dpbusd_epi32(_mm512_setzero_si512(), bytes, _mm512_set1_epi8(1));
-            _mm512_store_si512(Probabilities::probabilities(block, 0) + (row + r) * quad_vector_bytes, probabilities);
+            _mm512_store_si512(Probabilities::probabilities(block, 0) + (row + r) * quad_vector_bytes,
+                               transpose_quads(bytes));
             Avx512::store(keys.lanes + (row + r) * Avx512::lanes, _mm512_cvtepi32_ps(sums));
         }
     }

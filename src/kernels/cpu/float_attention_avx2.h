@@ -162,8 +162,7 @@ template <class Round>
     const std::int64_t whole = round_up(tile.tokens, 8);
     for (std::int64_t row = 0; row < block.rows; ++row) {
         float* scores = scores_of(block, row);
-        const auto visible = static_cast<std::int64_t>(block.visible[row]) - tile.first_key;
-        const std::int64_t seen = visible < 0 ? 0 : smaller(visible, tile.tokens);
+        const std::int64_t seen = seen_tokens(block, tile, row);
         if (params.logit_bias != nullptr) add_logit_bias(logit_bias(params, block, row, tile.first_key), seen, scores);
         for (std::int64_t t = seen; t < whole; ++t) scores[t] = -__builtin_inff();
         const float sum = round(row, softmax_row(block, row, whole));

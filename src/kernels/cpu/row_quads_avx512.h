@@ -126,17 +126,10 @@ private:
 #pragma GCC unroll 3
         for (int quad = 0; quad < Quads; ++quad) {
             Avx512::store(scores_of(block, token, quad),
-                          add_words(sums[0][quad], sums[1][quad], sums[2][quad], sums[3][quad]));
+                          combine_words({sums[0][quad], sums[1][quad], sums[2][quad], sums[3][quad]}, Avx512::add));
             Avx512::store(scores_of(block, token + 4, quad),
-                          add_words(sums[4][quad], sums[5][quad], sums[6][quad], sums[7][quad]));
+                          combine_words({sums[4][quad], sums[5][quad], sums[6][quad], sums[7][quad]}, Avx512::add));
         }
-    }
-
-    // The sums of the four words in each lane of each vector: [4 rows][4 vectors].
-    static __m512 add_words(__m512 a, __m512 b, __m512 c, __m512 d) {
-        const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-        const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-        return _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
     }
 
     // Adds the caller's logits. Rows of the quad that do not exist take those of the last.

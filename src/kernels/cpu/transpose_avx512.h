@@ -6,32 +6,43 @@
 namespace mha2mla::kernels {
 namespace {
 
+/// 4 x 4 words of 32 bits in each lane of 128.
+__attribute__((always_inline)) inline void transpose_lanes(const __m512i (&rows)[4], __m512i (&columns)[4]) {
+    const __m512i low01 = _mm512_unpacklo_epi32(rows[0], rows[1]), high01 = _mm512_unpackhi_epi32(rows[0], rows[1]);
+    const __m512i low23 = _mm512_unpacklo_epi32(rows[2], rows[3]), high23 = _mm512_unpackhi_epi32(rows[2], rows[3]);
+    columns[0] = _mm512_unpacklo_epi64(low01, low23);
+    columns[1] = _mm512_unpackhi_epi64(low01, low23);
+    columns[2] = _mm512_unpacklo_epi64(high01, high23);
+    columns[3] = _mm512_unpackhi_epi64(high01, high23);
+}
+
 /// 16 x 16 words of 32 bits. Calls take(column, its words).
 template <class Take>
 __attribute__((always_inline)) inline void transpose_rows(const __m512i (&rows)[16], const Take& take) {
-    __m512i pairs[16];  // of two rows each, within lanes of 128 bits
-    for (int r = 0; r < 16; r += 2) {
-        pairs[r] = _mm512_unpacklo_epi32(rows[r], rows[r + 1]);
-        pairs[r + 1] = _mm512_unpackhi_epi32(rows[r], rows[r + 1]);
-    }
-    __m512i quads[4][4];  // [k][rows 4i to 4i + 3]: column 4l + k in lane l
+    __m512i quads[4][4];  // [rows 4i to 4i + 3][k]: column 4l + k in lane l
     for (int i = 0; i < 4; ++i) {
-        quads[0][i] = _mm512_unpacklo_epi64(pairs[4 * i], pairs[4 * i + 2]);
-        quads[1][i] = _mm512_unpackhi_epi64(pairs[4 * i], pairs[4 * i + 2]);
-        quads[2][i] = _mm512_unpacklo_epi64(pairs[4 * i + 1], pairs[4 * i + 3]);
-        quads[3][i] = _mm512_unpackhi_epi64(pairs[4 * i + 1], pairs[4 * i + 3]);
+        transpose_lanes({rows[4 * i], rows[4 * i + 1], rows[4 * i + 2], rows[4 * i + 3]}, quads[i]);
     }
     constexpr int even = 0x88, odd = 0xdd;  // lanes of either operand
     for (int k = 0; k < 4; ++k) {
-        const __m512i low_even = _mm512_shuffle_i32x4(quads[k][0], quads[k][1], even);
-        const __m512i high_even = _mm512_shuffle_i32x4(quads[k][2], quads[k][3], even);
-        const __m512i low_odd = _mm512_shuffle_i32x4(quads[k][0], quads[k][1], odd);
-        const __m512i high_odd = _mm512_shuffle_i32x4(quads[k][2], quads[k][3], odd);
+        const __m512i low_even = _mm512_shuffle_i32x4(quads[0][k], quads[1][k], even);
+        const __m512i high_even = _mm512_shuffle_i32x4(quads[2][k], quads[3][k], even);
+        const __m512i low_odd = _mm512_shuffle_i32x4(quads[0][k], quads[1][k], odd);
+        const __m512i high_odd = _mm512_shuffle_i32x4(quads[2][k], quads[3][k], odd);
         take(k, _mm512_shuffle_i32x4(low_even, high_even, even));
         take(4 + k, _mm512_shuffle_i32x4(low_odd, high_odd, even));
         take(8 + k, _mm512_shuffle_i32x4(low_even, high_even, odd));
         take(12 + k, _mm512_shuffle_i32x4(low_odd, high_odd, odd));
     }
+}
+
+/// `combine` of the four words in each lane of each vector: [lanes][4 vectors].
+template <class Combine>
+__attribute__((always_inline)) inline __m512 combine_words(const __m512 (&vectors)[4], const Combine& combine) {
+    const auto& [a, b, c, d] = vectors;
+    const __m512 ab = combine(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    const __m512 cd = combine(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    return combine(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
 }
 
 /// One number for each of 16 vectors: `combine` of its lanes.
@@ -41,9 +52,7 @@ __attribute__((always_inline)) inline __m512 combine_lanes(const float* vectors,
     for (int i = 0; i < 4; ++i) {
         __m512 rows[4];
         for (int r = 0; r < 4; ++r) rows[r] = Avx512::load(vectors + (4 * i + r) * Avx512::lanes);
-        const __m512 low = combine(_mm512_unpacklo_ps(rows[0], rows[1]), _mm512_unpackhi_ps(rows[0], rows[1]));
-        const __m512 high = combine(_mm512_unpacklo_ps(rows[2], rows[3]), _mm512_unpackhi_ps(rows[2], rows[3]));
-        quads[i] = combine(_mm512_shuffle_ps(low, high, 0x44), _mm512_shuffle_ps(low, high, 0xee));
+        quads[i] = combine_words(rows, combine);
     }
     constexpr int even = 0x88, odd = 0xdd;  // lanes of either operand
     const __m512 first =
