@@ -75,20 +75,29 @@ KernelTiming describe(const LinearShape& shape) {
             .integer = kernels::is_grouped(shape.format)};
 }
 
+runtime::Matrix random_matrix(const LinearShape& shape, runtime::WeightMemory& memory) {
+    const bool is_coded = shape.format == WeightFormat::coded_bf16;
+    const std::vector<float> source = random_floats(shape.outputs * shape.inputs);
+    const runtime::Matrix matrix(memory, is_coded ? WeightFormat::bf16 : shape.format, shape.outputs, shape.inputs);
+    matrix.set_rows(0, shape.outputs, source.data());
+    if (!is_coded) return matrix;
+    core::ThreadPool pool(1);
+    return runtime::Matrix::coded(memory, matrix, pool);
+}
+
 class LinearCase : public Case {
 public:
     LinearCase(const LinearShape& shape, const core::ThreadPool& pool)
         : shape_(shape),
-          weight_bytes_(static_cast<std::int64_t>(kernels::packed_bytes(shape.format, shape.outputs, shape.inputs))),
+          weight_(random_matrix(shape, memory_).packed()),
+          weight_bytes_(static_cast<std::int64_t>(runtime::bytes_of(weight_) + 63) / 64 * 64),
           scratch_bytes_(kernels::linear_scratch_bytes(shape.rows, shape.inputs)),
           x_(random_floats(shape.rows * shape.inputs)),
           y_(static_cast<std::size_t>(shape.rows * shape.outputs)),
           weights_(memory_.take(static_cast<std::size_t>(weight_bytes_ * copies_of(weight_bytes_)))),
           scratch_(scratch_bytes_ * static_cast<std::size_t>(pool.size())) {
-        const std::vector<float> source = random_floats(shape.outputs * shape.inputs);
-        kernels::pack_rows({source.data(), 0, shape.outputs, shape.format, shape.inputs, weights_});
-        for (std::int64_t copy = 1; copy < copies(); ++copy) {
-            std::memcpy(weights_ + copy * weight_bytes_, weights_, static_cast<std::size_t>(weight_bytes_));
+        for (std::int64_t copy = 0; copy < copies(); ++copy) {
+            std::memcpy(weights_ + copy * weight_bytes_, weight_.data, runtime::bytes_of(weight_));
         }
     }
 
@@ -98,14 +107,15 @@ public:
     std::span<const float> result() const override { return y_; }
 
     void run(const KernelSet& set, std::int64_t copy, core::ThreadPool& pool) override {
-        const std::int64_t tiles = (shape_.outputs + kernels::tile_rows - 1) / kernels::tile_rows;
+        kernels::PackedMatrix weight = weight_;
+        weight.data = weights_ + copy * weight_bytes_;
         pool.run([&](int worker) {
-            const std::int64_t begin = tiles * worker / pool.size();
-            const std::int64_t end = tiles * (worker + 1) / pool.size();
+            const std::int64_t begin = weight.tiles() * worker / pool.size();
+            const std::int64_t end = weight.tiles() * (worker + 1) / pool.size();
             set.linear({.x = x_.data(),
                         .x_stride = shape_.inputs,
                         .rows = shape_.rows,
-                        .weight = {shape_.format, shape_.outputs, shape_.inputs, weights_ + copy * weight_bytes_},
+                        .weight = weight,
                         .y = y_.data(),
                         .y_stride = shape_.outputs,
                         .first_tile = begin,
@@ -116,11 +126,12 @@ public:
 
 private:
     LinearShape shape_;
-    std::int64_t weight_bytes_;
+    runtime::WeightMemory memory_;
+    kernels::PackedMatrix weight_;
+    std::int64_t weight_bytes_;  // of a copy
     std::size_t scratch_bytes_;
     std::vector<float> x_;
     std::vector<float> y_;
-    runtime::WeightMemory memory_;
     std::byte* weights_;
     AlignedBytes scratch_;
 };
@@ -331,7 +342,8 @@ KernelTiming time(Case& test_case, KernelTiming timing, const KernelSet& set, co
 
 std::vector<LinearShape> linear_shapes() {
     std::vector<LinearShape> shapes;
-    for (const WeightFormat format : {WeightFormat::bf16, WeightFormat::int8, WeightFormat::int4}) {
+    for (const WeightFormat format :
+         {WeightFormat::bf16, WeightFormat::coded_bf16, WeightFormat::int8, WeightFormat::int4}) {
         shapes.push_back({1, 576, 1536, format});
         shapes.push_back({1, 1536, 576, format});
         shapes.push_back({1, 576, 49152, format});

@@ -24,34 +24,37 @@ inline constexpr std::int64_t tile_rows = 16;
 /// Consecutive inputs that share a scale in int8 and int4 weights.
 inline constexpr std::int64_t group_inputs = 32;
 
-/// How weights are stored (bits a weight): f32; bf16; int8: scale * code, codes -127 to 127 (8.5); int4: scale * code +
-/// minimum, codes 0 to 15 (5). Scales and minima are f16, one a group of 32 inputs of an output; a last group may be
-/// shorter. int8 holds GGUF's Q8_0 blocks as they are, int4 its Q4_0 and Q4_1 blocks.
-enum class WeightFormat { f32, bf16, int8, int4 };
+/// How weights are stored (bits a weight): f32; bf16; coded_bf16: the same numbers in fewer bits (about 12,
+/// kernels/coded_weights.h); int8: scale * code, codes -127 to 127 (8.5); int4: scale * code + minimum, codes 0 to 15
+/// (5). Scales and minima are f16, one a group of 32 inputs of an output; a last group may be shorter. int8 holds
+/// GGUF's Q8_0 blocks as they are, int4 its Q4_0 and Q4_1 blocks.
+enum class WeightFormat { f32, bf16, coded_bf16, int8, int4 };
 
 /// Static, as in cpu/vector_avx2.h.
 static constexpr bool is_grouped(WeightFormat format) {
     return format == WeightFormat::int8 || format == WeightFormat::int4;
 }
-/// "f32", "bf16", "int8", "int4".
+/// "f32", "bf16", "coded-bf16", "int8", "int4".
 std::string_view name_of(WeightFormat format);
 
 /// A weight matrix [outputs, inputs] in tiles of 16 output rows. bf16: [tile][inputs / 2][16][2], so that one 64-byte
 /// vector holds a pair of inputs for 16 outputs; f32: [tile][inputs][16]; int8, int4: [tile][group] blocks of
-/// kernels/weight_blocks.h. Rows beyond `outputs` and inputs that fill a pair or a group up are zero.
+/// kernels/weight_blocks.h; coded_bf16: as kernels/coded_weights.h says. Rows beyond `outputs` and inputs that fill a
+/// pair, a group or a block up are zero.
 struct PackedMatrix {
     WeightFormat format = WeightFormat::bf16;
     std::int64_t outputs = 0;
     std::int64_t inputs = 0;
-    const void* data = nullptr;  ///< 64-byte aligned
+    const void* data = nullptr;   ///< 64-byte aligned
+    std::int64_t exceptions = 0;  ///< of coded_bf16
 
     std::int64_t tiles() const { return (outputs + tile_rows - 1) / tile_rows; }
 };
 
 /// Bytes of a packed matrix.
-std::size_t packed_bytes(WeightFormat format, std::int64_t outputs, std::int64_t inputs);
+std::size_t packed_bytes(WeightFormat format, std::int64_t outputs, std::int64_t inputs, std::int64_t exceptions = 0);
 /// Writes rows [first_row, first_row + rows) of a row-major [outputs, inputs] matrix into packed storage that was
-/// zeroed. Distinct rows may be written by several threads.
+/// zeroed. Distinct rows may be written by several threads. Not for coded_bf16, which is made from bf16.
 struct PackParams {
     const float* source;  // [rows, inputs]
     std::int64_t first_row;
@@ -87,10 +90,10 @@ struct LinearParams {
     std::int64_t tiles = 0;
     void* scratch = nullptr;  // linear_scratch_bytes(rows, inputs), 64-byte aligned, private to the call
 };
-/// With f32 and bf16 weights, one to five rows read the weights once and multiply in float; more rows may round x to
-/// bf16 for bf16 weights (AVX-512 does). With int8 and int4 weights, x is rounded to integers, each group of 32 inputs
-/// in steps of its largest magnitude / 127, and a group's products are summed exactly: a row's result does not depend
-/// on the other rows.
+/// With f32 and bf16 weights, coded or not, one to five rows read the weights once and multiply in float; more rows may
+/// round x to bf16 for bf16 weights (AVX-512 does). With int8 and int4 weights, x is rounded to integers, each group of
+/// 32 inputs in steps of its largest magnitude / 127, and a group's products are summed exactly: a row's result does
+/// not depend on the other rows.
 std::size_t linear_scratch_bytes(std::int64_t rows, std::int64_t inputs);
 
 /// y = x / sqrt(mean(x^2) + eps) * weight (arXiv 1910.07467).

@@ -5,7 +5,8 @@ namespace {
 
 using core::DType;
 
-constexpr WeightFormat formats[] = {WeightFormat::f32, WeightFormat::bf16, WeightFormat::int8, WeightFormat::int4};
+constexpr WeightFormat formats[] = {WeightFormat::f32, WeightFormat::bf16, WeightFormat::coded_bf16, WeightFormat::int8,
+                                    WeightFormat::int4};
 
 struct Shape {
     std::int64_t rows;
@@ -13,16 +14,27 @@ struct Shape {
     std::int64_t outputs;
 };
 
+std::vector<float> random_weights(WeightFormat format, std::int64_t count) {
+    std::vector<float> weights = test::random_floats(count, 1);
+    // Some without a code: they count in a sum, and are rare enough not to be all of it.
+    if (format == WeightFormat::coded_bf16) {
+        for (std::int64_t i = 5; i < count; i += 53) weights[i] = std::ldexp(weights[i], static_cast<int>(i % 4) * 2);
+    }
+    return weights;
+}
+
 // A random matrix, packed.
 struct Weight {
     Weight(WeightFormat format, std::int64_t outputs, std::int64_t inputs)
-        : source(test::random_floats(outputs * inputs, 1)), bytes(packed_bytes(format, outputs, inputs)) {
-        std::memset(bytes.data(), 0, packed_bytes(format, outputs, inputs));
+        : source(random_weights(format, outputs * inputs)), bytes(packed_bytes(packing_of(format), outputs, inputs)) {
+        const WeightFormat packing = packing_of(format);
+        std::memset(bytes.data(), 0, packed_bytes(packing, outputs, inputs));
         // In two pieces, the second of which begins inside a tile.
         const std::int64_t half = outputs / 2;
-        pack_rows({source.data(), 0, half, format, inputs, bytes.data()});
-        pack_rows({source.data() + half * inputs, half, outputs - half, format, inputs, bytes.data()});
-        packed = {format, outputs, inputs, bytes.data()};
+        pack_rows({source.data(), 0, half, packing, inputs, bytes.data()});
+        pack_rows({source.data() + half * inputs, half, outputs - half, packing, inputs, bytes.data()});
+        packed = {packing, outputs, inputs, bytes.data()};
+        if (format == WeightFormat::coded_bf16) packed = test::code(packed, coded_bytes);
         for (std::int64_t row = 0; row < outputs; ++row) {
             values.emplace_back(static_cast<std::size_t>(inputs));
             unpack_row(packed, row, values.back().data());
@@ -36,8 +48,13 @@ struct Weight {
         return static_cast<double>(source[static_cast<std::size_t>(output * packed.inputs + input)]);
     }
 
+    static WeightFormat packing_of(WeightFormat format) {
+        return format == WeightFormat::coded_bf16 ? WeightFormat::bf16 : format;
+    }
+
     std::vector<float> source;
     test::PoisonedBytes bytes;
+    test::PoisonedBytes coded_bytes{0};
     PackedMatrix packed;
     std::vector<std::vector<float>> values;  // as unpacked
 };
@@ -63,7 +80,12 @@ std::vector<double> multiplied_inputs(const float* x, const PackedMatrix& weight
 }
 
 // Rounding error of one operand of a product: x may be rounded to bf16 where weights are.
-double epsilon(WeightFormat format) { return format == WeightFormat::bf16 ? 0x1p-9 : 0x1p-24; }
+// That is at most 2^-8, and on average of many products far less; among coded weights, one product may be most of a
+// sum.
+double epsilon(WeightFormat format) {
+    if (format == WeightFormat::coded_bf16) return 0x1p-8;
+    return format == WeightFormat::bf16 ? 0x1p-9 : 0x1p-24;
+}
 
 std::string label(Isa isa, WeightFormat format, std::initializer_list<std::int64_t> sizes) {
     std::string text = std::string(name_of(isa)) + " " + std::string(name_of(format));
@@ -154,7 +176,7 @@ TEST(Linear, EqualsDoubleSumsForAnyShape) {
 
 TEST(Linear, ManyRowsOfManyInputsPassInBlocks) {
     for (const Isa isa : supported_isas()) {
-        for (const WeightFormat format : {WeightFormat::bf16, WeightFormat::int8}) {
+        for (const WeightFormat format : {WeightFormat::bf16, WeightFormat::coded_bf16, WeightFormat::int8}) {
             check_linear(isa, format, {130, 4099, 34}, {});
         }
     }
@@ -186,14 +208,16 @@ TEST(Linear, WritesOnlyTheTilesOfTheCall) {
 
 TEST(Linear, FewRowsMultiplyInFloat) {
     // 1 + 2^-12 is not a bf16 number: only a product in float keeps it.
-    const Weight weight(WeightFormat::bf16, 16, 1);
     const float x = 1.0f + 0x1p-12f;
     for (const Isa isa : supported_isas()) {
-        std::vector<float> y(16);
-        test::PoisonedBytes scratch(linear_scratch_bytes(1, 1));
-        kernels(isa).linear(
-            {&x, 1, 1, weight.packed, nullptr, y.data(), 16, false, 0, weight.packed.tiles(), scratch.data()});
-        for (std::int64_t o = 0; o < 16; ++o) EXPECT_FLOAT_EQ(y[o], static_cast<float>(weight.at(o, 0)) * x);
+        for (const WeightFormat format : {WeightFormat::bf16, WeightFormat::coded_bf16}) {
+            const Weight weight(format, 16, 1);
+            std::vector<float> y(16);
+            test::PoisonedBytes scratch(linear_scratch_bytes(1, 1));
+            kernels(isa).linear(
+                {&x, 1, 1, weight.packed, nullptr, y.data(), 16, false, 0, weight.packed.tiles(), scratch.data()});
+            for (std::int64_t o = 0; o < 16; ++o) EXPECT_FLOAT_EQ(y[o], static_cast<float>(weight.at(o, 0)) * x);
+        }
     }
 }
 
@@ -267,7 +291,8 @@ TEST(Linear, GroupsOfZerosGiveZero) {
 TEST(Pack, RowsComeBackRounded) {
     for (const std::int64_t inputs : {1, 7, 64}) {
         for (const auto& [format, dtype] :
-             {std::pair{WeightFormat::f32, DType::f32}, std::pair{WeightFormat::bf16, DType::bf16}}) {
+             {std::pair{WeightFormat::f32, DType::f32}, std::pair{WeightFormat::bf16, DType::bf16},
+              std::pair{WeightFormat::coded_bf16, DType::bf16}}) {
             const Weight weight(format, 37, inputs);
             for (std::int64_t row = 0; row < 37; ++row) {
                 for (std::int64_t i = 0; i < inputs; ++i) {
@@ -346,6 +371,7 @@ TEST(Pack, CountsPaddingToWholeTilesPairsAndGroups) {
     EXPECT_EQ(packed_bytes(WeightFormat::bf16, 17, 3), 2u * 2 * 64);
     EXPECT_EQ(packed_bytes(WeightFormat::f32, 17, 3), 2u * 3 * 64);
     EXPECT_EQ(packed_bytes(WeightFormat::bf16, 32, 64), 2u * 32 * 64);
+    EXPECT_EQ(packed_bytes(WeightFormat::coded_bf16, 17, 9, 3), 2u * (64 + 2 * 192) + 3 * 8);
     EXPECT_EQ(packed_bytes(WeightFormat::int8, 17, 33), 2u * 2 * 16 * 34);
     EXPECT_EQ(packed_bytes(WeightFormat::int4, 17, 33), 2u * 2 * 16 * 20);
 }

@@ -1,6 +1,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "kernels/coded_weights.h"
 #include "kernels/kernels.h"
 #include "kernels/pack_groups.h"
 
@@ -42,25 +43,29 @@ std::string_view name_of(WeightFormat format) {
     switch (format) {
         case WeightFormat::f32: return "f32";
         case WeightFormat::bf16: return "bf16";
+        case WeightFormat::coded_bf16: return "coded-bf16";
         case WeightFormat::int8: return "int8";
         case WeightFormat::int4: return "int4";
     }
     return "?";
 }
 
-std::size_t packed_bytes(WeightFormat format, std::int64_t outputs, std::int64_t inputs) {
+std::size_t packed_bytes(WeightFormat format, std::int64_t outputs, std::int64_t inputs, std::int64_t exceptions) {
     const std::int64_t tiles = (outputs + tile_rows - 1) / tile_rows;
+    if (format == WeightFormat::coded_bf16) return coded_bytes(tiles, inputs, exceptions);
     if (is_grouped(format)) return static_cast<std::size_t>(tiles * groups_of(inputs)) * block_bytes(format);
     return static_cast<std::size_t>(tiles * words_per_row(format, inputs) * tile_rows) * 4;
 }
 
 void pack_rows(const PackParams& params) {
+    core::invariant(params.format != WeightFormat::coded_bf16, "coded weights are made from packed ones");
     if (is_grouped(params.format)) return pack_group_rows(params);
     for (std::int64_t r = 0; r < params.rows; ++r) pack_row(params, r);
 }
 
 void unpack_row(const PackedMatrix& matrix, std::int64_t row, float* out) {
     if (is_grouped(matrix.format)) return unpack_group_row(matrix, row, out);
+    if (matrix.format == WeightFormat::coded_bf16) return unpack_coded_row(matrix, row, out);
     const std::int64_t first = first_element(matrix.format, matrix.inputs, row);
     if (matrix.format == WeightFormat::f32) {
         const float* packed = static_cast<const float*>(matrix.data) + first;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/random.h"
+#include "kernels/coded_weights.h"
 #include "kernels/kernels.h"
 
 /// What the kernels' tests share: random data, poisoned memory, and tolerances by dtype.
@@ -38,6 +39,25 @@ public:
 private:
     std::vector<std::byte> storage_;
 };
+
+/// A bf16 matrix in codes, in memory that lies in `bytes` from then on.
+inline PackedMatrix code(const PackedMatrix& weights, PoisonedBytes& bytes) {
+    std::vector<CodedTile> heads;
+    PackedMatrix coded{.format = WeightFormat::coded_bf16, .outputs = weights.outputs, .inputs = weights.inputs};
+    for (std::int64_t tile = 0; tile < weights.tiles(); ++tile) {
+        heads.push_back(choose_codes(weights, tile));
+        heads.back().first_exception = static_cast<std::uint32_t>(coded.exceptions);
+        coded.exceptions += heads.back().exceptions;
+    }
+    const std::size_t count = packed_bytes(coded.format, coded.outputs, coded.inputs, coded.exceptions);
+    bytes = PoisonedBytes(count);
+    std::memset(bytes.data(), 0, count);
+    coded.data = bytes.data();
+    for (std::int64_t tile = 0; tile < weights.tiles(); ++tile) {
+        code_tile({weights, tile, heads[static_cast<std::size_t>(tile)], bytes.data()});
+    }
+    return coded;
+}
 
 /// The value that an element of this dtype holds.
 inline double stored(float x, core::DType dtype) {

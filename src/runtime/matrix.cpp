@@ -1,14 +1,32 @@
 #include "runtime/matrix.h"
 
 #include <algorithm>
+#include <cstring>
+#include <utility>
 
 #include "core/error.h"
+#include "kernels/coded_weights.h"
 
 namespace mha2mla::runtime {
 namespace {
 
 constexpr std::size_t arena_bytes = std::size_t{64} << 20;
 constexpr std::size_t alignment = 64;
+/// With more exceptions, coded weights would take longer than the bf16 numbers themselves.
+constexpr std::int64_t least_weights_per_exception = 256;
+
+/// The heads of all tiles of a bf16 matrix.
+std::vector<kernels::CodedTile> choose_codes(const kernels::PackedMatrix& weights, core::ThreadPool& pool) {
+    std::vector<kernels::CodedTile> heads(static_cast<std::size_t>(weights.tiles()));
+    pool.parallel_for(weights.tiles(), 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t t = begin; t < end; ++t)
+            heads[static_cast<std::size_t>(t)] = kernels::choose_codes(weights, t);
+    });
+    std::uint32_t exceptions = 0;
+    for (kernels::CodedTile& head : heads)
+        head.first_exception = std::exchange(exceptions, exceptions + head.exceptions);
+    return heads;
+}
 
 }  // namespace
 
@@ -28,6 +46,31 @@ Matrix::Matrix(WeightMemory& memory, kernels::WeightFormat format, std::int64_t 
     : packed_{.format = format, .outputs = outputs, .inputs = inputs} {
     data_ = memory.take(bytes());
     packed_.data = data_;
+}
+
+Matrix Matrix::coded(WeightMemory& memory, const Matrix& weights, core::ThreadPool& pool) {
+    const kernels::PackedMatrix& packed = weights.packed();
+    const auto heads = choose_codes(packed, pool);
+    std::int64_t exceptions = 0;
+    for (const kernels::CodedTile& head : heads) exceptions += head.exceptions;
+    Matrix matrix;
+    matrix.packed_ = packed;
+    if (exceptions * least_weights_per_exception <= packed.outputs * packed.inputs) {
+        matrix.packed_.format = kernels::WeightFormat::coded_bf16;
+        matrix.packed_.exceptions = exceptions;
+    }
+    matrix.data_ = memory.take(matrix.bytes());
+    matrix.packed_.data = matrix.data_;
+    if (matrix.packed_.format == packed.format) {
+        std::memcpy(matrix.data_, packed.data, matrix.bytes());
+        return matrix;
+    }
+    pool.parallel_for(packed.tiles(), 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t t = begin; t < end; ++t) {
+            kernels::code_tile({packed, t, heads[static_cast<std::size_t>(t)], matrix.data_});
+        }
+    });
+    return matrix;
 }
 
 void Matrix::check_rows(std::int64_t first_row, std::int64_t rows) const {

@@ -6,9 +6,14 @@
 
 #include "cache/arena.h"
 #include "core/dtype.h"
+#include "core/thread_pool.h"
 #include "kernels/kernels.h"
 
 namespace mha2mla::runtime {
+
+inline std::size_t bytes_of(const kernels::PackedMatrix& matrix) {
+    return kernels::packed_bytes(matrix.format, matrix.outputs, matrix.inputs, matrix.exceptions);
+}
 
 /// Memory of a model's weights, handed out in 64-byte aligned pieces from large arenas (huge pages).
 class WeightMemory {
@@ -33,7 +38,10 @@ public:
     const kernels::PackedMatrix& packed() const { return packed_; }
     std::int64_t outputs() const { return packed_.outputs; }
     std::int64_t inputs() const { return packed_.inputs; }
-    std::size_t bytes() const { return kernels::packed_bytes(packed_.format, packed_.outputs, packed_.inputs); }
+    std::size_t bytes() const { return bytes_of(packed_); }
+
+    /// A bf16 matrix in fewer bits: coded, unless it has too many exceptions, then as it is.
+    static Matrix coded(WeightMemory& memory, const Matrix& weights, core::ThreadPool& pool);
 
     /// Packs rows [first_row, first_row + rows) of a row-major source. Distinct rows may be set from several threads.
     void set_rows(std::int64_t first_row, std::int64_t rows, const float* source) const;

@@ -9,6 +9,7 @@
 
 #include "core/fingerprint.h"
 #include "core/json.h"
+#include "kernels/coded_weights.h"
 
 namespace mha2mla::runtime {
 namespace {
@@ -24,13 +25,10 @@ constexpr std::size_t most_header_bytes = std::size_t{64} << 20;  // far more th
 constexpr std::int64_t most_rows = std::int64_t{1} << 24;         // of either side: products stay far below 2^63
 constexpr std::size_t alignment = 64;
 
-constexpr std::array formats{WeightFormat::f32, WeightFormat::bf16, WeightFormat::int8, WeightFormat::int4};
+constexpr std::array formats{WeightFormat::f32, WeightFormat::bf16, WeightFormat::coded_bf16, WeightFormat::int8,
+                             WeightFormat::int4};
 
 std::size_t aligned(std::size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
-
-std::size_t bytes_of(const PackedMatrix& matrix) {
-    return kernels::packed_bytes(matrix.format, matrix.outputs, matrix.inputs);
-}
 
 std::string hash(std::string_view text) {
     core::Fingerprint print;
@@ -71,7 +69,7 @@ WeightFormat format_named(const core::JsonObject& entry) {
     for (const WeightFormat format : formats) {
         if (kernels::name_of(format) == name) return format;
     }
-    entry.fail("format", "f32, bf16, int8 or int4");
+    entry.fail("format", "f32, bf16, coded-bf16, int8 or int4");
 }
 
 /// `data`: what follows the header.
@@ -79,12 +77,18 @@ PackedMatrix parse_matrix(const core::JsonObject& entry, std::span<const std::by
     PackedMatrix matrix{.format = format_named(entry),
                         .outputs = entry.integer("outputs", 1, most_rows),
                         .inputs = entry.integer("inputs", 1, most_rows)};
+    if (matrix.format == WeightFormat::coded_bf16) {
+        matrix.exceptions = entry.integer("exceptions", 0, matrix.outputs * matrix.inputs);
+    }
     const auto offset = static_cast<std::size_t>(entry.integer("offset", 0, std::int64_t{1} << 50));
     if (offset % alignment != 0) refuse_damaged("matrices at multiples of 64 bytes", where);
     if (offset > data.size() || bytes_of(matrix) > data.size() - offset) {
         refuse_damaged("matrices that lie within the file", where);
     }
     matrix.data = data.data() + offset;
+    if (matrix.format == WeightFormat::coded_bf16 && !kernels::has_sound_exceptions(matrix)) {
+        refuse_damaged("exceptions that lie within their tiles", where);
+    }
     return matrix;
 }
 
@@ -134,6 +138,9 @@ PackedLayout packed_layout(const PackedOrigin& origin, std::span<const NamedMatr
                                 {"outputs", matrix.matrix.outputs},
                                 {"inputs", matrix.matrix.inputs},
                                 {"offset", offset}};
+        if (matrix.matrix.format == WeightFormat::coded_bf16) {
+            entries[matrix.name]["exceptions"] = matrix.matrix.exceptions;
+        }
         layout.offsets.push_back(offset);
         offset += aligned(matrix.bytes());
     }

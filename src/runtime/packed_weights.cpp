@@ -76,7 +76,9 @@ const kernels::PackedMatrix& PackedWeights::find(const std::string& name, const 
     };
     const auto found = index_.matrices.find(name);
     const std::string got = found == index_.matrices.end() ? "none" : text(found->second);
-    if (got != text(shape)) {
+    const bool is_coded = shape.format == WeightFormat::bf16 &&
+                          got == text(MatrixShape{WeightFormat::coded_bf16, shape.outputs, shape.inputs});
+    if (got != text(shape) && !is_coded) {
         refuse_packed_weights(
             {.what = fmt::format("the packed weights lack the matrix '{}'", name), .expected = text(shape), .got = got},
             file_.path().string());

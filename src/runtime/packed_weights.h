@@ -11,11 +11,12 @@
 #include "checkpoint/checkpoint.h"
 #include "core/file.h"
 #include "kernels/kernels.h"
+#include "runtime/matrix.h"
 
 namespace mha2mla::runtime {
 
 /// How the matrices of a model are stored. What is derived from others while loading (the factors of latent attention)
-/// is small, and bf16 where the layers are int8 or int4.
+/// is small, and bf16 where the layers are int8 or int4. bf16 stands for coded_bf16, too, which holds the same numbers.
 struct WeightFormats {
     kernels::WeightFormat layers = kernels::WeightFormat::bf16;
     kernels::WeightFormat output = kernels::WeightFormat::bf16;  ///< embedding and output matrix
@@ -38,7 +39,7 @@ struct NamedMatrix {
     std::string name;
     kernels::PackedMatrix matrix;
 
-    std::size_t bytes() const { return kernels::packed_bytes(matrix.format, matrix.outputs, matrix.inputs); }
+    std::size_t bytes() const { return bytes_of(matrix); }
 };
 
 /// What the file of a model's packed weights says. Points into the file's bytes.
@@ -53,7 +54,7 @@ struct PackedIndex {
 };
 
 /// Checks everything but the matrices' numbers: sizes before they are used, every matrix within the file, none over
-/// another. `bytes` lie on a 64-byte boundary. Throws Error naming `where` and the remedy.
+/// another, places of exceptions. `bytes` lie on a 64-byte boundary. Throws Error naming `where` and the remedy.
 PackedIndex parse_packed_weights(std::span<const std::byte> bytes, const std::string& where);
 
 /// A mapped file of packed weights that belongs to a model.

@@ -13,7 +13,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         volatile unsigned sum = 0;
         for (const auto& [name, matrix] : index.matrices) {
             const auto* bytes = static_cast<const std::uint8_t*>(matrix.data);
-            const auto count = mha2mla::kernels::packed_bytes(matrix.format, matrix.outputs, matrix.inputs);
+            const auto count = mha2mla::runtime::bytes_of(matrix);
             sum = sum + bytes[0] + bytes[count - 1];
         }
     } catch (const mha2mla::core::Error&) {

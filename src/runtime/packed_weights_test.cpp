@@ -182,6 +182,22 @@ TEST(PackedIndex, SizesAndPlacesAreChecked) {
     EXPECT_NE(parse_refusal(with_header(file, "\"b\"", "\"a\"")), "") << "two matrices of one name";
 }
 
+TEST(PackedIndex, ExceptionsOfCodedWeightsAreChecked) {
+    const std::vector<NamedMatrix> matrices{
+        {"a", {.format = WeightFormat::coded_bf16, .outputs = 16, .inputs = 8, .exceptions = 2}}};
+    std::string file = file_of(matrices, 64 + 192 + 16);
+    const std::size_t head = file.size() - 64 - 192 - 16;
+    EXPECT_THAT(parse_refusal(file), HasSubstr("exceptions")) << "the tile has none";
+    file[head + 20] = 2;
+    EXPECT_EQ(parse_refusal(file), "");
+    EXPECT_THAT(parse_refusal(file.substr(0, file.size() - 1)), HasSubstr("within the file"));
+    file[file.size() - 8] = 8;
+    EXPECT_THAT(parse_refusal(file), HasSubstr("exceptions")) << "of an input that there is not";
+    for (const char* count : {"-1", "129", "\"2\""}) {
+        EXPECT_NE(parse_refusal(with_header(file, "\"exceptions\":2", "\"exceptions\":" + std::string(count))), "");
+    }
+}
+
 TEST(PackedIndex, NamesSayWhatIsNotTheDefault) {
     EXPECT_EQ(name_of({WeightFormat::int8, WeightFormat::int8}), "int8");
     EXPECT_EQ(name_of({WeightFormat::int4, WeightFormat::int8}), "int4");

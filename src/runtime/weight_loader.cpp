@@ -29,21 +29,24 @@ std::vector<float> WeightLoader::vector(const std::string& name, std::int64_t wi
 }
 
 Matrix WeightLoader::output(const std::string& name, std::int64_t outputs, std::int64_t inputs) const {
-    const Matrix matrix = store_.take(name, {formats_.output, outputs, inputs});
-    read_into(matrix, 0, {.name = name, .outputs = outputs});
-    return matrix;
+    return filled(name, {formats_.output, outputs, inputs},
+                  [&](const Matrix& matrix) { read_into(matrix, 0, {.name = name, .outputs = outputs}); });
 }
 
 Linear WeightLoader::linear(const std::vector<Projection>& projections, std::int64_t inputs, bool has_bias) const {
     std::int64_t outputs = 0;
     for (const Projection& projection : projections) outputs += projection.outputs;
-    const std::string name = projections.front().name + ".weight";
-    Linear linear{.weight = store_.take(name, {formats_.layers, outputs, inputs}), .bias = {}};
-    std::int64_t first_row = 0;
+    const auto read_all = [&](const Matrix& matrix) {
+        std::int64_t first_row = 0;
+        for (const Projection& projection : projections) {
+            read_into(matrix, first_row, {.name = projection.name + ".weight", .outputs = projection.outputs});
+            first_row += projection.outputs;
+        }
+    };
+    Linear linear{.weight = filled(projections.front().name + ".weight", {formats_.layers, outputs, inputs}, read_all),
+                  .bias = {}};
+    if (!has_bias) return linear;
     for (const Projection& projection : projections) {
-        read_into(linear.weight, first_row, {.name = projection.name + ".weight", .outputs = projection.outputs});
-        first_row += projection.outputs;
-        if (!has_bias) continue;
         const auto bias = vector(projection.name + ".bias", projection.outputs);
         linear.bias.insert(linear.bias.end(), bias.begin(), bias.end());
     }
@@ -53,16 +56,28 @@ Linear WeightLoader::linear(const std::vector<Projection>& projections, std::int
 Matrix WeightLoader::derived(const std::string& name, std::int64_t outputs, std::int64_t inputs,
                              core::FunctionRef<std::vector<float>()> compute) const {
     const WeightFormat format = kernels::is_grouped(formats_.layers) ? WeightFormat::bf16 : formats_.layers;
-    const Matrix matrix = store_.take(name, {format, outputs, inputs});
-    if (store_.is_filled()) return matrix;
-    const std::vector<float> values = compute();
-    core::invariant(static_cast<std::int64_t>(values.size()) == outputs * inputs, "a matrix is packed whole");
-    matrix.set_rows(0, outputs, values.data());
-    return matrix;
+    return filled(name, {format, outputs, inputs}, [&](const Matrix& matrix) {
+        const std::vector<float> values = compute();
+        core::invariant(static_cast<std::int64_t>(values.size()) == outputs * inputs, "a matrix is packed whole");
+        matrix.set_rows(0, outputs, values.data());
+    });
+}
+
+Matrix WeightLoader::filled(const std::string& name, const MatrixShape& shape,
+                            core::FunctionRef<void(const Matrix&)> fill) const {
+    if (store_.is_filled()) return store_.take(name, shape);
+    if (shape.format != WeightFormat::bf16) {
+        const Matrix matrix = store_.take(name, shape);
+        fill(matrix);
+        return matrix;
+    }
+    WeightMemory memory;  // until it is coded
+    const Matrix matrix(memory, shape.format, shape.outputs, shape.inputs);
+    fill(matrix);
+    return store_.take_coded(name, matrix, pool_);
 }
 
 void WeightLoader::read_into(const Matrix& matrix, std::int64_t first_row, const Projection& tensor) const {
-    if (store_.is_filled()) return;
     if (matrix.packed().format == WeightFormat::int4 && model_.tensors().has_codes(tensor.name)) {
         read_codes(matrix, first_row, tensor);
     } else {

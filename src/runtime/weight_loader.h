@@ -35,6 +35,8 @@ public:
                    core::FunctionRef<std::vector<float>()> compute) const;
 
 private:
+    /// The store's next matrix, filled by fill(matrix) unless it comes from a file.
+    Matrix filled(const std::string& name, const MatrixShape& shape, core::FunctionRef<void(const Matrix&)> fill) const;
     void read_into(const Matrix& matrix, std::int64_t first_row, const Projection& tensor) const;
     void read_rows(const Matrix& matrix, std::int64_t first_row, const Projection& tensor) const;
     void read_codes(const Matrix& matrix, std::int64_t first_row, const Projection& tensor) const;

@@ -9,6 +9,12 @@ Matrix WeightStore::take(const std::string& name, const MatrixShape& shape) {
     return matrix;
 }
 
+Matrix WeightStore::take_coded(const std::string& name, const Matrix& weights, core::ThreadPool& pool) {
+    const Matrix matrix = Matrix::coded(memory_, weights, pool);
+    matrices_.push_back({name, matrix.packed()});
+    return matrix;
+}
+
 std::size_t WeightStore::bytes() const {
     std::size_t bytes = 0;
     for (const NamedMatrix& matrix : matrices_) bytes += matrix.bytes();

@@ -21,6 +21,8 @@ public:
     bool is_filled() const { return packed_ != nullptr; }
     /// The next matrix: zeroed, or the file's. Throws Error where the file has another one.
     Matrix take(const std::string& name, const MatrixShape& shape);
+    /// The next matrix: a bf16 one in fewer bits (Matrix::coded).
+    Matrix take_coded(const std::string& name, const Matrix& weights, core::ThreadPool& pool);
 
     const std::vector<NamedMatrix>& matrices() const { return matrices_; }
     std::size_t bytes() const;

@@ -1,3 +1,4 @@
+#include "kernels/cpu/coded_bf16.h"
 #include "kernels/cpu/implementations.h"
 #include "kernels/cpu/linear_tiles.h"
 #include "kernels/cpu/rounded_rows_avx512.h"
@@ -106,10 +107,13 @@ void multiply_all(const Product& product) {
 void linear(const LinearParams& params) {
     if (is_grouped(params.weight.format)) return linear_groups(params);
     if (params.weight.format == WeightFormat::f32 || params.rows <= most_rows_in_floats) return avx512::linear(params);
+    const std::int64_t row_bytes = rounded_row_bytes(params.weight.inputs);
     auto* rounded = static_cast<char*>(params.scratch);
-    round_rows(params, rounded, rounded_row_bytes(params.weight.inputs));
+    round_rows(params, rounded, row_bytes);
     const Tiles tiles(whole_tiles);
-    multiply_all({params, rounded});
+    // Rows are read in whole tiles.
+    char* const weights = rounded + round_up(params.rows, tile_rows) * row_bytes;
+    with_bf16_weights<Avx512>(params, weights, [&](const LinearParams& part) { multiply_all({part, rounded}); });
 }
 
 }  // namespace mha2mla::kernels::amx

@@ -1,3 +1,4 @@
+#include "kernels/cpu/coded_bf16.h"
 #include "kernels/cpu/implementations.h"
 #include "kernels/cpu/linear_tiles.h"
 #include "kernels/cpu/vector_avx2.h"
@@ -21,34 +22,29 @@ void widen_tile(const PackedMatrix& weight, std::int64_t tile, float* out) {
     }
 }
 
-// The same product with one tile of floats for weights.
-LinearParams with_tile(const LinearParams& params, std::int64_t tile, const float* weights) {
-    LinearParams one = params;
-    const std::int64_t output = tile * tile_rows;
-    one.weight = {WeightFormat::f32, params.weight.outputs - output, params.weight.inputs, weights};
-    if (one.bias != nullptr) one.bias += output;
-    one.y += output;
-    one.first_tile = 0;
-    one.tiles = 1;
-    return one;
-}
-
-void linear_widened(const LinearParams& params) {
-    auto* widened = static_cast<float*>(params.scratch);
+void linear_widened(const LinearParams& params, float* widened) {
     for (std::int64_t tile = params.first_tile; tile < params.first_tile + params.tiles; ++tile) {
         widen_tile(params.weight, tile, widened);
-        linear_in_floats<Avx2>(with_tile(params, tile, widened));
+        linear_in_floats<Avx2>(with_weights(
+            params, tile, 1, {.format = WeightFormat::f32, .inputs = params.weight.inputs, .data = widened}));
     }
 }
 
 }  // namespace
 
 void linear(const LinearParams& params) {
-    if (is_grouped(params.weight.format)) return linear_groups(params);
-    if (params.weight.format == WeightFormat::bf16 && params.rows >= least_rows_to_widen) {
-        return linear_widened(params);
+    const WeightFormat format = params.weight.format;
+    if (is_grouped(format)) return linear_groups(params);
+    if (format == WeightFormat::f32) return linear_in_floats<Avx2>(params);
+    if (format == WeightFormat::coded_bf16 && params.rows <= most_rows_in_floats) {
+        return linear_coded_in_floats<Avx2>(params);
     }
-    linear_in_floats<Avx2>(params);
+    auto* const words = static_cast<char*>(params.scratch);
+    auto* const widened = reinterpret_cast<float*>(words + written_out_bytes(params.weight.inputs));
+    with_bf16_weights<Avx2>(params, words, [&](const LinearParams& part) {
+        if (part.rows < least_rows_to_widen) return linear_in_floats<Avx2>(part);
+        linear_widened(part, widened);
+    });
 }
 
 }  // namespace mha2mla::kernels::avx2

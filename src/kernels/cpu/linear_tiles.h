@@ -146,6 +146,20 @@ void multiply_block(const LinearParams& params, const LinearOperand& operand, co
     by_rows[block.rows - 1](params, operand, block);
 }
 
+/// The same product with `tiles` tiles of other weights, that stand for those from `tile` on.
+static inline LinearParams with_weights(const LinearParams& params, std::int64_t tile, std::int64_t tiles,
+                                        PackedMatrix weights) {
+    LinearParams part = params;
+    const std::int64_t output = tile * tile_rows;
+    part.weight = weights;
+    part.weight.outputs = params.weight.outputs - output;
+    if (part.bias != nullptr) part.bias += output;
+    part.y += output;
+    part.first_tile = 0;
+    part.tiles = tiles;
+    return part;
+}
+
 /// All rows times all tiles of the call. Rows go in blocks that stay in the second-level cache; the weights of a group
 /// of tiles stay in the first while the block's rows pass.
 template <class Simd, class Weights>

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/coded_weights.h"
 #include "kernels/cpu/implementations.h"
-#include "kernels/weight_blocks.h"
 
 namespace mha2mla::kernels::portable {
 namespace {
@@ -21,6 +21,17 @@ void add_bf16(const float* x, const PackedMatrix& weight, std::int64_t tile, Til
     for (std::int64_t i = 0; i < weight.inputs; ++i) {
         const core::bf16* pairs = w + (i / 2) * tile_rows * 2 + i % 2;
         for (std::int64_t o = 0; o < tile_rows; ++o) sums[o] += x[i] * core::to_float(pairs[2 * o]);
+    }
+}
+
+void add_coded(const float* x, const PackedMatrix& weight, std::int64_t tile, TileSums& sums) {
+    const CodedTileView coded = coded_tile(weight, tile);
+    for (std::int64_t i = 0; i < weight.inputs; ++i) {
+        for (std::int64_t o = 0; o < tile_rows; ++o) sums[o] += x[i] * coded_weight(coded, i, o);
+    }
+    for (std::uint32_t e = 0; e < coded.head.exceptions; ++e) {
+        const WeightException& exception = coded.exceptions[e];
+        sums[exception.output] += x[exception.input] * core::to_float(exception.weight);
     }
 }
 
@@ -72,6 +83,7 @@ void add_product(const float* x, const PackedMatrix& weight, std::int64_t tile, 
     switch (weight.format) {
         case WeightFormat::f32: return add_f32(x, weight, tile, sums);
         case WeightFormat::bf16: return add_bf16(x, weight, tile, sums);
+        case WeightFormat::coded_bf16: return add_coded(x, weight, tile, sums);
         case WeightFormat::int8: return add_blocks<Int8Block>(x, weight, tile, sums);
         case WeightFormat::int4: return add_blocks<Int4Block>(x, weight, tile, sums);
     }

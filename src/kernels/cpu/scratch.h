@@ -21,6 +21,14 @@ static constexpr std::int64_t rounded_row_bytes(std::int64_t inputs) {
 /// Up to so many rows, bf16 weights take longer from memory than their products with floats: nothing is rounded.
 inline constexpr std::int64_t most_rows_in_floats = 5;
 
+/// Coded bf16 weights are written out so many tiles at a time, where there are more rows.
+inline constexpr std::int64_t tiles_written_out = 2;
+
+/// Bytes of these tiles, the last of them in whole blocks of 8 inputs.
+static constexpr std::int64_t written_out_bytes(std::int64_t inputs) {
+    return tiles_written_out * round_up(inputs, 8) * tile_rows * 2;
+}
+
 /// Attention works on blocks of query rows times tiles of keys.
 inline constexpr std::int64_t most_block_rows = 32;
 inline constexpr std::int64_t most_tile_tokens = 64;

@@ -15,6 +15,7 @@ namespace {
 
 struct Avx2 {
     using Vector = __m256;
+    using Words = __m256i;
     static constexpr int lanes = 8;
     static constexpr int accumulators = 12;       ///< registers for sums, of 16: the rest hold operands
     static constexpr int tiles_of_many_rows = 1;  ///< of a matrix at a time: weights are widened in few registers
@@ -67,7 +68,19 @@ struct Avx2 {
         if (count >= lanes) return _mm_storeu_si128(reinterpret_cast<__m128i*>(p), packed);
         __builtin_memcpy(static_cast<void*>(p), &packed, static_cast<std::size_t>(count) * sizeof *p);
     }
-    static __m256i load_words(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+    static Words load_words(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+    static void store_words(void* p, Words x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
+    /// 16 bytes, as often as they fit.
+    static Words repeat(const std::uint8_t* p) {
+        return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    }
+    /// The low and the high half of each byte.
+    static Words low_halves(Words bytes) { return _mm256_and_si256(bytes, _mm256_set1_epi8(15)); }
+    static Words high_halves(Words bytes) { return low_halves(_mm256_srli_epi16(bytes, 4)); }
+    /// Of every 16 bytes: those of the table that the others number; and the first, or last, 8 of two, in turns.
+    static Words look_up(Words table, Words numbers) { return _mm256_shuffle_epi8(table, numbers); }
+    static Words interleave_first(Words a, Words b) { return _mm256_unpacklo_epi8(a, b); }
+    static Words interleave_last(Words a, Words b) { return _mm256_unpackhi_epi8(a, b); }
 
 private:
     static __m256i first(std::int64_t count) {

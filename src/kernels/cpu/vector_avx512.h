@@ -12,6 +12,7 @@ namespace {
 
 struct Avx512 {
     using Vector = __m512;
+    using Words = __m512i;
     static constexpr int lanes = 16;
     static constexpr int accumulators = 24;       ///< registers for sums, of 32: the rest hold operands
     static constexpr int tiles_of_many_rows = 2;  ///< of a matrix at a time
@@ -46,7 +47,19 @@ struct Avx512 {
     static Vector load_f16(const core::f16* p) {
         return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
     }
-    static __m512i load_words(const void* p) { return _mm512_loadu_si512(p); }
+    static Words load_words(const void* p) { return _mm512_loadu_si512(p); }
+    static void store_words(void* p, Words x) { _mm512_storeu_si512(p, x); }
+    /// 16 bytes, as often as they fit.
+    static Words repeat(const std::uint8_t* p) {
+        return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    }
+    /// The low and the high half of each byte.
+    static Words low_halves(Words bytes) { return _mm512_and_si512(bytes, _mm512_set1_epi8(15)); }
+    static Words high_halves(Words bytes) { return low_halves(_mm512_srli_epi16(bytes, 4)); }
+    /// Of every 16 bytes: those of the table that the others number; and the first, or last, 8 of two, in turns.
+    static Words look_up(Words table, Words numbers) { return _mm512_shuffle_epi8(table, numbers); }
+    static Words interleave_first(Words a, Words b) { return _mm512_unpacklo_epi8(a, b); }
+    static Words interleave_last(Words a, Words b) { return _mm512_unpackhi_epi8(a, b); }
 
     /// The first numbers rounded as core::to_bf16 does: denormal numbers and NaN, too.
     static void store_first_bf16(core::bf16* p, std::int64_t count, Vector x) {
