@@ -35,11 +35,12 @@ Tensor as_heads(const Tensor& rows, std::int64_t batch, std::int64_t tokens) {
     return split.permute({0, 2, 1, 3, 4}).flatten(2, 3);
 }
 
-/// a bᵀ of bf16 matrices in fp32: logits must not be rounded. As floats, since LibTorch rounds products of bf16.
+/// a bᵀ of matrices of bf16 numbers in fp32: logits must not be rounded. As floats, since LibTorch rounds products of
+/// bf16.
 Tensor precise_product(const Tensor& a, const Tensor& b) {
     const Autocast as_they_are(a.device(), false);
     const RoundedFactors factors_are_bf16;
-    return torch::bmm(a.to(torch::kFloat32), b.to(torch::kFloat32).transpose(1, 2));
+    return torch::mm(a.to(torch::kFloat32), b.to(torch::kFloat32).t());
 }
 
 /// Of bf16, the queries of a group of heads below each other. What there is not is empty: autograd takes no undefined
@@ -51,6 +52,7 @@ struct Matrices {
     Tensor v;
     Tensor sink_q, sink_k;
 
+    static constexpr std::size_t count = 6;
     static Matrices of(at::TensorList list) { return {list[0], list[1], list[2], list[3], list[4], list[5]}; }
     std::vector<Tensor> list() const { return {q, k, constant_k, v, sink_q, sink_k}; }
     Tensor all_k() const { return constant_k.numel() > 0 ? torch::cat({k, constant_k}, 2) : k; }
@@ -58,51 +60,119 @@ struct Matrices {
     std::int64_t group() const { return q.size(1) / k.size(1); }
 };
 
-/// softmax(q kᵀ scale) v, with sink_q sink_kᵀ for the logits of sinks: every key and value is used for the whole group
-/// at once, and its gradient is a sum over the group without further ado.
+/// Queries of some tokens of a KV head, and the keys that the last of them sees: few enough that their logits stay in
+/// the processor's cache, and those behind the diagonal are few.
+struct Block {
+    std::int64_t head;  // of batch G
+    std::int64_t first_token;
+    std::int64_t tokens;
+    std::int64_t group;
+
+    Tensor queries(const Tensor& rows) const { return rows[head].narrow(0, first_token * group, tokens * group); }
+    Tensor keys(const Tensor& rows) const { return rows[head].slice(0, 0, first_token + tokens); }
+};
+
+std::vector<Block> blocks_of(const Matrices& in) {
+    constexpr std::int64_t block_tokens = 128;
+    std::vector<Block> blocks;
+    for (std::int64_t head = 0; head < in.k.size(0); ++head) {
+        for (std::int64_t first = 0; first < in.k.size(1); first += block_tokens) {
+            blocks.push_back({head, first, std::min(block_tokens, in.k.size(1) - first), in.group()});
+        }
+    }
+    return blocks;
+}
+
+/// softmax(q kᵀ scale) v, with sink_q sink_kᵀ for the logits of sinks, block by block: every key and value is used for
+/// the whole group at once, and its gradient is a sum over the group without further ado.
 struct AttentionByProducts : torch::autograd::Function<AttentionByProducts> {
     static Tensor forward(AutogradContext* context, at::TensorList arguments, double scale) {
         const auto in = Matrices::of(arguments);
-        const auto probabilities = softmax(in, scale);
+        const auto all_k = in.all_k().to(torch::kFloat32);  // once for all blocks
         auto saved = in.list();
-        saved.push_back(in.k.size(1) <= longest_window / 2 ? probabilities : Tensor());
+        auto mixed = torch::empty({in.q.size(0), in.q.size(1), in.v.size(2)}, in.v.options());
+        for (const Block& block : blocks_of(in)) {
+            const auto p = softmax(in, all_k, block, scale);
+            auto out = block.queries(mixed);
+            torch::mm_out(out, p, block.keys(in.v));
+            if (in.k.size(1) <= longest_window / 2) saved.push_back(p);
+        }
         context->save_for_backward(saved);
         context->saved_data["scale"] = scale;
-        return torch::bmm(probabilities, in.v);
+        return mixed;
     }
 
     static variable_list backward(AutogradContext* context, const variable_list& gradients) {
         const auto saved = context->get_saved_variables();
         const auto in = Matrices::of(saved);
         const auto scale = context->saved_data["scale"].toDouble();
-        const auto p = saved.back().defined() ? saved.back() : softmax(in, scale);
+        const auto all_k = in.all_k();
         const auto given = gradients[0].contiguous();
-        Matrices back{
-            .q = {}, .k = {}, .constant_k = {}, .v = torch::bmm(p.transpose(1, 2), given), .sink_q = {}, .sink_k = {}};
-        const auto of_logits = torch::bmm(given, in.v.transpose(1, 2));
-        causal_softmax_back(p, of_logits, in.group(), scale);
-        if (in.has_sinks()) {
-            const auto of_sinks = sink_columns(of_logits, in).contiguous();
-            back.sink_q = torch::bmm(of_sinks, in.sink_k);
-            back.sink_k = torch::bmm(of_sinks.transpose(1, 2), in.sink_q);
-            sink_columns(of_logits, in).zero_();  // q and k had no part in these
+        const auto blocks = blocks_of(in);
+        Gradients back(in);
+        for (std::size_t i = 0; i < blocks.size(); ++i) {
+            const auto at = Matrices::count + i;
+            const auto p = at < saved.size() ? saved[at] : softmax(in, all_k, blocks[i], scale);
+            back.add(in, all_k, {blocks[i], p, blocks[i].queries(given)}, scale);
         }
-        back.q = torch::bmm(of_logits, in.all_k());
-        back.k = torch::bmm(of_logits.transpose(1, 2), in.q.slice(2, 0, in.k.size(2)));
         auto of_arguments = back.list();
         of_arguments.emplace_back();  // scale
         return of_arguments;
     }
 
 private:
+    /// What a block of the forward pass made, and the gradient of what came of it.
+    struct BlockPass {
+        Block block;
+        Tensor p;
+        Tensor given;
+    };
+
+    /// Those of keys and values are sums over blocks, in fp32.
+    struct Gradients {
+        Tensor q, k, v, sink_q, sink_k;
+
+        explicit Gradients(const Matrices& in)
+            : q(torch::empty_like(in.q)),
+              k(torch::zeros_like(in.k, torch::kFloat32)),
+              v(torch::zeros_like(in.v, torch::kFloat32)),
+              sink_q(torch::empty_like(in.sink_q)),
+              sink_k(torch::zeros_like(in.sink_k, torch::kFloat32)) {}
+
+        void add(const Matrices& in, const Tensor& all_k, const BlockPass& pass, double scale) {
+            const auto& [block, p, given] = pass;
+            block.keys(v).add_(torch::mm(p.t(), given));
+            const auto of_logits = torch::mm(given, block.keys(in.v).t());
+            causal_softmax_back(p, of_logits, {block.first_token, block.group}, scale);
+            if (in.has_sinks()) {
+                const auto of_sinks = sink_columns(of_logits, in).contiguous();
+                auto of_queries = block.queries(sink_q);
+                torch::mm_out(of_queries, of_sinks, block.keys(in.sink_k));
+                block.keys(sink_k).add_(torch::mm(of_sinks.t(), block.queries(in.sink_q)));
+                sink_columns(of_logits, in).zero_();  // q and k had no part in these
+            }
+            auto of_queries = block.queries(q);
+            torch::mm_out(of_queries, of_logits, block.keys(all_k));
+            const auto learning = block.queries(in.q).slice(1, 0, in.k.size(2));
+            block.keys(k).add_(torch::mm(of_logits.t(), learning));
+        }
+
+        variable_list list() const {
+            const auto rounded = [&](const Tensor& sum) { return sum.to(q.scalar_type()); };
+            return {q, rounded(k), Tensor(), rounded(v), sink_q, rounded(sink_k)};
+        }
+    };
+
     static Tensor sink_columns(const Tensor& logits, const Matrices& in) {
-        return logits.slice(2, 0, in.sink_k.size(1));
+        return logits.slice(1, 0, in.sink_k.size(1));
     }
 
-    static Tensor softmax(const Matrices& in, double scale) {
-        const auto logits = precise_product(in.q, in.all_k());
-        if (in.has_sinks()) sink_columns(logits, in).copy_(precise_product(in.sink_q, in.sink_k));
-        return causal_softmax(logits, in.group(), scale);
+    static Tensor softmax(const Matrices& in, const Tensor& all_k, const Block& block, double scale) {
+        const auto logits = precise_product(block.queries(in.q), block.keys(all_k));
+        if (in.has_sinks()) {
+            sink_columns(logits, in).copy_(precise_product(block.queries(in.sink_q), block.keys(in.sink_k)));
+        }
+        return causal_softmax(logits, {block.first_token, block.group}, scale);
     }
 };
 

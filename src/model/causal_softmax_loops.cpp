@@ -51,19 +51,19 @@ MHA2MLA_VECTOR_LOOPS void softmax_row_back(const BFloat16* probabilities, float 
     std::fill(gradient + keys.seen, gradient + keys.all, BFloat16(0));
 }
 
-/// Calls task(row, its keys) for all rows; each thread takes every parts-th, since later ones see more.
+/// Calls task(first element of a row, its keys) for all rows; each thread takes every parts-th, since later ones see
+/// more.
 template <typename Task>
-void for_each_row(const Tensor& rows_NQK, std::int64_t group, const Task& task) {
-    const auto queries = rows_NQK.size(1);
-    const auto keys = rows_NQK.size(2);
-    core::invariant(queries == keys * group && rows_NQK.is_contiguous(),
-                    "each token has a row for each head of the group");
-    const std::int64_t rows = rows_NQK.size(0) * queries;
+void for_each_row(const Tensor& matrix_QK, const CausalRows& rows, const Task& task) {
+    const auto count = matrix_QK.size(0);
+    const auto keys = matrix_QK.size(1);
+    core::invariant(count == (keys - rows.first_token) * rows.group && matrix_QK.is_contiguous(),
+                    "each token from the first on has a row for each head of the group");
     const std::int64_t parts = at::get_num_threads();
     at::parallel_for(0, parts, 1, [&](std::int64_t first, std::int64_t last) {
         for (std::int64_t part = first; part < last; ++part) {
-            for (std::int64_t row = part; row < rows; row += parts) {
-                task(row * keys, Keys{.seen = row % queries / group + 1, .all = keys});
+            for (std::int64_t row = part; row < count; row += parts) {
+                task(row * keys, Keys{.seen = rows.first_token + row / rows.group + 1, .all = keys});
             }
         }
     });
@@ -71,24 +71,24 @@ void for_each_row(const Tensor& rows_NQK, std::int64_t group, const Task& task) 
 
 }  // namespace
 
-Tensor causal_softmax(const Tensor& logits_NQK, std::int64_t group, double scale) {
+Tensor causal_softmax(const Tensor& logits_QK, const CausalRows& rows, double scale) {
     core::invariant(scale > 0, "the largest logit stays the largest");
-    auto probabilities = torch::empty(logits_NQK.sizes(), logits_NQK.options().dtype(torch::kBFloat16));
-    auto* const from = logits_NQK.data_ptr<float>();
+    auto probabilities = torch::empty(logits_QK.sizes(), logits_QK.options().dtype(torch::kBFloat16));
+    auto* const from = logits_QK.data_ptr<float>();
     auto* const to = probabilities.data_ptr<BFloat16>();
-    for_each_row(logits_NQK, group, [&](std::int64_t begin, const Keys& keys) {
+    for_each_row(logits_QK, rows, [&](std::int64_t begin, const Keys& keys) {
         softmax_row(from + begin, static_cast<float>(scale), keys, to + begin);
     });
     return probabilities;
 }
 
-void causal_softmax_back(const Tensor& probabilities_NQK, const Tensor& gradient_NQK, std::int64_t group,
+void causal_softmax_back(const Tensor& probabilities_QK, const Tensor& gradient_QK, const CausalRows& rows,
                          double scale) {
-    core::invariant(probabilities_NQK.is_contiguous() && probabilities_NQK.sizes() == gradient_NQK.sizes(),
+    core::invariant(probabilities_QK.is_contiguous() && probabilities_QK.sizes() == gradient_QK.sizes(),
                     "each probability has a gradient");
-    const auto* const from = probabilities_NQK.data_ptr<BFloat16>();
-    auto* const to = gradient_NQK.data_ptr<BFloat16>();
-    for_each_row(gradient_NQK, group, [&](std::int64_t begin, const Keys& keys) {
+    const auto* const from = probabilities_QK.data_ptr<BFloat16>();
+    auto* const to = gradient_QK.data_ptr<BFloat16>();
+    for_each_row(gradient_QK, rows, [&](std::int64_t begin, const Keys& keys) {
         softmax_row_back(from + begin, static_cast<float>(scale), keys, to + begin);
     });
 }
