@@ -35,7 +35,8 @@ std::size_t peak_memory_bytes() {
 }
 
 void keep_freed_memory() {
-    ::mallopt(M_MMAP_MAX, 0);  // large blocks come from the heap, too
+    constexpr int largest_kept = 32 << 20;  // the most that malloc takes for this
+    ::mallopt(M_MMAP_THRESHOLD, largest_kept);
     ::mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
 }
 

@@ -11,8 +11,9 @@ std::size_t physical_memory_bytes();
 /// The most bytes that this process held in memory at once so far, pages of mapped files included.
 std::size_t peak_memory_bytes();
 
-/// From now on freed memory stays with this process, however large the block: training asks for the same large blocks
-/// again every step, and the system would clear each page anew. Until return_freed_memory.
+/// From now on freed memory stays with this process, until return_freed_memory: training asks for the same blocks again
+/// every step, and the system would clear each page anew. But for blocks of over 32 MB, which go back at once: smaller
+/// ones would settle in their place, and with windows of many lengths the process would grow.
 void keep_freed_memory();
 
 /// Gives memory that has been freed, wherever it lies, back to the system.

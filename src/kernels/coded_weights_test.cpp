@@ -7,22 +7,24 @@
 namespace mha2mla::kernels {
 namespace {
 
-/// A bf16 matrix of 16 outputs whose words, output by output, are those of a function of their number.
+/// A bf16 matrix whose words, output by output, are those of a function of their number.
 template <class WordOf>
 struct Words {
-    Words(std::int64_t count, const WordOf& word_of)
-        : inputs(count), bytes(packed_bytes(WeightFormat::bf16, tile_rows, count)) {
-        std::memset(bytes.data(), 0, packed_bytes(WeightFormat::bf16, tile_rows, inputs));
+    Words(std::int64_t inputs_of, const WordOf& word_of, std::int64_t outputs_of = tile_rows)
+        : outputs(outputs_of), inputs(inputs_of), bytes(packed_bytes(WeightFormat::bf16, outputs, inputs)) {
+        std::memset(bytes.data(), 0, packed_bytes(WeightFormat::bf16, outputs, inputs));
         auto* const words = static_cast<std::uint16_t*>(bytes.data());
-        for (std::int64_t output = 0; output < tile_rows; ++output) {
+        for (std::int64_t output = 0; output < outputs; ++output) {
+            auto* const tile = words + output / tile_rows * (inputs + 1) / 2 * 2 * tile_rows;
             for (std::int64_t i = 0; i < inputs; ++i) {
-                words[(i / 2 * tile_rows + output) * 2 + i % 2] = word_of(output * inputs + i);
+                tile[(i / 2 * tile_rows + output % tile_rows) * 2 + i % 2] = word_of(output * inputs + i);
             }
         }
     }
 
-    PackedMatrix matrix() { return {WeightFormat::bf16, tile_rows, inputs, bytes.data()}; }
+    PackedMatrix matrix() { return {WeightFormat::bf16, outputs, inputs, bytes.data()}; }
 
+    std::int64_t outputs;
     std::int64_t inputs;
     test::PoisonedBytes bytes;
 };
@@ -39,7 +41,7 @@ TEST(CodedWeights, EveryBf16NumberComesBack) {  // NaN, infinities, denormal num
         }
     }
     const CodedTileView tile = coded_tile(coded, 0);
-    ASSERT_EQ(tile.head.exceptions, 65536u - 15 * 256 - 1);
+    ASSERT_EQ(tile.head.exceptions, 65536u - 16 * 256);
     for (std::uint32_t i = 0; i < tile.head.exceptions; ++i) {
         ASSERT_EQ(coded_weight(tile, tile.exceptions[i].input, tile.exceptions[i].output), 0);
     }
@@ -60,7 +62,8 @@ TEST(CodedWeights, TheRarestHighBytesAreExceptions) {
 }
 
 TEST(CodedWeights, ExceptionsOutsideTheMatrixAreUnsound) {
-    Words words(20, [](std::int64_t i) { return static_cast<std::uint16_t>(i << 8 | 1); });
+    Words words(
+        20, [](std::int64_t i) { return static_cast<std::uint16_t>(i << 8 | 1); }, 17);
     PackedMatrix matrix = words.matrix();
     test::PoisonedBytes bytes(0);
     const PackedMatrix coded = test::code(matrix, bytes);
@@ -77,6 +80,10 @@ TEST(CodedWeights, ExceptionsOutsideTheMatrixAreUnsound) {
     EXPECT_FALSE(is_sound_with(exception->input, 20u));
     EXPECT_TRUE(is_sound_with(exception->input, 19u));
     EXPECT_FALSE(is_sound_with(exception->output, std::uint16_t{16}));
+    auto* const of_last_output = const_cast<WeightException*>(coded_tile(coded, 1).exceptions);
+    ASSERT_GT(coded_tile(coded, 1).head.exceptions, 0);
+    EXPECT_EQ(of_last_output->output, 0);
+    EXPECT_FALSE(is_sound_with(of_last_output->output, std::uint16_t{1}));
     EXPECT_FALSE(is_sound_with(head->first_exception, 1u));
     EXPECT_FALSE(is_sound_with(head->exceptions, head->exceptions + 1));
     EXPECT_FALSE(is_sound_with(head->exceptions, head->exceptions - 1));

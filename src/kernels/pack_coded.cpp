@@ -21,8 +21,8 @@ std::span<const std::uint16_t> words_of_tile(const PackedMatrix& weights, std::i
 
 int high_byte(std::uint16_t word) { return word >> 8; }
 
-/// How often each high byte occurs in numbers other than zero. Four counts side by side, since equal neighbours would
-/// wait for each other.
+/// How often each high byte occurs; 0 has a code of its own and does not count. Four counts side by side, since equal
+/// neighbours would wait for each other.
 std::array<std::uint32_t, high_byte_values> count_high_bytes(std::span<const std::uint16_t> words) {
     std::array<std::array<std::uint32_t, high_byte_values>, 4> counts{};
     for (std::size_t i = 0; i < words.size(); ++i) counts[i % 4][static_cast<std::size_t>(high_byte(words[i]))] += 1;
@@ -30,11 +30,11 @@ std::array<std::uint32_t, high_byte_values> count_high_bytes(std::span<const std
     for (const auto& part : counts) {
         for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += part[i];
     }
-    sums[0] -= static_cast<std::uint32_t>(std::count(words.begin(), words.end(), std::uint16_t{0}));
+    sums[0] = 0;
     return sums;
 }
 
-/// The code of each high byte, 0 where it has none.
+/// The code of each high byte, 0 also where it has none.
 std::array<std::uint8_t, high_byte_values> codes_of(const CodedTile& head) {
     std::array<std::uint8_t, high_byte_values> result{};
     for (std::uint8_t code = 1; code <= codes; ++code) result[head.high_bytes[code]] = code;
@@ -79,7 +79,7 @@ struct TileCoder {
             const std::uint8_t code = code_of[static_cast<std::size_t>(high_byte(words[i]))];
             code_bytes[i] = static_cast<std::uint8_t>(code_bytes[i] | code << (4 * place.half));
             low_bytes[i] = static_cast<std::uint8_t>(words[i]);
-            if (code != 0 || words[i] == 0) continue;
+            if (code != 0 || high_byte(words[i]) == 0) continue;
             low_bytes[i] = 0;
             const auto at = static_cast<std::int64_t>(i);
             *exceptions++ = {
@@ -105,6 +105,15 @@ CodedTile choose_codes(const PackedMatrix& weights, std::int64_t tile) {
     std::copy_n(order.begin(), codes, head.high_bytes + 1);
     for (std::size_t rest = codes; rest < order.size(); ++rest) head.exceptions += counts[order[rest]];
     return head;
+}
+
+std::int64_t number_exceptions(std::span<CodedTile> heads) {
+    std::int64_t exceptions = 0;
+    for (CodedTile& head : heads) {
+        head.first_exception = static_cast<std::uint32_t>(exceptions);
+        exceptions += head.exceptions;
+    }
+    return exceptions;
 }
 
 void code_tile(const CodeTileParams& params) {
@@ -144,12 +153,11 @@ void unpack_coded_row(const PackedMatrix& matrix, std::int64_t row, float* out) 
 bool has_sound_exceptions(const PackedMatrix& matrix) {
     std::int64_t expected = 0;
     for (std::int64_t t = 0; t < matrix.tiles(); ++t) {
-        const CodedTileView tile = coded_tile(matrix, t);
-        if (tile.head.first_exception != expected || tile.head.exceptions > matrix.exceptions - expected) return false;
-        expected += tile.head.exceptions;
-        const std::span exceptions(tile.exceptions, tile.head.exceptions);
+        const CodedTile& head = coded_head(matrix, t);
+        if (head.first_exception != expected || head.exceptions > matrix.exceptions - expected) return false;
+        expected += head.exceptions;
         const std::int64_t outputs = std::min(tile_rows, matrix.outputs - t * tile_rows);
-        for (const WeightException& exception : exceptions) {
+        for (const WeightException& exception : std::span(coded_tile(matrix, t).exceptions, head.exceptions)) {
             if (exception.input >= matrix.inputs || exception.output >= outputs) return false;
         }
     }

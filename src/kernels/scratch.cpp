@@ -7,7 +7,8 @@
 namespace mha2mla::kernels {
 
 std::size_t linear_scratch_bytes(std::int64_t rows, std::int64_t inputs) {
-    // Rounded x, in whole tiles of rows, and a tile of weights: as floats, or their codes a byte each, or bf16 words.
+    // Rounded x, in whole tiles of rows, and a tile of weights: their codes a byte each, or tiles as bf16 words. Or
+    // these words and a tile as floats.
     const std::int64_t group_bytes = groups_of(inputs) * static_cast<std::int64_t>(sizeof(InputGroup));
     const std::int64_t x_bytes = round_up(rows, tile_rows) * std::max(rounded_row_bytes(inputs), group_bytes);
     const std::int64_t code_bytes = groups_of(inputs) * group_inputs * tile_rows;

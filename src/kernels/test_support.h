@@ -43,12 +43,9 @@ private:
 /// A bf16 matrix in codes, in memory that lies in `bytes` from then on.
 inline PackedMatrix code(const PackedMatrix& weights, PoisonedBytes& bytes) {
     std::vector<CodedTile> heads;
+    for (std::int64_t tile = 0; tile < weights.tiles(); ++tile) heads.push_back(choose_codes(weights, tile));
     PackedMatrix coded{.format = WeightFormat::coded_bf16, .outputs = weights.outputs, .inputs = weights.inputs};
-    for (std::int64_t tile = 0; tile < weights.tiles(); ++tile) {
-        heads.push_back(choose_codes(weights, tile));
-        heads.back().first_exception = static_cast<std::uint32_t>(coded.exceptions);
-        coded.exceptions += heads.back().exceptions;
-    }
+    coded.exceptions = number_exceptions(heads);
     const std::size_t count = packed_bytes(coded.format, coded.outputs, coded.inputs, coded.exceptions);
     bytes = PoisonedBytes(count);
     std::memset(bytes.data(), 0, count);

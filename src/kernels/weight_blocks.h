@@ -4,8 +4,8 @@
 
 #include "kernels/kernels.h"
 
-/// What kernels read of int8, int4 and coded bf16 weights, and rows of x rounded to integers. Plain data alone, since
-/// files compiled for an instruction set include this (see cpu/vector_avx2.h).
+/// What kernels read of int8, int4 and coded bf16 weights, and rows of x rounded to integers. Plain data and static
+/// functions, since files compiled for an instruction set include this (see cpu/vector_avx2.h).
 namespace mha2mla::kernels {
 
 /// Four inputs of an output lie side by side: they meet four codes of x that fill one 32-bit lane.
@@ -79,12 +79,16 @@ struct CodedTileView {
     const WeightException* exceptions;  ///< [head.exceptions]
 };
 
-static inline CodedTileView coded_tile(const PackedMatrix& matrix, std::int64_t tile) {
+static inline const CodedTile& coded_head(const PackedMatrix& matrix, std::int64_t tile) {
     const auto* const data = static_cast<const char*>(matrix.data);
-    const std::int64_t bytes = coded_tile_bytes(matrix.inputs);
-    const auto* const head = reinterpret_cast<const CodedTile*>(data + tile * bytes);
-    const auto* const exceptions = reinterpret_cast<const WeightException*>(data + matrix.tiles() * bytes);
-    return {*head, reinterpret_cast<const CodedBlock*>(head + 1), exceptions + head->first_exception};
+    return *reinterpret_cast<const CodedTile*>(data + tile * coded_tile_bytes(matrix.inputs));
+}
+
+static inline CodedTileView coded_tile(const PackedMatrix& matrix, std::int64_t tile) {
+    const CodedTile& head = coded_head(matrix, tile);
+    const std::int64_t tiles = (matrix.outputs + tile_rows - 1) / tile_rows;
+    const auto* const exceptions = reinterpret_cast<const WeightException*>(&coded_head(matrix, tiles));
+    return {head, reinterpret_cast<const CodedBlock*>(&head + 1), exceptions + head.first_exception};
 }
 
 }  // namespace mha2mla::kernels

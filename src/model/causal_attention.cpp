@@ -88,11 +88,11 @@ std::vector<Block> blocks_of(const Matrices& in) {
 struct AttentionByProducts : torch::autograd::Function<AttentionByProducts> {
     static Tensor forward(AutogradContext* context, at::TensorList arguments, double scale) {
         const auto in = Matrices::of(arguments);
-        const auto all_k = in.all_k().to(torch::kFloat32);  // once for all blocks
+        const auto precise_k = in.all_k().to(torch::kFloat32);
         auto saved = in.list();
         auto mixed = torch::empty({in.q.size(0), in.q.size(1), in.v.size(2)}, in.v.options());
         for (const Block& block : blocks_of(in)) {
-            const auto p = softmax(in, all_k, block, scale);
+            const auto p = softmax(in, precise_k, block, scale);
             auto out = block.queries(mixed);
             torch::mm_out(out, p, block.keys(in.v));
             if (in.k.size(1) <= longest_window / 2) saved.push_back(p);
@@ -106,13 +106,14 @@ struct AttentionByProducts : torch::autograd::Function<AttentionByProducts> {
         const auto saved = context->get_saved_variables();
         const auto in = Matrices::of(saved);
         const auto scale = context->saved_data["scale"].toDouble();
+        const bool are_kept = saved.size() > Matrices::count;
         const auto all_k = in.all_k();
+        const auto precise_k = are_kept ? Tensor() : all_k.to(torch::kFloat32);
         const auto given = gradients[0].contiguous();
         const auto blocks = blocks_of(in);
         Gradients back(in);
         for (std::size_t i = 0; i < blocks.size(); ++i) {
-            const auto at = Matrices::count + i;
-            const auto p = at < saved.size() ? saved[at] : softmax(in, all_k, blocks[i], scale);
+            const auto p = are_kept ? saved[Matrices::count + i] : softmax(in, precise_k, blocks[i], scale);
             back.add(in, all_k, {blocks[i], p, blocks[i].queries(given)}, scale);
         }
         auto of_arguments = back.list();
@@ -128,7 +129,7 @@ private:
         Tensor given;
     };
 
-    /// Those of keys and values are sums over blocks, in fp32.
+    /// Those of keys and values are sums over blocks, in fp32 of products in bf16.
     struct Gradients {
         Tensor q, k, v, sink_q, sink_k;
 
@@ -145,7 +146,7 @@ private:
             const auto of_logits = torch::mm(given, block.keys(in.v).t());
             causal_softmax_back(p, of_logits, {block.first_token, block.group}, scale);
             if (in.has_sinks()) {
-                const auto of_sinks = sink_columns(of_logits, in).contiguous();
+                const auto of_sinks = sink_columns(of_logits, in).clone();
                 auto of_queries = block.queries(sink_q);
                 torch::mm_out(of_queries, of_sinks, block.keys(in.sink_k));
                 block.keys(sink_k).add_(torch::mm(of_sinks.t(), block.queries(in.sink_q)));
@@ -167,8 +168,8 @@ private:
         return logits.slice(1, 0, in.sink_k.size(1));
     }
 
-    static Tensor softmax(const Matrices& in, const Tensor& all_k, const Block& block, double scale) {
-        const auto logits = precise_product(block.queries(in.q), block.keys(all_k));
+    static Tensor softmax(const Matrices& in, const Tensor& precise_k, const Block& block, double scale) {
+        const auto logits = precise_product(block.queries(in.q), block.keys(precise_k));
         if (in.has_sinks()) {
             sink_columns(logits, in).copy_(precise_product(block.queries(in.sink_q), block.keys(in.sink_k)));
         }

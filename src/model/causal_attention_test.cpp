@@ -24,14 +24,14 @@ struct Inputs {
 
     static Inputs random(std::int64_t tokens, bool with_all = false) {
         torch::manual_seed(8);
-        const std::int64_t batch = tokens > 100 ? 1 : 2;
+        const std::int64_t batch = tokens > 1000 ? 1 : 2;
         const auto numbers = [&](std::int64_t tokens_of, std::int64_t count, std::int64_t width) {
             return torch::randn({batch, tokens_of, count, width}).to(torch::kBFloat16);
         };
         Inputs in{numbers(tokens, heads, key_width), numbers(tokens, kv_heads, key_width),
                   numbers(tokens, kv_heads, value_width)};
         if (!with_all) return in;
-        const auto sinks = std::min<std::int64_t>(4, tokens);
+        const auto sinks = std::min<std::int64_t>(tokens == 300 ? 200 : 4, tokens);  // more than a block of tokens
         in.more_q_BTHd = numbers(tokens, heads, 8);
         in.constant_k_BTGd = numbers(tokens, kv_heads, 8);
         in.sink_q_BTHd = numbers(tokens, heads, 12);
@@ -113,9 +113,10 @@ TEST_P(CausalAttentionTest, InBf16IsTheFormulaWithItsGradients) {
     for (std::size_t i = 0; i < gradients.size(); ++i) EXPECT_LT(relative_error(gradients[i], of_formula[i]), 0.01);
 }
 
-/// Two whose probabilities are kept, one where they are computed again, and one that LibTorch attends to.
+/// Three whose probabilities are kept, the last of which is several blocks, one where they are computed again, and one
+/// that LibTorch attends to.
 INSTANTIATE_TEST_SUITE_P(Tokens, CausalAttentionTest,
-                         testing::Combine(testing::Values(1, 33, 1030, 2050), testing::Bool()));
+                         testing::Combine(testing::Values(1, 33, 300, 1030, 2050), testing::Bool()));
 
 TEST(CausalAttention, InFloatsIsTheFormula) {
     for (const bool with_all : {false, true}) {

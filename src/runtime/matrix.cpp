@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <utility>
 
 #include "core/error.h"
 #include "kernels/coded_weights.h"
@@ -15,16 +14,13 @@ constexpr std::size_t alignment = 64;
 /// With more exceptions, coded weights would take longer than the bf16 numbers themselves.
 constexpr std::int64_t least_weights_per_exception = 256;
 
-/// The heads of all tiles of a bf16 matrix.
+/// Of all tiles of a bf16 matrix.
 std::vector<kernels::CodedTile> choose_codes(const kernels::PackedMatrix& weights, core::ThreadPool& pool) {
     std::vector<kernels::CodedTile> heads(static_cast<std::size_t>(weights.tiles()));
     pool.parallel_for(weights.tiles(), 1, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t t = begin; t < end; ++t)
             heads[static_cast<std::size_t>(t)] = kernels::choose_codes(weights, t);
     });
-    std::uint32_t exceptions = 0;
-    for (kernels::CodedTile& head : heads)
-        head.first_exception = std::exchange(exceptions, exceptions + head.exceptions);
     return heads;
 }
 
@@ -33,7 +29,7 @@ std::vector<kernels::CodedTile> choose_codes(const kernels::PackedMatrix& weight
 std::byte* WeightMemory::take(std::size_t bytes) {
     const std::size_t whole = (bytes + alignment - 1) / alignment * alignment;
     if (arenas_.empty() || used_ + whole > arenas_.back().size()) {
-        arenas_.emplace_back(std::max(whole, arena_bytes), cache::PageSize::huge);
+        arenas_.emplace_back(std::max(whole, arena_bytes), pages_);
         used_ = 0;
     }
     std::byte* const piece = arenas_.back().data() + used_;
@@ -50,9 +46,8 @@ Matrix::Matrix(WeightMemory& memory, kernels::WeightFormat format, std::int64_t 
 
 Matrix Matrix::coded(WeightMemory& memory, const Matrix& weights, core::ThreadPool& pool) {
     const kernels::PackedMatrix& packed = weights.packed();
-    const auto heads = choose_codes(packed, pool);
-    std::int64_t exceptions = 0;
-    for (const kernels::CodedTile& head : heads) exceptions += head.exceptions;
+    auto heads = choose_codes(packed, pool);
+    const std::int64_t exceptions = kernels::number_exceptions(heads);
     Matrix matrix;
     matrix.packed_ = packed;
     if (exceptions * least_weights_per_exception <= packed.outputs * packed.inputs) {

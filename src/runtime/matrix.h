@@ -15,13 +15,16 @@ inline std::size_t bytes_of(const kernels::PackedMatrix& matrix) {
     return kernels::packed_bytes(matrix.format, matrix.outputs, matrix.inputs, matrix.exceptions);
 }
 
-/// Memory of a model's weights, handed out in 64-byte aligned pieces from large arenas (huge pages).
+/// Memory of a model's weights, handed out in 64-byte aligned pieces from large arenas.
 class WeightMemory {
 public:
+    explicit WeightMemory(cache::PageSize pages = cache::PageSize::huge) : pages_(pages) {}
+
     std::byte* take(std::size_t bytes);
     std::size_t bytes() const { return taken_; }
 
 private:
+    cache::PageSize pages_;
     std::vector<cache::Arena> arenas_;
     std::size_t used_ = 0;  // of the last arena
     std::size_t taken_ = 0;

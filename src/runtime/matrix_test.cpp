@@ -20,6 +20,7 @@ Matrix random_matrix(WeightMemory& memory, int powers) {
         value = core::to_float(core::to_bf16(
             static_cast<float>(std::ldexp(1 + random.uniform() / 2, static_cast<int>(random.below(powers))))));
     }
+    for (const std::int64_t output : {0, 17, 18, 39}) values[output * inputs + 7] = -1;  // in each of the tiles
     Matrix matrix(memory, WeightFormat::bf16, outputs, inputs);
     matrix.set_rows(0, outputs, values.data());
     return matrix;
@@ -41,6 +42,7 @@ TEST(Matrix, OfFewExponentsIsCoded) {
     const Matrix weights = random_matrix(memory, 28);
     const Matrix coded = Matrix::coded(memory, weights, pool);
     EXPECT_EQ(coded.packed().format, WeightFormat::coded_bf16);
+    EXPECT_EQ(coded.packed().exceptions, 4);
     EXPECT_LT(coded.bytes(), weights.bytes() * 4 / 5);
     EXPECT_EQ(unpacked(coded), unpacked(weights));
 }

@@ -71,7 +71,7 @@ Matrix WeightLoader::filled(const std::string& name, const MatrixShape& shape,
         fill(matrix);
         return matrix;
     }
-    WeightMemory memory;  // until it is coded
+    WeightMemory memory(cache::PageSize::normal);  // until it is coded
     const Matrix matrix(memory, shape.format, shape.outputs, shape.inputs);
     fill(matrix);
     return store_.take_coded(name, matrix, pool_);
