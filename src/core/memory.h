@@ -12,8 +12,8 @@ std::size_t physical_memory_bytes();
 std::size_t peak_memory_bytes();
 
 /// From now on freed memory stays with this process, until return_freed_memory: training asks for the same blocks again
-/// every step, and the system would clear each page anew. But for blocks of over 32 MB, which go back at once: smaller
-/// ones would settle in their place, and with windows of many lengths the process would grow.
+/// every step, and the system would clear each page anew. But for blocks from 32 MB on, which go back at once
+/// (model/large_blocks.h keeps LibTorch's).
 void keep_freed_memory();
 
 /// Gives memory that has been freed, wherever it lies, back to the system.

@@ -15,6 +15,7 @@
 #include "core/file.h"
 #include "core/memory.h"
 #include "finetune/recovery.h"
+#include "model/large_blocks.h"
 #include "model/options.h"
 
 namespace mha2mla::cli {
@@ -60,6 +61,7 @@ void finetune_model(FinetuneCommand& command, Session& session) {
     model::use_threads(session.options().threads);
     const auto text = training_text(source, command.text, request, session);
     core::keep_freed_memory();
+    model::keep_large_blocks();
     const auto report = finetune::recover({converted, source}, text, request, session.progress(), session.stop());
     if (processes.rank() == 0) session.print(report.to_json(), report_text(report, command));
 }
