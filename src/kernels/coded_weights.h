@@ -9,7 +9,7 @@
 /// bf16 weights in about 12 bits each, without loss. The low byte of a bf16 number (the last bit of its exponent and
 /// the mantissa) is as good as random and stays as it is. Its high byte (sign and exponent) takes few values in trained
 /// weights: the 15 most frequent of a tile get codes of four bits, besides 0. A number with another high byte is an
-/// exception: it is zero in the tile and stands in a list (1 in 10,000 in SmolLM2). DFloat11 (arXiv 2504.11651) stores
+/// exception: it is zero in the tile and stands in a list (1 in 20,000 in SmolLM2). DFloat11 (arXiv 2504.11651) stores
 /// the same observation in codes of varying length; codes of one length are read at the memory's speed.
 ///
 /// A matrix is [tile] of CodedTile and its blocks, then [exceptions] of WeightException, those of a tile side by side.

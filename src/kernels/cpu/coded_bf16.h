@@ -5,8 +5,8 @@
 #include "kernels/weight_blocks.h"
 
 /// Products with coded bf16 weights (kernels/coded_weights.h) over the vector operations of an instruction set. A few
-/// rows multiply words right after they were put together, in registers; for more rows tiles are written out as
-/// bf16 words, once for all of them.
+/// rows multiply words right after they were put together, in registers; for more rows tiles are written out as bf16
+/// words, once for all of them.
 namespace mha2mla::kernels {
 
 /// Vector `part` of the words of each pair of inputs of a block.
