@@ -11,7 +11,8 @@ namespace {
 
 using kernels::WeightFormat;
 
-/// A bf16 matrix of random numbers from 1 to 1.5 times powers of two, so many different ones.
+/// A bf16 matrix of numbers from 1 to 1.5 times powers of two, `powers` different ones, and some -1, whose high byte no
+/// other has.
 Matrix random_matrix(WeightMemory& memory, int powers) {
     constexpr std::int64_t outputs = 40, inputs = 300;
     core::Random random(3);
