@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fmt/format.h>
 #include <limits>
+#include <set>
 
 #include "checkpoint/shard_plan.h"
 #include "core/error.h"
