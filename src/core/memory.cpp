@@ -35,8 +35,7 @@ std::size_t peak_memory_bytes() {
 }
 
 void keep_freed_memory() {
-    constexpr int largest_kept = 32 << 20;  // the most that malloc takes for this
-    ::mallopt(M_MMAP_THRESHOLD, largest_kept);
+    ::mallopt(M_MMAP_THRESHOLD, static_cast<int>(large_block_bytes));
     ::mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
 }
 

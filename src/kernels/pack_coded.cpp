@@ -53,14 +53,6 @@ Place place_of(std::int64_t input, std::int64_t output) {
     return {.block = input / coded_inputs, .half = input / 4 % 2, .byte = word / 8 * 16 + input / 2 % 2 * 8 + word % 8};
 }
 
-/// Zero for an exception.
-float weight_at(const CodedTileView& tile, const Place& place) {
-    const CodedBlock& block = tile.blocks[place.block];
-    const int code = block.codes[place.byte] >> (4 * place.half) & 15;
-    const int word = tile.head.high_bytes[code] << 8 | block.low_bytes[place.half][place.byte];
-    return core::to_float(core::bf16{static_cast<std::uint16_t>(word)});
-}
-
 /// Words whose bytes lie side by side in a block, too.
 constexpr std::size_t run_words = 8;
 
@@ -133,17 +125,17 @@ void code_tile(const CodeTileParams& params) {
 }
 
 float coded_weight(const CodedTileView& tile, std::int64_t input, std::int64_t output) {
-    return weight_at(tile, place_of(input, output));
+    const Place place = place_of(input, output);
+    const CodedBlock& block = tile.blocks[place.block];
+    const int code = block.codes[place.byte] >> (4 * place.half) & 15;
+    const int word = tile.head.high_bytes[code] << 8 | block.low_bytes[place.half][place.byte];
+    return core::to_float(core::bf16{static_cast<std::uint16_t>(word)});
 }
 
 void unpack_coded_row(const PackedMatrix& matrix, std::int64_t row, float* out) {
     const CodedTileView tile = coded_tile(matrix, row / tile_rows);
     const std::int64_t output = row % tile_rows;
-    const std::int64_t byte_of[2] = {place_of(0, output).byte, place_of(2, output).byte};
-    for (std::int64_t i = 0; i < matrix.inputs; ++i) {
-        const Place place{i / coded_inputs, i / 4 % 2, byte_of[i / 2 % 2] + i % 2};
-        out[i] = weight_at(tile, place);
-    }
+    for (std::int64_t i = 0; i < matrix.inputs; ++i) out[i] = coded_weight(tile, i, output);
     for (std::uint32_t i = 0; i < tile.head.exceptions; ++i) {
         const WeightException& exception = tile.exceptions[i];
         if (exception.output == output) out[exception.input] = core::to_float(exception.weight);

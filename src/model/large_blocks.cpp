@@ -6,6 +6,8 @@
 #include <mutex>
 #include <utility>
 
+#include "core/memory.h"
+
 namespace mha2mla::model {
 namespace {
 
@@ -18,7 +20,7 @@ public:
     }
 
     c10::DataPtr allocate(std::size_t bytes) override {
-        if (bytes < least_large_block_bytes) return plain_.allocate(bytes);
+        if (bytes < core::large_block_bytes) return plain_.allocate(bytes);
         Block block = take(bytes);
         if (block.bytes == 0) block = {plain_.allocate(bytes), bytes};
         void* const data = block.memory.get();

@@ -18,8 +18,9 @@ constexpr std::int64_t least_weights_per_exception = 256;
 std::vector<kernels::CodedTile> choose_codes(const kernels::PackedMatrix& weights, core::ThreadPool& pool) {
     std::vector<kernels::CodedTile> heads(static_cast<std::size_t>(weights.tiles()));
     pool.parallel_for(weights.tiles(), 1, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t t = begin; t < end; ++t)
+        for (std::int64_t t = begin; t < end; ++t) {
             heads[static_cast<std::size_t>(t)] = kernels::choose_codes(weights, t);
+        }
     });
     return heads;
 }
