@@ -223,10 +223,10 @@ private:
         return pages_of_stream() * static_cast<std::int64_t>(format_.full_page_bytes());
     }
     int key_plane(std::int64_t stream) const {
-        return shape_.latent ? cache::latent_plane : cache::key_plane(static_cast<int>(stream));
+        return shape_.latent ? cache::latent_plane() : cache::key_plane(static_cast<int>(stream));
     }
     int value_plane(std::int64_t stream) const {
-        return shape_.latent ? cache::latent_plane : cache::value_plane(static_cast<int>(stream));
+        return shape_.latent ? cache::latent_plane() : cache::value_plane(static_cast<int>(stream));
     }
     const char* rows_of(std::int64_t page, int plane) const {
         const auto start = format_.seals() ? format_.sealed_start(plane)

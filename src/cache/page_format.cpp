@@ -112,12 +112,17 @@ PageFormat grouped_query_format(core::DType dtype, int kv_heads, int head_dim) {
     return grouped_query_format(plain_format(dtype), kv_heads, head_dim);
 }
 
-PageFormat latent_format(const CacheFormat& cache, int kv_lora_rank, int rope_key_width) {
+PageFormat latent_format(const CacheFormat& cache, int kv_lora_rank, int rope_key_width, int latent_groups) {
+    core::invariant(kv_lora_rank % latent_groups == 0 && rope_key_width % latent_groups == 0, "groups are alike");
+    const int latent = kv_lora_rank / latent_groups;
+    const int rotary = rope_key_width / latent_groups;
     PageFormat format{.dtype = cache.content.dtype, .planes = {}, .sealed = {}};
-    add_plane(format, kv_lora_rank + rope_key_width);
-    if (!cache.has_codes()) return format;
-    add_sealed(format, {latent_plane, 0, kv_lora_rank}, cache.content);
-    add_sealed(format, {latent_plane, kv_lora_rank, rope_key_width}, cache.rotary);
+    for (int group = 0; group < latent_groups; ++group) {
+        add_plane(format, latent + rotary);
+        if (!cache.has_codes()) continue;
+        add_sealed(format, {latent_plane(group), 0, latent}, cache.content);
+        add_sealed(format, {latent_plane(group), latent, rotary}, cache.rotary);
+    }
     return format;
 }
 

@@ -30,7 +30,7 @@ TEST(PageFormat, ASealedLatentPageKeepsLatentAndRotaryKeysApart) {
     const PageFormat format = latent_format(parse_cache_format("int4", ""), 118, 2);
     EXPECT_EQ(format.page_bytes(), 64u * 120 * 2) << "as it is written";
     EXPECT_EQ(format.full_page_bytes(), 64u * (59 + 16 + 2 + 4));
-    const kernels::SealedFormat sealed = format.sealed_format(latent_plane, latent_plane);
+    const kernels::SealedFormat sealed = format.sealed_format(latent_plane(), latent_plane());
     EXPECT_EQ(sealed.keys[0].bits, 4);
     EXPECT_EQ(sealed.keys[0].width, 118);
     EXPECT_EQ(sealed.keys[0].row_bytes, 59);
@@ -40,6 +40,22 @@ TEST(PageFormat, ASealedLatentPageKeepsLatentAndRotaryKeysApart) {
     EXPECT_EQ(sealed.keys[1].offset_bytes, 64 * (59 + 16));
     EXPECT_EQ(sealed.values.width, 118);
     EXPECT_EQ(sealed.values.offset_bytes, 0);
+}
+
+TEST(PageFormat, LatentGroupsLieOneBehindTheOtherAndAreAlike) {
+    const PageFormat format = latent_format(parse_cache_format("int4-c", ""), 80, 24, 2);
+    const PageFormat one = latent_format(parse_cache_format("int4-c", ""), 40, 12);
+    ASSERT_EQ(format.planes.size(), 2u);
+    EXPECT_EQ(format.full_page_bytes(), 2 * one.full_page_bytes());
+    EXPECT_EQ(format.planes[1].offset_bytes, one.page_bytes());
+    EXPECT_EQ(format.sealed_start(latent_plane(1)), one.full_page_bytes());
+    for (const int group : {0, 1}) {
+        const kernels::SealedFormat sealed = format.sealed_format(latent_plane(group), latent_plane(group));
+        EXPECT_EQ(sealed.keys[0].width, 40);
+        EXPECT_EQ(sealed.keys[0].offset_bytes, 0);
+        EXPECT_EQ(sealed.keys[1].width, 12);
+        EXPECT_EQ(sealed.keys[1].offset_bytes, 64 * 20 + 40 * 4) << "codes and scales of the channels before";
+    }
 }
 
 TEST(PageFormat, SealedPlanesOfAHeadStartWhereItsRowsDo) {

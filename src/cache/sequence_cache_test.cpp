@@ -284,7 +284,7 @@ TEST_F(Sealed, FullPagesAreSealedInWhateverPiecesTheyCome) {
         append(cache, numbers(0, 200), piece);
         EXPECT_EQ(contents(cache), numbers(0, 200));
         std::vector<kernels::KeyValueBlock> blocks(4);
-        cache.list_blocks(1, latent_plane, latent_plane, 200, blocks.data());
+        cache.list_blocks(1, latent_plane(), latent_plane(), 200, blocks.data());
         for (std::size_t page = 0; page < 4; ++page) EXPECT_EQ(blocks[page].sealed, page < 3);
         const auto* bytes = static_cast<const std::byte*>(blocks[2].keys);
         pages.emplace_back(bytes, bytes + pool_.format(1).full_page_bytes());

@@ -22,9 +22,10 @@ constexpr std::int64_t max_sink_tokens = 64;
 }
 
 void check_fields(const core::Json& object, const core::JsonObject& mla) {
-    constexpr std::array known{"format",      "kv_lora_rank",    "qk_rope_head_dim",   "qk_nope_head_dim",
-                               "v_head_dim",  "rope_pairs",      "num_rope_key_heads", "nope_pairs",
-                               "sink_tokens", "positional_part", "softmax_scale",      "source_model_type"};
+    constexpr std::array known{"format",        "kv_lora_rank",    "qk_rope_head_dim",   "qk_nope_head_dim",
+                               "v_head_dim",    "rope_pairs",      "num_rope_key_heads", "nope_pairs",
+                               "sink_tokens",   "positional_part", "softmax_scale",      "source_model_type",
+                               "latent_groups"};
     for (const auto& [key, value] : object.items()) {
         if (std::find(known.begin(), known.end(), key) == known.end()) {
             throw core::Error({.what = fmt::format("unknown field '{}'", key), .where = mla.where()});
@@ -52,6 +53,24 @@ int read_rope_key_heads(const core::JsonObject& mla, const ModelConfig& config) 
         refuse(mla, fmt::format("num_rope_key_heads {} (neither 1 nor num_key_value_heads {})", heads, kv_heads));
     }
     return heads;
+}
+
+/// Groups of KV heads with a part of the latent and rotary keys of their own; 1 where the field is absent.
+int read_latent_groups(const core::JsonObject& object, const MlaConfig& mla, const ModelConfig& config) {
+    if (!object.has("latent_groups")) return 1;
+    const int kv_heads = config.num_key_value_heads;
+    const auto groups = static_cast<int>(object.integer("latent_groups", 1, kv_heads));
+    if (kv_heads % groups != 0) {
+        object.fail("latent_groups", fmt::format("a divisor of num_key_value_heads ({})", kv_heads));
+    }
+    if (groups > 1 && mla.num_rope_key_heads != kv_heads) {
+        object.fail("latent_groups", "1 where the heads share one rotary key (num_rope_key_heads 1)");
+    }
+    for (const int rank : mla.kv_lora_rank) {
+        if (rank % groups == 0) continue;
+        object.fail("latent_groups", fmt::format("a divisor of every kv_lora_rank, {} among them", rank));
+    }
+    return groups;
 }
 
 /// The pairs of one rotary key head: dr/2 indices.
@@ -152,6 +171,7 @@ MlaConfig parse_mla(const core::JsonObject& fields, const ModelConfig& config) {
     MlaConfig mla;
     mla.num_rope_key_heads = read_rope_key_heads(object, config);
     mla.kv_lora_rank = read_per_layer(object, "kv_lora_rank", 1, max_kv_lora_rank, layers);
+    mla.latent_groups = read_latent_groups(object, mla, config);
     const std::int64_t max_rope = std::int64_t{head_dim} * config.num_key_value_heads;
     mla.qk_rope_head_dim = read_per_layer(object, "qk_rope_head_dim", 0, max_rope, layers);
     mla.qk_nope_head_dim = read_per_layer(object, "qk_nope_head_dim", 0, head_dim, layers);
@@ -176,6 +196,7 @@ core::OrderedJson mla_to_json(const MlaConfig& mla) {
     json["qk_nope_head_dim"] = mla.qk_nope_head_dim;
     json["v_head_dim"] = mla.v_head_dim;
     json["num_rope_key_heads"] = mla.num_rope_key_heads;
+    if (mla.latent_groups > 1) json["latent_groups"] = mla.latent_groups;
     json["rope_pairs"] = mla.rope_pairs;
     json["nope_pairs"] = mla.nope_pairs == NopePairs::all ? "all" : "unrotated";
     json["positional_part"] = mla.positional_part;

@@ -37,6 +37,7 @@ struct MlaConfig {
     std::vector<int> qk_nope_head_dim;                      ///< dn of each layer, even
     int v_head_dim = 0;                                     ///< dv
     int num_rope_key_heads = 0;                             ///< K: num_key_value_heads (one per KV head) or 1 (shared)
+    int latent_groups = 1;                                  ///< L: runs of KV heads, each with its own R / L elements
     std::vector<std::vector<std::vector<int>>> rope_pairs;  ///< [layer][rotary key head][dr/2] indices below head_dim/2
     NopePairs nope_pairs = NopePairs::unrotated;
     bool positional_part = false;  ///< k_mean: the keys' constant component keeps its RoPE without a cache
@@ -54,6 +55,8 @@ struct MlaConfig {
         const auto l = static_cast<std::size_t>(layer);
         return kv_lora_rank[l] + num_rope_key_heads * qk_rope_head_dim[l];
     }
+    /// What a KV head reads of the latent: R / L elements, those of its group.
+    int head_rank(int layer) const { return kv_lora_rank[static_cast<std::size_t>(layer)] / latent_groups; }
     /// The pairs of KV head g that carry no rotation, ascending (all of them for NopePairs::all). `pairs` = head_dim
     /// / 2.
     std::vector<int> unrotated_pairs(int layer, int kv_head, int pairs) const;

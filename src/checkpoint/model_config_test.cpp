@@ -165,6 +165,9 @@ TEST(ModelConfig, NamesWhatItCannotUseInTheMlaObject) {
         {"rope_pairs", "[[[0, 2], [3, 1]]]", "field 'rope_pairs' is not usable, expected one list per layer"},
         {"rope_pairs", "[[[2, 2], [3, 1]], [[2], [0]]]", "no pair twice in a head"},
         {"rope_pairs", "7", "field 'rope_pairs' is not usable"},
+        {"latent_groups", "2", "field 'latent_groups' is not usable, expected a divisor of every kv_lora_rank, 5 among"},
+        {"latent_groups", "3", "field 'latent_groups' is not usable, expected an integer from 1 to 2"},
+        {"latent_groups", "0", "field 'latent_groups' is not usable"},
         {"nope_pairs", R"("some")", R"(field 'nope_pairs' is not usable, expected "all" or "unrotated", got "some")"},
         {"nope_pairs", R"("all")", "field 'qk_nope_head_dim' is not usable, expected 8 in layer 0"},
         {"positional_part", "1", "field 'positional_part' is not usable"},
@@ -186,6 +189,32 @@ TEST(ModelConfig, NamesWhatItCannotUseInTheMlaObject) {
     }
 }
 
+ModelConfig shared_key_config() {
+    auto config = tiny_mla_config();
+    auto& mla = std::get<MlaConfig>(config.attention);
+    mla.num_rope_key_heads = 1;
+    mla.qk_rope_head_dim = {6, 0};
+    mla.qk_nope_head_dim = {8, 8};
+    mla.rope_pairs = {{{2, 2, 0}}, {{}}};
+    mla.nope_pairs = NopePairs::all;
+    return config;
+}
+
+TEST(ModelConfig, LatentGroupsDivideTheHeadsAndNeedRotaryKeysOfTheirOwn) {
+    const auto error_of = [](ModelConfig config, int kv_heads) {
+        config.num_key_value_heads = kv_heads;
+        std::get<MlaConfig>(config.attention).kv_lora_rank = {6, 12};
+        std::get<MlaConfig>(config.attention).latent_groups = 2;
+        return parse_error(core::Json(config_to_json(config, {})));
+    };
+    EXPECT_EQ(error_of(tiny_mla_config(), 2), "");
+    EXPECT_THAT(error_of(shared_key_config(), 2), HasSubstr("expected 1 where the heads share one rotary key"));
+    EXPECT_THAT(error_of(shared_key_config(), 1), HasSubstr("'latent_groups' is not usable, expected an integer from"));
+    auto odd = shared_key_config();
+    odd.num_attention_heads = 9;
+    EXPECT_THAT(error_of(odd, 3), HasSubstr("expected a divisor of num_key_value_heads (3), got 2"));
+}
+
 TEST(ModelConfig, RefusesAModellingFileBesideTheMlaObject) {
     core::Json json(config_to_json(tiny_mla_config(), {}));
     json["auto_map"] = {{"AutoModelForCausalLM", "modeling_mha2mla.Mha2MlaForCausalLM"}};
@@ -202,23 +231,15 @@ ModelConfig busy_config() {
     return config;
 }
 
-ModelConfig shared_key_config() {
-    auto config = tiny_mla_config();
-    auto& mla = std::get<MlaConfig>(config.attention);
-    mla.num_rope_key_heads = 1;
-    mla.qk_rope_head_dim = {6, 0};
-    mla.qk_nope_head_dim = {8, 8};
-    mla.rope_pairs = {{{2, 2, 0}}, {{}}};
-    mla.nope_pairs = NopePairs::all;
-    return config;
-}
-
 TEST(ModelConfig, RoundTripsThroughJson) {
     auto mistral = tiny_config();
     mistral.model_type = "mistral";
     mistral.eos_token_ids.clear();
     const core::Json new_style = {{"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 1.0}}}};
-    for (const auto& config : {tiny_config(), busy_config(), mistral, tiny_mla_config(), shared_key_config()}) {
+    auto grouped = tiny_mla_config();
+    std::get<MlaConfig>(grouped.attention).kv_lora_rank = {6, 12};
+    std::get<MlaConfig>(grouped.attention).latent_groups = 2;
+    for (const auto& config : {tiny_config(), busy_config(), mistral, tiny_mla_config(), shared_key_config(), grouped}) {
         for (const auto& source : {core::Json(), tiny_config_json(), new_style}) {
             const auto text = config_to_json(config, source).dump(2);
             EXPECT_EQ(parse_config(core::parse_json(text, "written"), "written"), config) << text;

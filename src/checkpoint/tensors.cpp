@@ -55,10 +55,9 @@ void add_optional_parts(LayerList& list, const ModelConfig& config, const MlaCon
 
 void add_key_value(LayerList& list, const ModelConfig& config, const MlaConfig& mla, int layer) {
     const auto l = static_cast<std::size_t>(layer);
-    const std::int64_t rank = mla.kv_lora_rank[l];
     list.linear("self_attn.kv_a_proj_with_mqa", mla.cached_elements(layer), config.hidden_size, config.attention_bias);
     const std::int64_t head_rows = mla.qk_nope_head_dim[l] + mla.v_head_dim;
-    list.linear("self_attn.kv_b_proj", config.num_key_value_heads * head_rows, rank, false);
+    list.linear("self_attn.kv_b_proj", config.num_key_value_heads * head_rows, mla.head_rank(layer), false);
     add_optional_parts(list, config, mla, layer);
 }
 

@@ -28,6 +28,7 @@ core::OrderedJson mla_json(const checkpoint::MlaConfig& mla) {
             {"qk_rope_head_dim", mla.qk_rope_head_dim},
             {"qk_nope_head_dim", mla.qk_nope_head_dim},
             {"v_head_dim", mla.v_head_dim},
+            {"latent_groups", mla.latent_groups},
             {"num_rope_key_heads", mla.num_rope_key_heads},
             {"rope_pairs", mla.rope_pairs},
             {"q_nope_factor", mla.q_nope_factor},
@@ -73,8 +74,10 @@ std::string attention_text(const checkpoint::ModelConfig& config) {
                            config.num_key_value_heads, config.head_dim);
     }
     const auto& mla = config.mla();
-    return fmt::format("multi-head latent, {} heads, latent {}, {} rotary key heads of {}", config.num_attention_heads,
-                       range_text(mla.kv_lora_rank), mla.num_rope_key_heads, range_text(mla.qk_rope_head_dim));
+    const auto groups = mla.latent_groups > 1 ? fmt::format(" in {} groups", mla.latent_groups) : "";
+    return fmt::format("multi-head latent, {} heads, latent {}{}, {} rotary key heads of {}",
+                       config.num_attention_heads, range_text(mla.kv_lora_rank), groups, mla.num_rope_key_heads,
+                       range_text(mla.qk_rope_head_dim));
 }
 
 std::string to_text(const checkpoint::Checkpoint& model, const core::OrderedJson& object) {

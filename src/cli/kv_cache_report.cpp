@@ -13,9 +13,10 @@ std::size_t layer_bytes(const checkpoint::ModelConfig& config, int layer, const 
         return static_cast<std::size_t>(config.num_key_value_heads) *
                (format.keys.row_bytes(width) + format.content.row_bytes(width));
     }
-    const auto latent = static_cast<std::size_t>(config.mla().kv_lora_rank.at(static_cast<std::size_t>(layer)));
-    const auto elements = static_cast<std::size_t>(config.cached_elements(layer));
-    return format.content.row_bytes(latent) + format.rotary.row_bytes(elements - latent);
+    const auto groups = static_cast<std::size_t>(config.mla().latent_groups);
+    const auto latent = static_cast<std::size_t>(config.mla().head_rank(layer));
+    const auto row = static_cast<std::size_t>(config.cached_elements(layer)) / groups;
+    return groups * (format.content.row_bytes(latent) + format.rotary.row_bytes(row - latent));
 }
 
 }  // namespace

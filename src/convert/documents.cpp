@@ -28,9 +28,11 @@ std::string method_in_words(const ConversionOptions& options) {
         return fmt::format("Method `transmla` (arXiv 2502.07864): {} rotary pairs in one shared key, FreqFold {}",
                            *options.transmla.rope_components, *options.transmla.freqfold);
     }
+    const auto groups =
+        options.latent_groups > 1 ? fmt::format(", latents in {} groups of heads", options.latent_groups) : "";
     return fmt::format(
-        "Method `{}` (arXiv 2502.14837), selection `{}` with {} rotary pairs per KV head,\nfactorization `{}`",
-        options.method, name_of(options.selection), *options.rope_pairs, name_of(options.factorization));
+        "Method `{}` (arXiv 2502.14837), selection `{}` with {} rotary pairs per KV head,\nfactorization `{}`{}",
+        options.method, name_of(options.selection), *options.rope_pairs, name_of(options.factorization), groups);
 }
 
 }  // namespace

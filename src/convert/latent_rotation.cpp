@@ -85,11 +85,12 @@ Tensor latent_rotation(std::int64_t size, std::uint64_t seed) {
     return spreading_matrix(size) * signs;
 }
 
-void rotate_latent(ConvertedAttention& converted, std::int64_t rank, std::uint64_t seed) {
-    const auto rotation = latent_rotation(rank, seed);
+void rotate_latent(ConvertedAttention& converted, std::int64_t rank, std::int64_t groups, std::uint64_t seed) {
+    const auto rotation = latent_rotation(rank / groups, seed);
     const auto turn_rows = [&](Tensor& down) {
         const auto turned = precise(down).clone();
-        turned.slice(0, 0, rank).copy_(rotation.matmul(turned.slice(0, 0, rank)));
+        const auto latent = turned.slice(0, 0, rank);
+        latent.copy_(rotation.matmul(latent.view({groups, rank / groups, -1})).view_as(latent));
         down = turned;
     };
     turn_rows(converted.tensors.at("self_attn.kv_a_proj_with_mqa.weight"));

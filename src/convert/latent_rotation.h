@@ -13,8 +13,9 @@ namespace mha2mla::convert {
 /// transform (DCT-II). fp64; the same for a seed everywhere.
 torch::Tensor latent_rotation(std::int64_t size, std::uint64_t seed);
 
-/// Turns the latent of a converted layer: the latent rows of kv_a_proj_with_mqa and of its bias by the rotation, the
-/// columns of kv_b_proj back. What the layer computes does not change but for rounding (docs/conversion.md).
-void rotate_latent(ConvertedAttention& converted, std::int64_t rank, std::uint64_t seed);
+/// Turns the latent of a converted layer, each of its groups by the same rotation: the latent rows of
+/// kv_a_proj_with_mqa and of its bias, and the columns of kv_b_proj back. What the layer computes does not change but
+/// for rounding (docs/conversion.md).
+void rotate_latent(ConvertedAttention& converted, std::int64_t rank, std::int64_t groups, std::uint64_t seed);
 
 }  // namespace mha2mla::convert

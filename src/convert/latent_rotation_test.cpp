@@ -55,7 +55,7 @@ TEST(LatentRotation, ChangesTheLatentAndNothingThatIsMadeOfIt) {
     converted.tensors["self_attn.kv_a_proj_with_mqa.weight"] = down;
     converted.tensors["self_attn.kv_a_proj_with_mqa.bias"] = bias;
     converted.tensors["self_attn.kv_b_proj.weight"] = up;
-    rotate_latent(converted, 12, 9);
+    rotate_latent(converted, 12, 1, 9);
 
     const auto& turned = converted.tensors;
     const auto input = torch::randn({10}, torch::kFloat64);

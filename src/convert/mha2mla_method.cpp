@@ -38,13 +38,42 @@ KeyRows key_rows(const Plan& plan, int layer, torch::Device device) {
     return {.rotary = rows_of(rotary, pairs, device), .plain = rows_of(plain, pairs, device)};
 }
 
-Factors factorize(const torch::Tensor& keys, const torch::Tensor& values, const Plan& plan, int layer) {
-    switch (plan.options.factorization) {
+/// Of the heads of one latent group.
+Factors factorize_group(const torch::Tensor& keys, const torch::Tensor& values, const Plan& plan, int layer) {
+    const auto& options = plan.options;
+    switch (options.factorization) {
         case Factorization::none: return identity_factors(keys, values);
-        case Factorization::split_svd: return split_svd(keys, values, split_latent(plan.source, plan.options));
+        case Factorization::split_svd:
+            return split_svd(keys, values, split_latent(latent_group_of(plan.source, options), options));
         case Factorization::joint_svd: break;
     }
-    return joint_svd(keys, values, plan.target.mla().kv_lora_rank.at(static_cast<std::size_t>(layer)));
+    return joint_svd(keys, values, plan.target.mla().head_rank(layer));
+}
+
+/// The factors of all latent groups one below the other, and what their products give.
+struct AllFactors {
+    Factors factors;
+    torch::Tensor keys, values;
+};
+
+AllFactors factorize(const torch::Tensor& keys, const torch::Tensor& values, const Plan& plan, int layer) {
+    const int groups = plan.target.mla().latent_groups;
+    const auto keys_of = keys.chunk(groups);
+    const auto values_of = values.chunk(groups);
+    std::vector<torch::Tensor> down, key_up, value_up, key_products, value_products;
+    for (std::size_t g = 0; g < keys_of.size(); ++g) {
+        const Factors factors = factorize_group(keys_of[g], values_of[g], plan, layer);
+        down.push_back(factors.down_RE);
+        key_up.push_back(factors.key_up_KR);
+        value_up.push_back(factors.value_up_VR);
+        key_products.push_back(factors.key_up_KR.mm(factors.down_RE));
+        value_products.push_back(factors.value_up_VR.mm(factors.down_RE));
+    }
+    return {.factors = {.down_RE = torch::cat(down),
+                        .key_up_KR = torch::cat(key_up),
+                        .value_up_VR = torch::cat(value_up)},
+            .keys = torch::cat(key_products),
+            .values = torch::cat(value_products)};
 }
 
 }  // namespace
@@ -54,7 +83,7 @@ ConvertedAttention convert_mha2mla(const LayerTask& task) {
     const std::int64_t kv_heads = plan.source.num_key_value_heads;
     const KeyRows rows = key_rows(plan, layer, source.k_weight.device());
     const auto plain_keys = source.k_weight.index_select(0, rows.plain);
-    const Factors factors = factorize(plain_keys, source.v_weight, plan, layer);
+    const auto [factors, key_product, value_product] = factorize(plain_keys, source.v_weight, plan, layer);
 
     ConvertedAttention out;
     auto& tensors = out.tensors;
@@ -70,8 +99,8 @@ ConvertedAttention convert_mha2mla(const LayerTask& task) {
             torch::cat({latent_bias, source.k_bias.index_select(0, rows.rotary)});
         tensors["self_attn.o_proj.bias"] = source.o_bias + output_of_constant(source.o_weight, source.v_bias, kv_heads);
     }
-    out.fidelity.key_energy = kept_energy(plain_keys, factors.key_up_KR.mm(factors.down_RE));
-    out.fidelity.value_energy = kept_energy(source.v_weight, factors.value_up_VR.mm(factors.down_RE));
+    out.fidelity.key_energy = kept_energy(plain_keys, key_product);
+    out.fidelity.value_energy = kept_energy(source.v_weight, value_product);
     return out;
 }
 

@@ -60,6 +60,13 @@ void check_combination(const ConversionOptions& options) {
     }
 }
 
+void check_latent_groups(const ModelConfig& source, int groups) {
+    if (groups >= 1 && source.num_key_value_heads % groups == 0) return;
+    reject("--latent-groups", "groups must have equally many key/value heads",
+           fmt::format("a divisor of {}, the model's key/value heads", source.num_key_value_heads),
+           std::to_string(groups));
+}
+
 int resolve_rope_pairs(const ModelConfig& source, const ConversionOptions& options) {
     const int all = source.rope_pairs();
     const int chosen = options.rope_pairs.value_or(std::max(1, source.head_dim / 16));
@@ -93,7 +100,7 @@ int kv_rank_for_ratio(const ModelConfig& source, const ConversionOptions& option
 
 std::optional<int> resolve_kv_rank(const ModelConfig& source, const ConversionOptions& options) {
     if (options.factorization == Factorization::none) return std::nullopt;
-    const int largest = largest_kv_rank(source, options);
+    const int largest = largest_kv_rank(latent_group_of(source, options), options);
     if (options.cache_ratio) return kv_rank_for_ratio(source, options, largest);
     const int chosen = options.kv_rank.value_or(std::min(source.head_dim / 2, largest));
     if (chosen < 1 || chosen > largest) {
@@ -104,14 +111,15 @@ std::optional<int> resolve_kv_rank(const ModelConfig& source, const ConversionOp
     return chosen;
 }
 
-int latent_width(const ModelConfig& source, const ConversionOptions& options) {
-    const Widths widths = widths_of(source, *options.rope_pairs);
+/// Of one latent group.
+int head_rank(const ModelConfig& group, const ConversionOptions& options) {
+    const Widths widths = widths_of(group, *options.rope_pairs);
     switch (options.factorization) {
         case Factorization::none: return widths.key_rows + widths.value_rows;
-        case Factorization::joint_svd: return *options.kv_rank * source.num_key_value_heads;
+        case Factorization::joint_svd: return *options.kv_rank * group.num_key_value_heads;
         case Factorization::split_svd: break;
     }
-    const LatentSplit split = split_latent(source, options);
+    const LatentSplit split = split_latent(group, options);
     return split.keys + split.values;
 }
 
@@ -130,7 +138,8 @@ checkpoint::MlaConfig lay_out(const ModelConfig& source, const ConversionOptions
     const auto layers = static_cast<std::size_t>(source.num_hidden_layers);
     const int rope_width = 2 * *options.rope_pairs;
     checkpoint::MlaConfig mla;
-    mla.kv_lora_rank.assign(layers, latent_width(source, options));
+    mla.latent_groups = options.latent_groups;
+    mla.kv_lora_rank.assign(layers, mla.latent_groups * head_rank(latent_group_of(source, options), options));
     mla.qk_rope_head_dim.assign(layers, rope_width);
     mla.qk_nope_head_dim.assign(layers, source.head_dim - rope_width);
     mla.v_head_dim = source.head_dim;
@@ -142,6 +151,12 @@ checkpoint::MlaConfig lay_out(const ModelConfig& source, const ConversionOptions
 }
 
 }  // namespace
+
+ModelConfig latent_group_of(const ModelConfig& source, const ConversionOptions& options) {
+    ModelConfig group = source;
+    group.num_key_value_heads /= options.latent_groups;
+    return group;
+}
 
 LatentSplit split_latent(const ModelConfig& source, const ConversionOptions& resolved) {
     const Widths widths = widths_of(source, *resolved.rope_pairs);
@@ -159,12 +174,14 @@ core::OrderedJson options_of_mha2mla(const ConversionOptions& options) {
                            {"rope_pairs", *options.rope_pairs}};
     json["kv_rank"] = options.kv_rank ? core::OrderedJson(*options.kv_rank) : core::OrderedJson(nullptr);
     json["split_full_rank"] = options.split_full_rank;
+    json["latent_groups"] = options.latent_groups;
     if (!options.rank_table.empty()) json["rank_table"] = options.rank_table.filename().string();
     return json;
 }
 
 void lay_out_mha2mla(Plan& plan) {
     check_combination(plan.options);
+    check_latent_groups(plan.source, plan.options.latent_groups);
     plan.options.rope_pairs = resolve_rope_pairs(plan.source, plan.options);
     plan.options.kv_rank = resolve_kv_rank(plan.source, plan.options);
     plan.target.attention = lay_out(plan.source, plan.options);

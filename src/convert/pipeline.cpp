@@ -103,7 +103,8 @@ LayerFidelity Conversion::convert_layer(int layer, const std::stop_token& stop) 
     if (refit_) refit_->apply(plan.target, layer, converted, stop);
     if (const auto seed = plan.options.latent_rotation) {
         const auto l = static_cast<std::size_t>(layer);
-        rotate_latent(converted, plan.target.mla().kv_lora_rank.at(l), *seed + l);
+        const auto& mla = plan.target.mla();
+        rotate_latent(converted, mla.kv_lora_rank.at(l), mla.latent_groups, *seed + l);
     }
     std::size_t written = 0;
     for (const auto& spec : checkpoint::expected_layer_tensors(plan.target, layer)) {

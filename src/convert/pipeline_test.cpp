@@ -163,6 +163,31 @@ TEST_F(Pipeline, FullRankFactorsEqualNone) {
     }
 }
 
+TEST_F(Pipeline, LatentGroupsEqualNoneAtFullRankAndLoseMoreBelow) {
+    const auto source = fixture("tiny-gqa");
+    const auto& config = source.config();
+    const auto expected = converted_logits(source, exact(2));
+    for (const auto factorization : {Factorization::none, Factorization::joint_svd, Factorization::split_svd}) {
+        SCOPED_TRACE(name_of(factorization));
+        auto options = exact(2);
+        options.latent_groups = config.num_key_value_heads;
+        options.factorization = factorization;
+        if (factorization != Factorization::none) {
+            const int key_rows = config.head_dim - 4, value_rows = config.head_dim;  // of a head, E is larger
+            options.kv_rank = key_rows + value_rows;
+        }
+        EXPECT_LT(relative_difference(converted_logits(source, options), expected), 1e-3);
+    }
+    auto small = exact(2);
+    small.factorization = Factorization::joint_svd;
+    small.kv_rank = 6;
+    const auto together = run(source, small).layers[0];
+    small.latent_groups = config.num_key_value_heads;
+    const auto apart = run(source, small).layers[0];
+    EXPECT_LT(apart.key_energy + apart.value_energy, together.key_energy + together.value_energy);
+    EXPECT_GT(apart.key_energy + apart.value_energy, 0.2);
+}
+
 TEST_F(Pipeline, ASmallLatentLosesSomething) {
     const auto source = fixture("tiny-gqa");
     auto options = exact(2);
@@ -282,7 +307,8 @@ TEST_F(Pipeline, LsqHoldsThePlannedSizesAndTwoRunsWriteTheSameBytes) {
     EXPECT_TRUE(core::read_text(target() / "model.safetensors") == first);
 }
 
-/// With biases, exact tokens, a positional part, several rotary key heads, a fitted output, or none of them.
+/// With biases, exact tokens, a positional part, several rotary key heads, latent groups, a fitted output, or none of
+/// them.
 TEST_F(Pipeline, RotatedLatentsChangeNoLogit) {
     auto lsq_refit = lsq();
     lsq_refit.lsq.refit_output = true;
@@ -291,7 +317,9 @@ TEST_F(Pipeline, RotatedLatentsChangeNoLogit) {
     ConversionOptions transmla;
     transmla.method = "transmla";
     transmla.transmla.rope_components = 2;
-    for (auto options : {ConversionOptions{}, lsq(), lsq_refit, deepseek, transmla}) {
+    ConversionOptions grouped;
+    grouped.latent_groups = 2;
+    for (auto options : {ConversionOptions{}, grouped, lsq(), lsq_refit, deepseek, transmla}) {
         for (const auto* name : {"tiny-gqa", "tiny-bias"}) {
             if (options.lsq.deepseek_shape && name == std::string("tiny-bias")) continue;
             SCOPED_TRACE(options.method + " " + name);

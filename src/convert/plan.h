@@ -52,6 +52,7 @@ struct ConversionOptions {
     std::optional<int> kv_rank;     ///< d_kv per KV head: R = d_kv * G
     std::optional<double>
         cache_ratio;               ///< share of the source cache to keep; sets kv_rank. Default: the paper's -68.75 %
+    int latent_groups = 1;         ///< L: runs of KV heads, each with a latent of its own, R / L wide
     bool split_full_rank = false;  ///< the reference's split SVD: the whole R for keys and for values
     std::filesystem::path rank_table;              ///< for Selection::table
     std::optional<std::uint64_t> latent_rotation;  ///< seed; latents are rotated so that their channels are alike
@@ -79,11 +80,13 @@ void set_rope_pairs(Plan& plan, int layer, const std::vector<std::vector<int>>& 
 core::OrderedJson plan_to_json(const Plan& plan);
 
 /// How the latent of a layer divides between keys and values under split SVD. A side that has fewer dims than its half
-/// leaves the rest to the other.
+/// leaves the rest to the other. Of a latent group where there are several.
 struct LatentSplit {
     int keys = 0;
     int values = 0;
 };
 LatentSplit split_latent(const checkpoint::ModelConfig& source, const ConversionOptions& resolved);
+/// The source as a latent group sees it: with the KV heads of one group.
+checkpoint::ModelConfig latent_group_of(const checkpoint::ModelConfig& source, const ConversionOptions& options);
 
 }  // namespace mha2mla::convert

@@ -90,6 +90,21 @@ TEST(Plan, SplitGivesValuesWhatFewKeysCannotUse) {
     EXPECT_EQ(split_latent(plan.source, plan.options).values, 96);
 }
 
+TEST(Plan, LatentGroupsCacheTheSame) {
+    ConversionOptions options;
+    options.latent_groups = 8;
+    const auto plan = make_plan(model_of(128), options);
+    const auto& mla = plan.target.mla();
+    EXPECT_EQ(mla.latent_groups, 8);
+    EXPECT_EQ(mla.kv_lora_rank[0], 2048);
+    EXPECT_EQ(mla.head_rank(0), 256);
+    EXPECT_DOUBLE_EQ(plan.cache_ratio(), 0.3125);
+    options.kv_rank = 240;  // of 32 heads together no more than 4096 are independent
+    EXPECT_EQ(make_plan(model_of(128), options).target.mla().head_rank(0), 4 * 240);
+    options.latent_groups = 1;
+    EXPECT_THROW(make_plan(model_of(128), options), core::Error);
+}
+
 TEST(Plan, TwoNormLeavesThePairsOpen) {
     ConversionOptions options;
     options.selection = Selection::two_norm;
@@ -137,6 +152,9 @@ TEST(Plan, RefusesNamingOptionAndRange) {
              o.kv_rank = 8;
          }},
         {"--split-full-rank", "split-svd", [](auto& o) { o.split_full_rank = true; }},
+        {"--latent-groups", "divisor of 3", [](auto& o) { o.latent_groups = 2; }},
+        {"--latent-groups", "divisor of 3", [](auto& o) { o.latent_groups = 0; }},
+        {"--kv-rank", "1..120 for", [](auto& o) { o.latent_groups = 3, o.kv_rank = 121; }},
         {"--select", "FILE.pth", [](auto& o) { o.selection = Selection::table; }},
     };
     for (const auto& refusal : refusals) {

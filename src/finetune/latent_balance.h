@@ -22,7 +22,7 @@ private:
     struct Layer {
         torch::Tensor down;         // [R + K dr, E]
         torch::Tensor down_bias;    // [R + K dr], undefined where there is none
-        torch::Tensor up;           // [G (dn + dv), R]
+        torch::Tensor up_LKR;       // of each latent group [G (dn + dv) / L, R / L]
         torch::Tensor exponents_R;  // of two, fp32
     };
     void scale(double sign) const;

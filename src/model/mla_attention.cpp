@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "model/autocast.h"
 #include "model/cache_emulation.h"
 #include "model/frequencies.h"
 #include "model/turn_pairs.h"
@@ -32,6 +33,7 @@ MlaShape MlaShape::of(const checkpoint::ModelConfig& config, int layer) {
             .kv_heads = config.num_key_value_heads,
             .rope_keys = mla.num_rope_key_heads,
             .rank = mla.kv_lora_rank.at(l),
+            .groups = mla.latent_groups,
             .rope = mla.qk_rope_head_dim.at(l),
             .nope = mla.qk_nope_head_dim.at(l),
             .value = mla.v_head_dim};
@@ -46,7 +48,7 @@ MlaAttentionImpl::MlaAttentionImpl(const Weights& weights, const checkpoint::Mod
     const std::int64_t hidden = config.hidden_size;
     const LinearShape query{hidden, shape_.heads * config.head_dim, bias};
     const LinearShape down{hidden, shape_.rank + shape_.rope_keys * shape_.rope, bias};
-    const LinearShape up{shape_.rank, shape_.kv_heads * (shape_.nope + shape_.value), false};
+    const LinearShape up{shape_.rank / shape_.groups, shape_.kv_heads * (shape_.nope + shape_.value), false};
     const LinearShape output{shape_.heads * shape_.value, hidden, bias};
     q_proj_ = register_module("q_proj", Linear(weights.under("q_proj"), query));
     kv_a_proj_with_mqa_ = register_module("kv_a_proj_with_mqa", Linear(weights.under("kv_a_proj_with_mqa"), down));
@@ -108,8 +110,9 @@ std::pair<torch::Tensor, torch::Tensor> MlaAttentionImpl::cached_rows(const torc
     const auto k_rope =
         turn_pairs(compressed[1].unflatten(2, {shape_.rope_keys, shape_.rope}), {{}, rope_frequencies_});
     if (!emulated_cache_) return {compressed[0], k_rope};
-    return {through_cache(compressed[0], emulated_cache_->content),
-            through_cache(k_rope.flatten(2), emulated_cache_->rotary).view_as(k_rope)};
+    const auto by_groups = [&](const torch::Tensor& x) { return x.flatten(2).unflatten(2, {shape_.groups, -1}); };
+    return {through_cache(by_groups(compressed[0]), emulated_cache_->content).flatten(2),
+            through_cache(by_groups(k_rope), emulated_cache_->rotary).view_as(k_rope)};
 }
 
 MlaAttentionImpl::Projected MlaAttentionImpl::project(const torch::Tensor& x_BTE) {
@@ -154,14 +157,30 @@ torch::Tensor MlaAttentionImpl::heads(const torch::Tensor& x_BTE) {
     return form_ == AttentionForm::expanded ? expanded(parts) : absorbed(parts);
 }
 
+/// [batch, tokens, G (dn + dv)]: the heads of a group from its part of the latent.
+torch::Tensor MlaAttentionImpl::rebuilt_keys_and_values(const torch::Tensor& latent_BTR) {
+    if (shape_.groups == 1) return kv_b_proj_(latent_BTR);
+    const auto latents = latent_BTR.chunk(shape_.groups, 2);
+    const auto ups = rounded_factor(kv_b_proj_->weight).chunk(shape_.groups, 0);
+    std::vector<torch::Tensor> of_groups;
+    for (std::size_t g = 0; g < latents.size(); ++g) of_groups.push_back(torch::linear(latents[g], ups[g]));
+    return torch::cat(of_groups, 2);
+}
+
 torch::Tensor MlaAttentionImpl::expanded(const Projected& parts) {
-    const auto rebuilt = kv_b_proj_(parts.latent_BTR).unflatten(2, {shape_.kv_heads, shape_.nope + shape_.value});
+    const auto rebuilt = rebuilt_keys_and_values(parts.latent_BTR).unflatten(2, {shape_.kv_heads, -1});
     const auto keys_values = rebuilt.split({shape_.nope, shape_.value}, 3);
     AttentionInputs in{.parts = {{parts.q_nope_BTHn, keys_values[0]}, {parts.q_rope_BTHr, parts.k_rope_BTGr}},
                        .v_BTGv = keys_values[1],
                        .sinks = parts.sinks};
     if (parts.positional) in.parts.push_back(*parts.positional);
     return causal_attention(in, scale_);
+}
+
+/// [batch, tokens, G, R / L]: what each KV head reads.
+torch::Tensor MlaAttentionImpl::latents_of_heads(const torch::Tensor& latent_BTR) const {
+    const auto of_groups = latent_BTR.unflatten(2, {shape_.groups, 1, -1});
+    return of_groups.expand({-1, -1, -1, shape_.kv_heads / shape_.groups, -1}).flatten(2, 3);
 }
 
 /// [batch, G, heads of a group, query tokens, key tokens], scaled and masked, in the precise type.
@@ -171,7 +190,7 @@ torch::Tensor MlaAttentionImpl::absorbed_logits(const Projected& parts, const to
         return torch::einsum("bqghd,bkgd->bghqk", {part.q.unflatten(2, grouped), part.k});
     };
     const auto q_latent = torch::einsum("btghn,gnr->btghr", {parts.q_nope_BTHn.unflatten(2, grouped), key_up_GnR});
-    auto logits = torch::einsum("bqghr,bkr->bghqk", {q_latent, parts.latent_BTR}) +
+    auto logits = torch::einsum("bqghr,bkgr->bghqk", {q_latent, latents_of_heads(parts.latent_BTR)}) +
                   products({parts.q_rope_BTHr, parts.k_rope_BTGr});
     if (parts.positional) logits = logits + products(*parts.positional);
     if (parts.sinks) {
@@ -183,11 +202,12 @@ torch::Tensor MlaAttentionImpl::absorbed_logits(const Projected& parts, const to
 }
 
 torch::Tensor MlaAttentionImpl::absorbed(const Projected& parts) {
-    const auto up = kv_b_proj_->weight.view({shape_.kv_heads, shape_.nope + shape_.value, shape_.rank})
+    const auto up = kv_b_proj_->weight.view({shape_.kv_heads, shape_.nope + shape_.value, -1})
                         .split({shape_.nope, shape_.value}, 1);
     const auto p = absorbed_logits(parts, up[0]).softmax(-1).to(parts.latent_BTR.scalar_type());
     const auto sinks = parts.sinks ? parts.sinks->v.size(1) : 0;
-    const auto mixed_latent = torch::einsum("bghqk,bkr->bqghr", {p.slice(4, sinks), parts.latent_BTR.slice(1, sinks)});
+    const auto latents = latents_of_heads(parts.latent_BTR.slice(1, sinks));
+    const auto mixed_latent = torch::einsum("bghqk,bkgr->bqghr", {p.slice(4, sinks), latents});
     auto out = torch::einsum("bqghr,gvr->bqghv", {mixed_latent, up[1]});
     if (sinks > 0) out = out + torch::einsum("bghqk,bkgv->bqghv", {p.slice(4, 0, sinks), parts.sinks->v});
     return out.flatten(2);

@@ -15,6 +15,7 @@ struct MlaShape {
     std::int64_t kv_heads = 0;   ///< G
     std::int64_t rope_keys = 0;  ///< K rotary key heads: G, or 1 shared by all
     std::int64_t rank = 0;       ///< R, the latent
+    std::int64_t groups = 0;     ///< L, of KV heads: each reads R / L elements of the latent
     std::int64_t rope = 0;       ///< dr
     std::int64_t nope = 0;       ///< dn, may be 0
     std::int64_t value = 0;      ///< dv
@@ -25,8 +26,8 @@ struct MlaShape {
 /// Multi-head latent attention (arXiv 2405.04434 section 2.1) with the generalisations of docs/checkpoint.md:
 /// logits = (q_nope · k_nope + q_rope · k_rope + q_pos · tau) softmax_scale, every part made from one query, or q_rope
 /// from rows of its own. The first sink_tokens keys are exact instead: RoPE(q) · RoPE(k) of the source, with the
-/// source's values. An emulated cache keeps the latent as one row, the rotated rotary keys of all heads as another, and
-/// the sinks exactly.
+/// source's values. An emulated cache keeps a group's latent as one row, the rotated rotary keys of its heads as
+/// another, and the sinks exactly.
 class MlaAttentionImpl : public Attention {
 public:
     MlaAttentionImpl(const Weights& weights, const checkpoint::ModelConfig& config, int layer);
@@ -51,6 +52,8 @@ private:
     QueriesAndKeys positional_part(const torch::Tensor& q_BTHd) const;
     Sinks sinks(const torch::Tensor& x_BTE, const torch::Tensor& q_BTHd);
     torch::Tensor universal_rows(std::int64_t tokens) const;
+    torch::Tensor latents_of_heads(const torch::Tensor& latent_BTR) const;
+    torch::Tensor rebuilt_keys_and_values(const torch::Tensor& latent_BTR);
     torch::Tensor expanded(const Projected& parts);
     torch::Tensor absorbed(const Projected& parts);
     torch::Tensor absorbed_logits(const Projected& parts, const torch::Tensor& key_up_GnR) const;

@@ -107,6 +107,9 @@ std::vector<Case> cases() {
     exact.sink_tokens = 4;
     auto only_sinks = exact;
     only_sinks.sink_tokens = 64;
+    auto grouped = per_head;
+    grouped.kv_lora_rank = {8};
+    grouped.latent_groups = 2;
     const auto with_bias = [](const MlaConfig& mla) {
         auto config = config_with(mla);
         config.attention_bias = true;
@@ -119,6 +122,7 @@ std::vector<Case> cases() {
             {"every part and four sinks", with_bias(exact)},
             {"nothing but sinks", with_bias(only_sinks)},
             {"one rotary key per KV head", config_with(per_head)},
+            {"a latent for each KV head", with_bias(grouped)},
             {"one shared rotary key", config_with(one_layer(5, {{5, 1, 2}}))},
             {"every pair rotates", config_with(one_layer(7, {{0, 1, 2, 3, 4, 5}, {5, 4, 3, 2, 1, 0}}))},
             {"no pair rotates", config_with(one_layer(6, {{}, {}}))},
@@ -169,11 +173,10 @@ public:
         q_ = project("q_proj", x, shape_.heads * 12);
         a_ = project("kv_a_proj_with_mqa", x, width_a_);
         if (cache) round_cached_rows(*cache);
-        std::vector<double> latent;
-        for (std::int64_t t = 0; t < tokens; ++t) {
-            for (std::int64_t r = 0; r < shape_.rank; ++r) latent.push_back(a_[index(t * width_a_ + r)]);
+        b_.resize(index(tokens * shape_.kv_heads * (shape_.nope + shape_.value)));
+        for (std::int64_t group = 0; group < shape_.groups; ++group) {
+            rebuild(group, project("kv_b_proj", latent_of(group), shape_.kv_heads * (shape_.nope + shape_.value)));
         }
-        b_ = project("kv_b_proj", latent, shape_.kv_heads * (shape_.nope + shape_.value));
         nope_factor_ = weights.values("q_nope_factor");
         rope_factor_ = weights.values("q_rope_factor");
         k_mean_ = weights.values("k_mean");
@@ -187,6 +190,25 @@ public:
     const std::vector<double>& output() const { return output_; }
 
 private:
+    std::int64_t head_rank() const { return shape_.rank / shape_.groups; }
+    std::vector<double> latent_of(std::int64_t group) const {
+        std::vector<double> latent;
+        for (std::int64_t t = 0; t < tokens; ++t) {
+            for (std::int64_t r = 0; r < head_rank(); ++r) {
+                latent.push_back(a_[index(t * width_a_ + group * head_rank() + r)]);
+            }
+        }
+        return latent;
+    }
+    /// Takes the keys and values of the group's heads from those that its latent gives all heads.
+    void rebuild(std::int64_t group, const std::vector<double>& of_all_heads) {
+        const std::int64_t width = shape_.kv_heads * (shape_.nope + shape_.value);
+        const std::int64_t group_width = width / shape_.groups;
+        for (std::int64_t t = 0; t < tokens; ++t) {
+            const auto from = of_all_heads.begin() + t * width + group * group_width;
+            std::copy_n(from, group_width, b_.begin() + t * width + group * group_width);
+        }
+    }
     static std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
     Complex query(std::int64_t t, std::int64_t head, int pair) const {
         const auto row = (t * shape_.heads + head) * 12;
@@ -209,12 +231,16 @@ private:
     void round_cached_rows(const cache::CacheFormat& format) {
         for (std::int64_t t = 0; t < tokens; ++t) {
             const auto row = a_.begin() + t * width_a_;
-            const auto latent = round_row({row, row + shape_.rank}, format.content);
-            std::copy(latent.begin(), latent.end(), row);
             turn_keys(t, t);
-            const auto keys = round_row({row + shape_.rank, row + width_a_}, format.rotary);
-            std::copy(keys.begin(), keys.end(), row + shape_.rank);
+            round_groups(row, head_rank(), format.content);
+            round_groups(row + shape_.rank, shape_.rope_keys * shape_.rope / shape_.groups, format.rotary);
             turn_keys(t, -t);
+        }
+    }
+    void round_groups(std::vector<double>::iterator row, std::int64_t width, const cache::RowFormat& format) const {
+        for (std::int64_t group = 0; group < shape_.groups; ++group, row += width) {
+            const auto rounded = round_row({row, row + width}, format);
+            std::copy(rounded.begin(), rounded.end(), row);
         }
     }
     /// Turns the rotary keys of token t in a_ by `distance` positions.

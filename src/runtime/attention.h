@@ -43,7 +43,7 @@ struct RotatedPart {
     float* out = nullptr;
     std::int64_t out_stride = 0;
     std::int64_t own_column = 0;       // of Workspace::projected: rows of its own [H, 2 pairs]; 0: picked out of q
-    std::int64_t kv_head_columns = 0;  // with pairs of their own, KV heads write so many columns apart
+    std::int64_t kv_heads_in_row = 1;  // KV heads that share a key: each writes at its place in the key, 2 pairs
 };
 
 void rotate_query(const AttentionBatch& batch, const RotatedPart& part, const Compute& compute);

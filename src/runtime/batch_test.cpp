@@ -149,6 +149,8 @@ INSTANTIATE_TEST_SUITE_P(
                     of_mla({.name = "own_rotary_keys"}, AttentionForm::automatic, 3),
                     of_mla({.name = "own_rotary_keys"}, AttentionForm::absorbed, 2),
                     of_mla({.name = "own_rotary_keys"}, AttentionForm::expanded, 2),
+                    of_mla({.name = "latent_groups", .ranks = {20, 14}, .latent_groups = 2}, AttentionForm::absorbed, 2),
+                    of_mla({.name = "latent_groups", .ranks = {20, 14}, .latent_groups = 2}, AttentionForm::expanded, 2),
                     of_mla({.name = "nothing_unrotated", .ranks = {9, 32}, .pairs = {8, 1}}, AttentionForm::absorbed,
                            2),
                     of_mla(with_sinks(), AttentionForm::automatic, 2), of_mla(with_sinks(), AttentionForm::absorbed, 4),

@@ -38,15 +38,16 @@ void store_cache_rows(const AttentionInput& input, const CacheRows& rows, const 
     const Chunk& chunk = input.chunk;
     const cache::PageFormat& format = chunk.cache.pool().format(input.layer);
     const cache::Plane& plane = format.planes[static_cast<std::size_t>(rows.plane)];
+    const std::size_t first_byte = static_cast<std::size_t>(rows.first_column) * core::size_of(format.dtype);
     for (std::int64_t row = rows.begin; row < rows.end;) {
         const std::int64_t token = chunk.first_position + row;
         const std::int64_t run = std::min(cache::page_tokens - token % cache::page_tokens, rows.end - row);
         kernels.store_rows({.x = rows.x + row * rows.x_stride,
                             .x_stride = rows.x_stride,
                             .rows = run,
-                            .width = plane.width,
+                            .width = rows.columns,
                             .dtype = format.dtype,
-                            .y = chunk.cache.row(input.layer, rows.plane, token),
+                            .y = chunk.cache.row(input.layer, rows.plane, token) + first_byte,
                             .y_stride_bytes = static_cast<std::int64_t>(plane.row_bytes)});
         row += run;
     }

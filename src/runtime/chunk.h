@@ -76,11 +76,13 @@ struct AttentionBatch {
     }
 };
 
-/// Rows [begin, end) of a chunk on their way to a plane of the cache.
+/// Rows [begin, end) of a chunk on their way to some columns of a plane of the cache.
 struct CacheRows {
     const float* x = nullptr;  // row 0 of the chunk
     std::int64_t x_stride = 0;
     int plane = 0;
+    std::int64_t first_column = 0;
+    std::int64_t columns = 0;
     std::int64_t begin = 0;
     std::int64_t end = 0;
 };

@@ -148,6 +148,9 @@ INSTANTIATE_TEST_SUITE_P(
                     MlaChoice{.name = "positional_part", .positional_part = true},
                     MlaChoice{.name = "sinks", .positional_part = true, .sink_tokens = 4},
                     MlaChoice{.name = "a_page_of_sinks", .positional_part = true, .sink_tokens = 64}, everything(),
+                    MlaChoice{.name = "latent_groups", .ranks = {20, 14}, .biases = true, .latent_groups = 2},
+                    MlaChoice{.name = "groups_of_two_heads", .ranks = {18, 2}, .pairs = {0, 5}, .kv_heads = 4,
+                              .latent_groups = 2},
                     MlaChoice{.name = "nothing_unrotated", .ranks = {9, 32}, .pairs = {8, 1}},
                     MlaChoice{.name = "nothing_rotated", .ranks = {40, 1}, .pairs = {0, 7}, .biases = true}),
     testing::PrintToStringParamName());

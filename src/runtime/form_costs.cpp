@@ -23,10 +23,10 @@ FormCosts form_costs(kernels::Isa isa) {
 }
 
 double absorbed_cost(const LatentSizes& layer, ChunkSizes chunk, const FormCosts& costs) {
-    const double row = static_cast<double>(2 * layer.kv_lora_rank + layer.rotary_width);
+    const double row = static_cast<double>(2 * layer.head_rank + layer.rotary_width);
     const double attended = seen_pairs(chunk) * static_cast<double>(layer.heads) * row;
     const double folded = static_cast<double>(chunk.queries * layer.heads) *
-                          static_cast<double>(layer.kv_lora_rank * (layer.nope_width + layer.value_width));
+                          static_cast<double>(layer.head_rank * (layer.nope_width + layer.value_width));
     return costs.attended * attended + costs.rebuilt * folded;
 }
 
@@ -34,8 +34,8 @@ double expanded_cost(const LatentSizes& layer, ChunkSizes chunk, const FormCosts
     const double row = static_cast<double>(layer.key_width + layer.value_width);
     const double attended = seen_pairs(chunk) * static_cast<double>(layer.heads) * row;
     const auto rows = static_cast<double>(chunk.keys * layer.kv_heads);
-    const auto rebuilt = static_cast<double>(layer.kv_lora_rank * (layer.nope_width + layer.value_width));
-    const double moved = static_cast<double>(layer.kv_lora_rank + layer.rotary_width) + row;
+    const auto rebuilt = static_cast<double>(layer.head_rank * (layer.nope_width + layer.value_width));
+    const double moved = static_cast<double>(layer.head_rank + layer.rotary_width) + row;
     return costs.attended * attended + rows * (costs.rebuilt * rebuilt + costs.moved * moved);
 }
 

@@ -11,8 +11,8 @@ namespace mha2mla::runtime {
 struct LatentSizes {
     std::int64_t heads = 0;         // H
     std::int64_t kv_heads = 0;      // G
-    std::int64_t kv_lora_rank = 0;  // R
-    std::int64_t rotary_width = 0;  // K dr, of a cached row
+    std::int64_t head_rank = 0;     // R / L
+    std::int64_t rotary_width = 0;  // K dr / L, of a cached row
     std::int64_t key_width = 0;     // dn + dr, of an expanded key
     std::int64_t nope_width = 0;    // dn
     std::int64_t value_width = 0;   // dv

@@ -13,21 +13,21 @@ using kernels::Isa;
 /// SmolLM2-135M at 120 elements a token and layer; random models of Llama's shapes as the benchmarks convert them.
 constexpr LatentSizes smollm2{.heads = 9,
                               .kv_heads = 3,
-                              .kv_lora_rank = 96,
+                              .head_rank = 96,
                               .rotary_width = 24,
                               .key_width = 88,
                               .nope_width = 64,
                               .value_width = 64};
 constexpr LatentSizes llama2_7b{.heads = 32,
                                 .kv_heads = 32,
-                                .kv_lora_rank = 2048,
+                                .head_rank = 2048,
                                 .rotary_width = 512,
                                 .key_width = 128,
                                 .nope_width = 112,
                                 .value_width = 128};
 constexpr LatentSizes llama3_8b{.heads = 32,
                                 .kv_heads = 8,
-                                .kv_lora_rank = 512,
+                                .head_rank = 512,
                                 .rotary_width = 64,
                                 .key_width = 128,
                                 .nope_width = 120,
@@ -57,7 +57,7 @@ TEST_P(FormCostsOf, WholePromptsAreExpanded) {
 
 TEST_P(FormCostsOf, LongChunksOfATinyLatentAreAbsorbed) {
     LatentSizes tiny = smollm2;
-    tiny.kv_lora_rank = 8;
+    tiny.head_rank = 8;
     EXPECT_EQ(form(tiny, {.queries = 512, .keys = 512}), AttentionForm::absorbed);
     EXPECT_EQ(form(tiny, {.queries = 512, .keys = 32768}), AttentionForm::absorbed);
 }
@@ -81,7 +81,7 @@ INSTANTIATE_TEST_SUITE_P(, FormCostsOf, testing::Values(Isa::portable, Isa::avx2
 TEST(FormCosts, CountMultiplyAddsAndNumbers) {
     constexpr LatentSizes layer{.heads = 4,
                                 .kv_heads = 2,
-                                .kv_lora_rank = 10,
+                                .head_rank = 10,
                                 .rotary_width = 6,
                                 .key_width = 7,
                                 .nope_width = 4,
@@ -108,11 +108,14 @@ TEST(LatentSizes, AreThoseOfTheLayer) {
     const auto sizes = latent_sizes(shape, weights);
     EXPECT_EQ(sizes.heads, 4);
     EXPECT_EQ(sizes.kv_heads, 2);
-    EXPECT_EQ(sizes.kv_lora_rank, 20);
+    EXPECT_EQ(sizes.head_rank, 20);
     EXPECT_EQ(sizes.rotary_width, 12);
     EXPECT_EQ(sizes.key_width, 16);
     EXPECT_EQ(sizes.nope_width, 10);
     EXPECT_EQ(sizes.value_width, 16);
+    weights.latent_groups = 2;  // of a row that a group of heads reads
+    EXPECT_EQ(latent_sizes(shape, weights).head_rank, 10);
+    EXPECT_EQ(latent_sizes(shape, weights).rotary_width, 6);
 }
 
 /// Bits tell which form computed something: the two are equal up to rounding.

@@ -65,6 +65,7 @@ void store_keys_and_values(const AttentionInput& input, const Compute& compute, 
         CacheRows rows{.x = head + columns.key,
                        .x_stride = input.projected_width,
                        .plane = cache::key_plane(g),
+                       .columns = input.shape.head_dim,
                        .begin = begin,
                        .end = end};
         store_cache_rows(input, rows, compute.kernels);

@@ -4,8 +4,9 @@
 #include "runtime/attention.h"
 #include "runtime/linear.h"
 
-// Absorbed form: logits = (q~·c + q_rope·k_rope) scale with q~ = W_ukᵀ q_nope; out = W_uv (Σ p c). All heads share the
-// cached rows [latent | rotary keys]. Query rows are ordered [G, tokens, group] in each chunk.
+// Absorbed form: logits = (q~·c + q_rope·k_rope) scale with q~ = W_ukᵀ q_nope; out = W_uv (Σ p c). All heads of a latent
+// group, usually all heads, share its cached rows [latent | rotary keys]. Query rows are ordered [G, tokens, group] in
+// each chunk, so that those of a latent group follow each other.
 
 namespace mha2mla::runtime {
 namespace {
@@ -13,9 +14,9 @@ namespace {
 /// Fills the rotary columns of all query rows: RoPE of the head's rotary pairs in its own block, zeros in the others.
 void rotate_rotary_queries(const AttentionBatch& batch, const MlaWeights& weights, const Compute& compute) {
     const std::int64_t dr = weights.qk_rope_head_dim;
-    const auto key_heads = static_cast<std::int64_t>(weights.rope_pairs.size());
-    const std::int64_t row_width = weights.kv_lora_rank + key_heads * dr;
-    float* const rotary = compute.workspace.query.data() + weights.kv_lora_rank;
+    const std::int64_t key_heads = weights.rope_keys_of_group();
+    const std::int64_t row_width = weights.row_width();
+    float* const rotary = compute.workspace.query.data() + weights.head_rank();
     const std::int64_t heads = batch.shape.heads;
     parallel_rows(batch.chunks, key_heads > 1 ? heads * row_width : 0, compute,
                   [&](int, const Chunk& chunk, std::int64_t begin, std::int64_t end) {
@@ -31,19 +32,19 @@ void rotate_rotary_queries(const AttentionBatch& batch, const MlaWeights& weight
                   .out = rotary,
                   .out_stride = row_width,
                   .own_column = weights.rope_query_column,
-                  .kv_head_columns = dr},
+                  .kv_heads_in_row = key_heads},
                  compute);
 }
 
 /// q~ into the latent columns of the query rows.
-void absorb_queries(const AttentionBatch& batch, const MlaWeights& weights, std::int64_t row_width,
-                    const Compute& compute) {
+void absorb_queries(const AttentionBatch& batch, const MlaWeights& weights, const Compute& compute) {
     const Workspace& workspace = compute.workspace;
+    const std::int64_t row_width = weights.row_width();
     if (weights.qk_nope_head_dim == 0) {  // rotary keys alone: the latent only carries values
         const std::int64_t first = batch.chunks.front().first_row * batch.shape.heads;
         const std::int64_t rows = count_tokens(batch.chunks) * batch.shape.heads;
         for (std::int64_t row = first; row < first + rows; ++row) {
-            std::fill_n(workspace.query.data() + row * row_width, weights.kv_lora_rank, 0.F);
+            std::fill_n(workspace.query.data() + row * row_width, weights.head_rank(), 0.F);
         }
         return;
     }
@@ -62,19 +63,22 @@ AttendJob job_of(const AttentionInput& input, const MlaWeights& weights, kernels
                  const Workspace& workspace) {
     const Chunk& chunk = input.chunk;
     const cache::PageFormat& format = chunk.cache.pool().format(input.layer);
-    const cache::Plane& plane = format.planes[cache::latent_plane];
+    const cache::Plane& plane = format.planes[cache::latent_plane()];
     const std::int64_t row = input.first_head_row();
-    chunk.cache.list_blocks(input.layer, cache::latent_plane, cache::latent_plane, chunk.keys(), blocks);
+    for (int group = 0; group < static_cast<int>(weights.latent_groups); ++group) {
+        const int rows = cache::latent_plane(group);
+        chunk.cache.list_blocks(input.layer, rows, rows, chunk.keys(), blocks + group * chunk.pages());
+    }
     return {.dtype = format.dtype,
-            .streams = 1,
-            .rows = chunk.tokens * input.shape.heads,
+            .streams = weights.latent_groups,
+            .rows = chunk.tokens * input.shape.heads / weights.latent_groups,
             .key_width = plane.width,
-            .value_width = weights.kv_lora_rank,
+            .value_width = weights.head_rank(),
             .key_stride_bytes = static_cast<std::int64_t>(plane.row_bytes),
             .value_stride_bytes = static_cast<std::int64_t>(plane.row_bytes),
             .scale = input.shape.softmax_scale,
             .blocks = blocks,
-            .sealed = format.sealed_format(cache::latent_plane, cache::latent_plane),
+            .sealed = format.sealed_format(cache::latent_plane(), cache::latent_plane()),
             .block_count = chunk.pages(),
             .keys = chunk.keys(),
             .q = workspace.query.data() + row * plane.width,
@@ -82,7 +86,7 @@ AttendJob job_of(const AttentionInput& input, const MlaWeights& weights, kernels
             .first_key = chunk.cache.pool().sink_tokens(),
             .positions = input.positions,
             .position_q = workspace.position_query.data() + row * input.shape.head_dim,
-            .out = workspace.attended.data() + row * weights.kv_lora_rank,
+            .out = workspace.attended.data() + row * weights.head_rank(),
             .log_sum = workspace.part_max.data() + row};
 }
 
@@ -90,9 +94,8 @@ AttendJob job_of(const AttentionInput& input, const MlaWeights& weights, kernels
 
 void attend_absorbed(const AttentionBatch& batch, const MlaWeights& weights, const Compute& compute) {
     const Workspace& workspace = compute.workspace;
-    const cache::PageFormat& format = batch.chunks.front().cache.pool().format(batch.layer);
     rotate_rotary_queries(batch, weights, compute);
-    absorb_queries(batch, weights, format.planes[cache::latent_plane].width, compute);
+    absorb_queries(batch, weights, compute);
     attend_all(
         batch,
         [&](const Chunk& chunk, kernels::KeyValueBlock* blocks) {

@@ -31,14 +31,26 @@ void rotate_rotary_keys(const AttentionInput& input, const MlaWeights& weights, 
     }
 }
 
-void store_latents(const AttentionInput& input, const Compute& compute, std::int64_t begin, std::int64_t end) {
-    store_cache_rows(input,
-                     {.x = compute.workspace.projected.data() + input.projected_offset() + latent_column(input.shape),
-                      .x_stride = input.projected_width,
-                      .plane = cache::latent_plane,
-                      .begin = begin,
-                      .end = end},
-                     compute.kernels);
+/// Every group's latent and rotary keys into its plane.
+void store_latents(const AttentionInput& input, const MlaWeights& weights, const Compute& compute, std::int64_t begin,
+                   std::int64_t end) {
+    const float* const latents =
+        compute.workspace.projected.data() + input.projected_offset() + latent_column(input.shape);
+    const std::int64_t rank = weights.head_rank();
+    const std::int64_t rotary = weights.row_width() - rank;
+    for (int group = 0; group < static_cast<int>(weights.latent_groups); ++group) {
+        CacheRows rows{.x = latents + group * rank,
+                       .x_stride = input.projected_width,
+                       .plane = cache::latent_plane(group),
+                       .columns = rank,
+                       .begin = begin,
+                       .end = end};
+        store_cache_rows(input, rows, compute.kernels);
+        rows.x = latents + weights.kv_lora_rank + group * rotary;
+        rows.first_column = rank;
+        rows.columns = rotary;
+        store_cache_rows(input, rows, compute.kernels);
+    }
 }
 
 /// The form that is asked for, or the one that is cheaper for a chunk.
@@ -69,11 +81,10 @@ void attend_in_forms(const AttentionBatch& batch, const MlaWeights& weights, Att
 }  // namespace
 
 LatentSizes latent_sizes(const AttentionShape& shape, const MlaWeights& weights) {
-    const auto rotary_keys = static_cast<std::int64_t>(weights.rope_pairs.size());
     return {.heads = shape.heads,
             .kv_heads = shape.kv_heads,
-            .kv_lora_rank = weights.kv_lora_rank,
-            .rotary_width = rotary_keys * weights.qk_rope_head_dim,
+            .head_rank = weights.head_rank(),
+            .rotary_width = weights.row_width() - weights.head_rank(),
             .key_width = weights.qk_nope_head_dim + weights.qk_rope_head_dim,
             .nope_width = weights.qk_nope_head_dim,
             .value_width = shape.value_dim};
@@ -83,7 +94,7 @@ void mla_attention(const AttentionBatch& batch, const MlaWeights& weights, Atten
     parallel_rows(batch.chunks, batch.projected_width, compute,
                   [&](int, const Chunk& chunk, std::int64_t begin, std::int64_t end) {
                       rotate_rotary_keys(batch.of(chunk), weights, compute, begin, end);
-                      store_latents(batch.of(chunk), compute, begin, end);
+                      store_latents(batch.of(chunk), weights, compute, begin, end);
                   });
     const bool has_sinks = batch.chunks.front().cache.pool().sink_tokens() > 0;
     if (has_sinks) {

@@ -18,6 +18,17 @@ struct HeadRebuild {
     std::int64_t key_width;
     std::byte* keys;    // [keys, key_width]
     std::byte* values;  // [keys, dv]
+
+    /// Of the head's latent group.
+    int plane() const {
+        const auto heads_of_group = weights.value_up.size() / static_cast<std::size_t>(weights.latent_groups);
+        return cache::latent_plane(static_cast<int>(kv_head / heads_of_group));
+    }
+    /// Where the head's rotary key starts in a cached row.
+    std::int64_t rotary_column() const {
+        const auto heads_in_row = static_cast<std::size_t>(weights.rope_keys_of_group());
+        return weights.head_rank() + static_cast<std::int64_t>(kv_head % heads_in_row) * weights.qk_rope_head_dim;
+    }
 };
 
 struct RebuiltRows {
@@ -57,12 +68,12 @@ struct CachedRows {
     std::int64_t tokens;
 };
 
-CachedRows load_page(const AttentionInput& input, std::int64_t page, const Compute& compute, int worker) {
-    const cache::PageFormat& format = input.chunk.cache.pool().format(input.layer);
+CachedRows load_page(const HeadRebuild& head, std::int64_t page, const Compute& compute, int worker) {
+    const cache::PageFormat& format = head.input.chunk.cache.pool().format(head.input.layer);
+    const int plane = head.plane();
     const kernels::KeyValueBlock& block = compute.workspace.blocks[static_cast<std::size_t>(page)];
-    const auto parts = block.sealed ? format.sealed_format(cache::latent_plane, cache::latent_plane)
-                                    : format.exact_format(cache::latent_plane, cache::latent_plane);
-    const std::int64_t stride = format.planes[cache::latent_plane].width + kernels::group_unit;
+    const auto parts = block.sealed ? format.sealed_format(plane, plane) : format.exact_format(plane, plane);
+    const std::int64_t stride = head.weights.row_width() + kernels::group_unit;
     float* const rows = compute.workspace.latent_rows(worker);
     compute.kernels.load_rows({.block = block.keys,
                                .parts = {parts.keys[0], parts.keys[1]},
@@ -75,13 +86,12 @@ CachedRows load_page(const AttentionInput& input, std::int64_t page, const Compu
 /// Keys and values of the tokens of one page.
 void rebuild_page(const HeadRebuild& head, std::int64_t page, const Compute& compute, int worker) {
     const MlaWeights& weights = head.weights;
-    const CachedRows cached = load_page(head.input, page, compute, worker);
+    const CachedRows cached = load_page(head, page, compute, worker);
     const std::int64_t first = page * cache::page_tokens;
     const auto element = static_cast<std::int64_t>(core::size_of(head.dtype));
     const std::int64_t dr = weights.qk_rope_head_dim;
-    const std::int64_t k = weights.rope_pairs.size() == 1 ? 0 : static_cast<std::int64_t>(head.kv_head);
     std::byte* const keys = head.keys + first * head.key_width * element;
-    compute.kernels.store_rows({.x = cached.data + weights.kv_lora_rank + k * dr,
+    compute.kernels.store_rows({.x = cached.data + head.rotary_column(),
                                 .x_stride = cached.stride,
                                 .rows = cached.tokens,
                                 .width = dr,
@@ -121,9 +131,8 @@ void attend_head(const HeadRebuild& head, const Compute& compute) {
     const Workspace& workspace = compute.workspace;
     const std::int64_t dv = input.shape.value_dim;
     // What is to be rebuilt; then what was rebuilt takes its place.
-    chunk.cache.list_blocks(input.layer, cache::latent_plane, cache::latent_plane, chunk.keys(),
-                            workspace.blocks.data());
-    const std::int64_t rebuilding = chunk.keys() * head.weights.kv_lora_rank * (head.weights.qk_nope_head_dim + dv);
+    chunk.cache.list_blocks(input.layer, head.plane(), head.plane(), chunk.keys(), workspace.blocks.data());
+    const std::int64_t rebuilding = chunk.keys() * head.weights.head_rank() * (head.weights.qk_nope_head_dim + dv);
     parallel_ranges(compute.pool, chunk.pages(), rebuilding, [&](int worker, std::int64_t begin, std::int64_t end) {
         for (std::int64_t page = begin; page < end; ++page) rebuild_page(head, page, compute, worker);
     });

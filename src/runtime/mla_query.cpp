@@ -49,7 +49,7 @@ kernels::RopeParams rotation(const AttentionInput& input, const RotatedPart& par
         const auto& pairs = (*part.pairs_of_heads)[part.pairs_of_heads->size() == 1 ? 0 : static_cast<std::size_t>(g)];
         params.frequencies = pairs.data();
         params.source_pairs = own ? nullptr : pairs.data();
-        if (part.pairs_of_heads->size() > 1) params.y += g * part.kv_head_columns;
+        params.y += g % part.kv_heads_in_row * 2 * part.pairs;
     }
     return params;
 }

@@ -38,6 +38,8 @@ struct MlaChoice {
     bool own_rope_query = false;
     bool positional_part = false;
     int sink_tokens = 0;
+    int kv_heads = 2;
+    int latent_groups = 1;
 
     friend std::ostream& operator<<(std::ostream& stream, const MlaChoice& choice) { return stream << choice.name; }
 };

@@ -236,14 +236,15 @@ private:
         const MlaConfig& mla = config_.mla();
         const auto l = static_cast<std::size_t>(layer);
         const int d = config_.head_dim, g = h / config_.group_size(), k = mla.rope_key_head(g);
-        const int rank = mla.kv_lora_rank[l], dr = mla.qk_rope_head_dim[l], dn = mla.qk_nope_head_dim[l];
+        const int rank = mla.kv_lora_rank[l], head_rank = mla.head_rank(layer), dr = mla.qk_rope_head_dim[l], dn = mla.qk_nope_head_dim[l];
         const auto& rope = mla.rope_pairs[l][static_cast<std::size_t>(k)];
         const auto nope = mla.unrotated_pairs(layer, g, d / 2);
         const std::vector<int> still(nope.size(), 0);
         const Rows q = linear(name(layer, "q_proj"), config_.num_attention_heads * d, x);
         const Rows a = linear(name(layer, "kv_a_proj_with_mqa"), mla.cached_elements(layer), x);
-        Rows latent;
-        for (const Vector& row : a) latent.push_back(slice(row, 0, rank));
+        const int latent_group = g / (config_.num_key_value_heads / mla.latent_groups);
+        Rows latent;  // of the head's group
+        for (const Vector& row : a) latent.push_back(slice(row, latent_group * head_rank, head_rank));
         const int head_rows = dn + mla.v_head_dim;
         const Factors nope_factors = factors(name(layer, "q_nope_factor"), dn / 2, h);
         const Factors rope_factors = factors(name(layer, "q_rope_factor"), dr / 2, h);
@@ -304,6 +305,7 @@ ModelConfig tiny_config() {
 ModelConfig tiny_mla_config(const MlaChoice& choice) {
     ModelConfig config = tiny_config();
     config.model_type = "mha2mla";
+    config.num_key_value_heads = choice.kv_heads;
     config.tie_word_embeddings = choice.shared_rope_key;
     config.attention_bias = choice.biases || choice.sink_tokens > 0;
     config.mlp_bias = choice.biases;
@@ -312,6 +314,7 @@ ModelConfig tiny_mla_config(const MlaChoice& choice) {
     mla.q_rope_proj = choice.own_rope_query;
     mla.positional_part = choice.positional_part;
     mla.sink_tokens = choice.sink_tokens;
+    mla.latent_groups = choice.latent_groups;
     mla.kv_lora_rank = choice.ranks;
     mla.v_head_dim = config.head_dim;
     mla.num_rope_key_heads = choice.shared_rope_key ? 1 : config.num_key_value_heads;

@@ -23,24 +23,32 @@ DecoderOptions as_decoded(DecoderOptions options) {
     return options;
 }
 
-MlaChoice latent_model() {
-    return {.name = "latents", .shared_rope_key = true, .factors = true, .positional_part = true, .sink_tokens = 4};
+MlaChoice latent_model(int latent_groups) {
+    return {.name = "latents",
+            .shared_rope_key = latent_groups == 1,
+            .ranks = {20, 14},
+            .factors = true,
+            .positional_part = true,
+            .sink_tokens = 4,
+            .latent_groups = latent_groups};
 }
 
 struct Case {
     std::string format;
     bool latent;
     double from_exact;  // what its codes move the logits by at most
+    int latent_groups = 1;
 
     friend std::ostream& operator<<(std::ostream& stream, const Case& c) {
-        return stream << (c.latent ? "latent_" : "source_") << c.format;
+        return stream << (c.latent_groups > 1 ? "grouped_" : c.latent ? "latent_" : "source_") << c.format;
     }
 };
 
 class QuantizedCache : public testing::TestWithParam<Case> {
 protected:
     QuantizedCache()
-        : model_(test::random_model(GetParam().latent ? test::tiny_mla_config(latent_model()) : test::tiny_config(),
+        : model_(test::random_model(GetParam().latent ? test::tiny_mla_config(latent_model(GetParam().latent_groups))
+                                                      : test::tiny_config(),
                                     GetParam().latent ? "quantized-mla" : "quantized")) {}
 
     checkpoint::Checkpoint model_;
@@ -147,7 +155,8 @@ INSTANTIATE_TEST_SUITE_P(Formats, QuantizedCache,
                          testing::Values(Case{"int8", false, 0.02}, Case{"int4", false, 0.2}, Case{"int2", false, 0.6},
                                          Case{"kivi4", false, 0.2}, Case{"int8", true, 0.02}, Case{"int4", true, 0.2},
                                          Case{"int4-c", true, 0.2}, Case{"latent=int4-c,rope=int4-c", true, 0.2},
-                                         Case{"int2-c", true, 0.6}),
+                                         Case{"int2-c", true, 0.6}, Case{"int8", true, 0.02, 2},
+                                         Case{"int4-c", true, 0.2, 2}),
                          [](const auto& param_info) {
                              std::string name = testing::PrintToString(param_info.param);
                              std::replace_if(

@@ -25,10 +25,10 @@ void add_mla_widths(const ModelConfig& config, int layer, WorkspaceShape& shape)
     const auto l = static_cast<std::size_t>(layer);
     widen(shape.expanded_key, mla.qk_nope_head_dim[l] + mla.qk_rope_head_dim[l]);
     widen(shape.expanded_value, mla.v_head_dim);
-    widen(shape.key_width, std::max<std::int64_t>(mla.cached_elements(layer), shape.expanded_key));
-    widen(shape.value_width, std::max(mla.kv_lora_rank[l], mla.v_head_dim));
+    widen(shape.latent_width, mla.cached_elements(layer) / mla.latent_groups);
+    widen(shape.key_width, std::max(shape.latent_width, shape.expanded_key));
+    widen(shape.value_width, std::max(mla.head_rank(layer), mla.v_head_dim));
     widen(shape.nope_width, mla.qk_nope_head_dim[l]);
-    widen(shape.latent_width, mla.cached_elements(layer));
 }
 
 WorkspaceShape workspace_shape(const ModelConfig& config, const ModelWeights& weights, core::DType kv_cache,
@@ -67,8 +67,10 @@ std::vector<cache::PageFormat> page_formats(const ModelConfig& config, const cac
             formats.push_back(cache::grouped_query_format(format, config.num_key_value_heads, config.head_dim));
             continue;
         }
-        const int rank = config.mla().kv_lora_rank[static_cast<std::size_t>(layer)];
-        formats.push_back(cache::latent_format(format, rank, config.cached_elements(layer) - rank));
+        const checkpoint::MlaConfig& mla = config.mla();
+        const int rank = mla.kv_lora_rank[static_cast<std::size_t>(layer)];
+        formats.push_back(
+            cache::latent_format(format, rank, mla.cached_elements(layer) - rank, mla.latent_groups));
     }
     return formats;
 }

@@ -102,8 +102,9 @@ MlaWeights load_mla(const checkpoint::Checkpoint& model, int layer, const Weight
     const ModelConfig& config = model.config();
     const MlaConfig& mla = config.mla();
     const auto l = static_cast<std::size_t>(layer);
-    const KvUpShape shape{config.num_key_value_heads, mla.qk_nope_head_dim[l], mla.v_head_dim, mla.kv_lora_rank[l]};
-    MlaWeights weights{.kv_lora_rank = shape.rank,
+    const KvUpShape shape{config.num_key_value_heads, mla.qk_nope_head_dim[l], mla.v_head_dim, mla.head_rank(layer)};
+    MlaWeights weights{.kv_lora_rank = mla.kv_lora_rank[l],
+                       .latent_groups = mla.latent_groups,
                        .qk_nope_head_dim = shape.dn,
                        .qk_rope_head_dim = mla.qk_rope_head_dim[l],
                        .rope_query_column = rope_query_column(config, layer),

@@ -32,7 +32,7 @@ struct WorkspaceShape {
     std::int64_t key_width = 0;
     std::int64_t value_width = 0;
     std::int64_t nope_width = 0;
-    std::int64_t latent_width = 0;             ///< R + K dr
+    std::int64_t latent_width = 0;             ///< (R + K dr) / L
     std::int64_t expanded_key = 0;             ///< dn + dr
     std::int64_t expanded_value = 0;           ///< dv
     std::int64_t position_width = 0;           ///< d where the model has a positional part, else 0
@@ -100,7 +100,7 @@ public:
     }
     /// [page_tokens, max(dn, dv)] floats of its own.
     float* rebuilt_rows(int worker) const;
-    /// [page_tokens, R + K dr + group_unit] floats of its own.
+    /// [page_tokens, (R + K dr) / L + group_unit] floats of its own.
     float* latent_rows(int worker) const;
 
 private:

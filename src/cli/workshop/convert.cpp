@@ -76,6 +76,7 @@ constexpr std::array method_options{MethodOption{"--select", {"mha2mla"}},
                                     MethodOption{"--factor", {"mha2mla"}},
                                     MethodOption{"--rope-pairs", {"mha2mla"}},
                                     MethodOption{"--split-full-rank", {"mha2mla"}},
+                                    MethodOption{"--latent-groups", {"mha2mla"}},
                                     MethodOption{"--freqfold", {"transmla"}},
                                     MethodOption{"--balance-kv", {"transmla"}},
                                     MethodOption{"--by-layer", {"lsq"}},
@@ -110,11 +111,12 @@ std::string saving_text(const convert::Plan& plan) {
 std::string plan_text(const convert::Plan& plan) {
     const auto& mla = plan.target.mla();
     const int before = plan.source.cached_elements(0);
+    const auto groups = mla.latent_groups > 1 ? fmt::format(" in {} groups", mla.latent_groups) : "";
     std::string text = fmt::format("{} layers; cached elements a token and layer (source {}):\n",
                                    plan.target.num_hidden_layers, before);
     for (int layer = 0; layer < plan.target.num_hidden_layers; ++layer) {
         const auto l = static_cast<std::size_t>(layer);
-        text += fmt::format("  layer {:2}: latent {:4} + rotary {} x {} = {:4}\n", layer, mla.kv_lora_rank[l],
+        text += fmt::format("  layer {:2}: latent {:4}{} + rotary {} x {} = {:4}\n", layer, mla.kv_lora_rank[l], groups,
                             mla.num_rope_key_heads, mla.qk_rope_head_dim[l], mla.cached_elements(layer));
     }
     const auto& lsq = plan.options.lsq;
@@ -204,6 +206,11 @@ void add_method_options(CLI::App& verb, ConvertCommand& command) {
         "--rotate-latent", command.rotate_latent,
         "Spread latents evenly over their channels (--seed), for caches with a scale for a group of a token's "
         "row, such as int4; changes nothing else");
+    verb.add_option("--latent-groups", options.latent_groups,
+                    "Groups of key/value heads with a latent each, of the same width together: wide latents are read "
+                    "faster, and lose more")
+        ->capture_default_str()
+        ->type_name("N");
     verb.add_flag("--split-full-rank", options.split_full_rank, "split-svd as in the reference code: twice the latent");
 }
 
