@@ -20,7 +20,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from comparison_cases import FULL, QUICK, WEIGHTS, WIDE, WORKS, Setup, all_groups
+from comparison_cases import FULL, GROUPED, IN_GROUPS, QUICK, WEIGHTS, WIDE, WORKS, Setup, all_groups
 from comparison_report import write_report
 from comparison_rows import Rows
 from comparison_runners import LlamaCpp, Ours
@@ -48,12 +48,19 @@ class Models:
 
     def __call__(self, name, side):
         if name in WIDE:
-            source = self.peer.wide(name)
-            return source if side == "source" else self.convert(source, name, "--method", "mha2mla", *WIDE[name])
+            return self.wide(name, side)
         if side == "source":
             return self.options.model
         return self.options.converted or self.convert(self.options.model, "default", "--cache-ratio", "0.3125",
                                                       "--statistics", self.work / "statistics")
+
+    def wide(self, name, side):
+        source = self.peer.wide(name)
+        if side == "source":
+            return source
+        if side == IN_GROUPS:
+            return self.convert(source, f"{name}-groups", "--method", "mha2mla", *GROUPED[name])
+        return self.convert(source, name, "--method", "mha2mla", *WIDE[name])
 
     def convert(self, source, name, *arguments):
         target = self.work / f"converted-{name}"

@@ -7,7 +7,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from comparison_cases import CACHE_DEPTH, FULL, QUICK, WEIGHTS, Setup, all_groups, target
+from comparison_cases import CACHE_DEPTH, FULL, IN_GROUPS, QUICK, WEIGHTS, Setup, all_groups, target
 from comparison_report import BEGIN, END, markdown_table, readme_part, replace_part, table_lines, write_report
 from comparison_rows import Rows
 from comparison_runners import attention_milliseconds, run_json
@@ -64,6 +64,7 @@ class CasesTest(unittest.TestCase):
             self.assertEqual(aims["memory", side], [1.0] * len(WEIGHTS))
         self.assertEqual(aims["batch", "converted"], [4.0])
         self.assertEqual(aims["attention", "converted"], [3.0, 3.0])
+        self.assertEqual(aims["attention", IN_GROUPS], [3.0])
 
     def test_threads_cache_and_model_belong_to_what_is_measured(self):
         first = all_groups(FULL, SETUP)[0].key()

@@ -7,6 +7,8 @@ PEER_WEIGHTS = {"bf16": "bf16", "int8": "q8_0", "int4": "q4_1"}
 WORKS = ("decode", "prefill", "batch", "attention", "memory")
 WIDE = {"llama2-7b": ("--rope-pairs", "8", "--cache-ratio", "0.3125"),    # latent 2,048, rotary 512
         "llama3-8b": ("--rope-pairs", "4", "--cache-ratio", "0.28125")}   # latent 512, rotary 64
+IN_GROUPS = "in 8 latent groups"  # a third side: the same cache, of which a head reads an eighth
+GROUPED = {"llama2-7b": (*WIDE["llama2-7b"], "--latent-groups", "8")}
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Group:
     repetitions: int = 3  # within a round, on both sides; the median counts
     source: str = ""      # file of the default model
     threads: int = 2
-    kv_cache: str = "int4-c"  # of the converted model
+    kv_cache: str = "int4-c"  # of converted models
 
     def key(self):
         """What a measurement of it depends on, as it stands in the rows; how often it is made does not belong to it."""
@@ -70,7 +72,10 @@ def decode_groups(sizes):
 
 
 def attention_groups(sizes):
-    return [Group("attention", "bf16", sizes.wide_depth, sizes.decoded // 4, model=shape) for shape in WIDE]
+    def sides(shape):
+        return ("source", "converted") + ((IN_GROUPS,) if shape in GROUPED else ())
+
+    return [Group("attention", "bf16", sizes.wide_depth, sizes.decoded // 4, model=shape, ours=sides(shape)) for shape in WIDE]
 
 
 def all_groups(sizes, setup):
@@ -91,7 +96,7 @@ def target(group, side):
     if group.work == "memory":
         return 1.0
     if group.work in ("batch", "attention"):
-        return {"batch": 4.0, "attention": 3.0}[group.work] if side == "converted" else None
+        return {"batch": 4.0, "attention": 3.0}[group.work] if side != "source" else None
     if side == "source":
         return {(0, "bf16"): 1.5, (0, "int8"): 1.5, (0, "int4"): 1.5, (8192, "bf16"): 2.0, (8192, "int8"): 2.0}.get(
             (group.depth, group.weights))

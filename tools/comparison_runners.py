@@ -74,7 +74,7 @@ class Ours:
         self.program, self.options, self.models = options.program, options, models
 
     def common(self, group, side):
-        cache = ["--kv-cache", group.kv_cache] if side == "converted" else []
+        cache = ["--kv-cache", group.kv_cache] if side != "source" else []
         return [self.models(group.model, side), "--weights", group.weights, *cache, "--threads", group.threads,
                 "--json", "--log-level", "quiet"]
 

@@ -137,7 +137,7 @@ private:
 };
 
 struct AttentionShape {
-    std::int64_t streams;  // KV heads, or one latent
+    std::int64_t streams;  // KV heads, or latents
     std::int64_t rows;     // query rows of a stream
     std::int64_t key_width;
     std::int64_t value_width;
@@ -160,7 +160,8 @@ cache::PageFormat page_format(const AttentionShape& shape) {
     const auto width = static_cast<int>(shape.key_width);
     if (!shape.latent) return cache::grouped_query_format(format, static_cast<int>(shape.streams), width);
     const auto latent = static_cast<int>(shape.value_width);
-    return cache::latent_format(format, latent, width - latent);
+    const auto streams = static_cast<int>(shape.streams);
+    return cache::latent_format(format, streams * latent, streams * (width - latent), streams);
 }
 
 /// Random numbers as full pages, side by side.
@@ -223,10 +224,12 @@ private:
         return pages_of_stream() * static_cast<std::int64_t>(format_.full_page_bytes());
     }
     int key_plane(std::int64_t stream) const {
-        return shape_.latent ? cache::latent_plane() : cache::key_plane(static_cast<int>(stream));
+        const int number = static_cast<int>(stream);
+        return shape_.latent ? cache::latent_plane(number) : cache::key_plane(number);
     }
     int value_plane(std::int64_t stream) const {
-        return shape_.latent ? cache::latent_plane() : cache::value_plane(static_cast<int>(stream));
+        const int number = static_cast<int>(stream);
+        return shape_.latent ? cache::latent_plane(number) : cache::value_plane(number);
     }
     const char* rows_of(std::int64_t page, int plane) const {
         const auto start = format_.seals() ? format_.sealed_start(plane)
@@ -287,7 +290,8 @@ private:
     std::vector<kernels::KeyValueBlock> blocks_;
 };
 
-/// The plain caches of SmolLM2-135M, Llama-2-7B and Llama-3-8B, and the latents that stand for them.
+/// The plain caches of SmolLM2-135M, Llama-2-7B and Llama-3-8B, and the latents that stand for them: of Llama-2-7B
+/// also in groups of heads.
 std::vector<AttentionShape> attention_shapes() {
     constexpr std::int64_t tokens = 8192;
     std::vector<AttentionShape> shapes;
@@ -299,6 +303,7 @@ std::vector<AttentionShape> attention_shapes() {
     for (const char* cache : {"bf16", "int8", "int8-c", "int4", "int4-c"}) {
         shapes.push_back({1, 9, 120, 96, tokens, true, cache});
         shapes.push_back({1, 32, 2560, 2048, tokens, true, cache});
+        shapes.push_back({8, 4, 320, 256, tokens, true, cache});
         shapes.push_back({1, 32, 576, 512, tokens, true, cache});
     }
     return shapes;

@@ -65,8 +65,9 @@ class PageCodec : public testing::TestWithParam<std::string> {
 protected:
     std::vector<PageFormat> formats() const {
         const CacheFormat cache = parse_cache_format(GetParam(), "test");
-        return {latent_format(cache, 96, 24), latent_format(cache, 118, 2), latent_format(cache, 33, 0),
-                latent_format(cache, 90, 12, 3),                 grouped_query_format(cache, 2, 64), grouped_query_format(cache, 1, 10)};
+        return {latent_format(cache, 96, 24),       latent_format(cache, 118, 2),
+                latent_format(cache, 33, 0),        latent_format(cache, 90, 12, 3),
+                grouped_query_format(cache, 2, 64), grouped_query_format(cache, 1, 10)};
     }
 };
 

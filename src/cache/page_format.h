@@ -61,9 +61,9 @@ PageFormat grouped_query_format(core::DType dtype, int kv_heads, int head_dim);
 constexpr int key_plane(int kv_head) { return 2 * kv_head; }
 constexpr int value_plane(int kv_head) { return 2 * kv_head + 1; }
 
-/// Latent attention: a plane for each group of heads with a latent of its own, usually one for all. A row is the latent,
-/// then the rotary keys head by head; the whole row is the key, the latent is the value. A sealed page keeps the two
-/// apart. Widths are those of all groups together.
+/// Latent attention: a plane for each group of heads with a latent of its own, usually one for all. A row is the
+/// latent, then the rotary keys head by head; the whole row is the key, the latent is the value. A sealed page keeps
+/// the two apart. Widths are those of all groups together.
 PageFormat latent_format(const CacheFormat& format, int kv_lora_rank, int rope_key_width, int latent_groups = 1);
 PageFormat latent_format(core::DType dtype, int kv_lora_rank, int rope_key_width);
 constexpr int latent_plane(int latent_group = 0) { return latent_group; }

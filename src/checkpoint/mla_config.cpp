@@ -22,9 +22,9 @@ constexpr std::int64_t max_sink_tokens = 64;
 }
 
 void check_fields(const core::Json& object, const core::JsonObject& mla) {
-    constexpr std::array known{"format",        "kv_lora_rank",    "qk_rope_head_dim",   "qk_nope_head_dim",
-                               "v_head_dim",    "rope_pairs",      "num_rope_key_heads", "nope_pairs",
-                               "sink_tokens",   "positional_part", "softmax_scale",      "source_model_type",
+    constexpr std::array known{"format",       "kv_lora_rank",    "qk_rope_head_dim",   "qk_nope_head_dim",
+                               "v_head_dim",   "rope_pairs",      "num_rope_key_heads", "nope_pairs",
+                               "sink_tokens",  "positional_part", "softmax_scale",      "source_model_type",
                                "latent_groups"};
     for (const auto& [key, value] : object.items()) {
         if (std::find(known.begin(), known.end(), key) == known.end()) {

@@ -165,7 +165,8 @@ TEST(ModelConfig, NamesWhatItCannotUseInTheMlaObject) {
         {"rope_pairs", "[[[0, 2], [3, 1]]]", "field 'rope_pairs' is not usable, expected one list per layer"},
         {"rope_pairs", "[[[2, 2], [3, 1]], [[2], [0]]]", "no pair twice in a head"},
         {"rope_pairs", "7", "field 'rope_pairs' is not usable"},
-        {"latent_groups", "2", "field 'latent_groups' is not usable, expected a divisor of every kv_lora_rank, 5 among"},
+        {"latent_groups", "2",
+         "field 'latent_groups' is not usable, expected a divisor of every kv_lora_rank, 5 among"},
         {"latent_groups", "3", "field 'latent_groups' is not usable, expected an integer from 1 to 2"},
         {"latent_groups", "0", "field 'latent_groups' is not usable"},
         {"nope_pairs", R"("some")", R"(field 'nope_pairs' is not usable, expected "all" or "unrotated", got "some")"},
@@ -239,7 +240,8 @@ TEST(ModelConfig, RoundTripsThroughJson) {
     auto grouped = tiny_mla_config();
     std::get<MlaConfig>(grouped.attention).kv_lora_rank = {6, 12};
     std::get<MlaConfig>(grouped.attention).latent_groups = 2;
-    for (const auto& config : {tiny_config(), busy_config(), mistral, tiny_mla_config(), shared_key_config(), grouped}) {
+    for (const auto& config :
+         {tiny_config(), busy_config(), mistral, tiny_mla_config(), shared_key_config(), grouped}) {
         for (const auto& source : {core::Json(), tiny_config_json(), new_style}) {
             const auto text = config_to_json(config, source).dump(2);
             EXPECT_EQ(parse_config(core::parse_json(text, "written"), "written"), config) << text;

@@ -69,11 +69,10 @@ AllFactors factorize(const torch::Tensor& keys, const torch::Tensor& values, con
         key_products.push_back(factors.key_up_KR.mm(factors.down_RE));
         value_products.push_back(factors.value_up_VR.mm(factors.down_RE));
     }
-    return {.factors = {.down_RE = torch::cat(down),
-                        .key_up_KR = torch::cat(key_up),
-                        .value_up_VR = torch::cat(value_up)},
-            .keys = torch::cat(key_products),
-            .values = torch::cat(value_products)};
+    return {
+        .factors = {.down_RE = torch::cat(down), .key_up_KR = torch::cat(key_up), .value_up_VR = torch::cat(value_up)},
+        .keys = torch::cat(key_products),
+        .values = torch::cat(value_products)};
 }
 
 }  // namespace

@@ -88,6 +88,7 @@ struct Case {
     std::vector<std::int64_t> cuts;  // ends of the key ranges that separate calls take
     bool has_bias = false;
     std::int64_t first_key = 0;  // of the first range
+    bool continues = false;      // each call goes on with what the one before left
 
     // The end of the keys that a row takes.
     std::int64_t end_key(std::int64_t row) const { return std::min(visible[row], cuts.back()); }
@@ -110,11 +111,13 @@ std::vector<float> bias_of(const Case& test_case) {
 std::vector<float> attend(const Case& test_case, const Cache& cache, const std::vector<float>& q) {
     const Shape& shape = test_case.shape;
     const std::vector<float> bias = bias_of(test_case);
-    const auto parts = static_cast<std::int64_t>(test_case.cuts.size());
+    const auto calls = static_cast<std::int64_t>(test_case.cuts.size());
+    const std::int64_t parts = test_case.continues ? 1 : calls;
     std::vector<float> partial(parts * shape.rows * shape.value_width, test::poison);
     std::vector<float> max(parts * shape.rows, test::poison);
     std::vector<float> sum(parts * shape.rows, test::poison);
-    for (std::int64_t part = 0; part < parts; ++part) {
+    for (std::int64_t call = 0; call < calls; ++call) {
+        const std::int64_t part = test_case.continues ? 0 : call;
         test::PoisonedBytes scratch(attention_scratch_bytes(shape.rows, shape.key_width, shape.value_width));
         AttentionParams params;
         params.dtype = test_case.dtype;
@@ -132,8 +135,9 @@ std::vector<float> attend(const Case& test_case, const Cache& cache, const std::
         params.logit_bias_stride = shape.tokens;
         params.blocks = cache.blocks();
         params.block_tokens = shape.block_tokens;
-        params.first_key = part == 0 ? test_case.first_key : test_case.cuts[part - 1];
-        params.end_key = test_case.cuts[part];
+        params.first_key = call == 0 ? test_case.first_key : test_case.cuts[call - 1];
+        params.end_key = test_case.cuts[call];
+        params.continues = test_case.continues && call > 0;
         params.visible = test_case.visible.data();
         params.out = partial.data() + part * shape.rows * shape.value_width;
         params.out_stride = shape.value_width;
@@ -279,6 +283,22 @@ TEST(Attention, KeyRangesMerge) {
             check_attention({isa, dtype, {9, 120, 96, 390}, std::vector<std::int64_t>(9, 390), cuts});
             // The last ranges hold no key that any row sees.
             check_attention({isa, dtype, {3, 64, 64, 390}, {70, 150, 10}, cuts});
+        }
+    }
+}
+
+TEST(Attention, GoesOnWithWhatAnEarlierCallLeft) {
+    for (const Isa isa : supported_isas()) {
+        for (const DType dtype : {DType::f32, DType::bf16}) {
+            const std::vector<std::int64_t> cuts = {64, 65, 190, 256, 390};
+            for (const std::int64_t rows : {1, 3, 7, 11, 20, 45}) {
+                // The first rows see no key of the last ranges, and one none of the first ranges either.
+                std::vector<std::int64_t> visible(static_cast<std::size_t>(rows), 390);
+                visible[0] = 70;
+                if (rows > 1) visible[1] = 5;
+                check_attention({isa, dtype, {rows, 40, 72, 390}, visible, cuts, false, 3, true});
+                check_attention({isa, dtype, {rows, 33, 31, 390, 64, true}, visible, cuts, true, 3, true});
+            }
         }
     }
 }

@@ -207,7 +207,7 @@ struct SealedFormat {
 /// bits by channel may be multiplied as codes, by queries and probabilities of 8 bits (all but portable do); other
 /// sealed elements may be rounded to bf16 (AVX-512 does). Positions stay below 2^24. A caller may add to every logit:
 /// logit_bias is indexed by block of logit_bias_block_tokens keys, row and the key's number in that block, and what it
-/// holds for a key that the row does not see has no effect.
+/// holds for a key that the row does not see has no effect. A call may go on with what one over other keys left.
 struct AttentionParams {
     core::DType dtype = core::DType::bf16;  // of keys and values
     const float* q = nullptr;               // [rows, key_width]
@@ -221,8 +221,9 @@ struct AttentionParams {
     const float* logit_bias = nullptr;         // added to scale * q . k; may be null
     std::int64_t logit_bias_block_tokens = 0;  // a multiple of block_tokens
     std::int64_t logit_bias_block_stride = 0;
-    std::int64_t logit_bias_stride = 0;     // from one row to the next
-    const KeyValueBlock* blocks = nullptr;  // all hold block_tokens tokens but the last
+    std::int64_t logit_bias_stride = 0;       // from one row to the next
+    std::int64_t logit_bias_first_block = 0;  // those before are left out
+    const KeyValueBlock* blocks = nullptr;    // all hold block_tokens tokens but the last
     std::int64_t block_tokens = 0;
     SealedFormat sealed = {};    // of the sealed blocks among them, if any
     std::int64_t first_key = 0;  // this call's keys
@@ -230,8 +231,9 @@ struct AttentionParams {
     const std::int64_t* visible = nullptr;  // [rows]
     float* out = nullptr;                   // [rows, value_width]
     std::int64_t out_stride = 0;
-    float* max = nullptr;  // [rows], of the logits; -inf where the row saw no key
-    float* sum = nullptr;  // [rows], 0 where the row saw no key
+    float* max = nullptr;    // [rows], of the logits; -inf where the row saw no key
+    float* sum = nullptr;    // [rows], 0 where the row saw no key
+    bool continues = false;  // out, max and sum are those of an earlier call, and are added to
     void* scratch =
         nullptr;  // attention_scratch_bytes(rows, key_width, value_width), 64-byte aligned, private to the call
 };

@@ -47,8 +47,9 @@ struct Case {
     std::int64_t first_key = 0;
     Filling filling = {};
     bool has_bias = false;
-    std::int64_t slack = 2;     // bytes behind each row that belong to nobody
-    std::int64_t nan_key = -1;  // whose bias is NaN for row 4
+    std::int64_t slack = 2;        // bytes behind each row that belong to nobody
+    std::int64_t nan_key = -1;     // whose bias is NaN for row 4
+    std::int64_t second_call = 0;  // the first key of a second call that goes on; 0: one call takes all keys
 
     /// AVX-512 rounds what it multiplies to bf16. All but the portable set multiply such codes by queries and
     /// probabilities of 8 bits.
@@ -233,31 +234,40 @@ inline Attended attend(const Case& test_case, const Cache& cache, const std::vec
     std::vector<float> out(shape.rows() * shape.values(), test::poison), max(shape.rows()), sum(shape.rows());
     const std::size_t scratch_bytes = attention_scratch_bytes(shape.rows(), shape.key_width(), shape.values());
     test::PoisonedBytes scratch(scratch_bytes + 64);
-    kernels(test_case.isa)
-        .attention({.dtype = core::DType::bf16,
-                    .q = q.data(),
-                    .q_stride = shape.key_width(),
-                    .rows = shape.rows(),
-                    .key_width = shape.key_width(),
-                    .value_width = shape.values(),
-                    .key_stride_bytes = shape.key_width() * 2,
-                    .value_stride_bytes = (cache.is_latent() ? shape.key_width() : shape.value_width) * 2,
-                    .scale = 1 / std::sqrt(static_cast<float>(shape.key_width())),
-                    .logit_bias = test_case.has_bias ? bias.data() : nullptr,
-                    .logit_bias_block_tokens = bias_block_tokens,
-                    .logit_bias_block_stride = shape.rows() * bias_block_tokens,
-                    .logit_bias_stride = bias_block_tokens,
-                    .blocks = cache.blocks().data(),
-                    .block_tokens = block_tokens,
-                    .sealed = cache.sealed(),
-                    .first_key = test_case.first_key,
-                    .end_key = shape.keys,
-                    .visible = visible.data(),
-                    .out = out.data(),
-                    .out_stride = shape.values(),
-                    .max = max.data(),
-                    .sum = sum.data(),
-                    .scratch = scratch.data()});
+    AttentionParams params{.dtype = core::DType::bf16,
+                           .q = q.data(),
+                           .q_stride = shape.key_width(),
+                           .rows = shape.rows(),
+                           .key_width = shape.key_width(),
+                           .value_width = shape.values(),
+                           .key_stride_bytes = shape.key_width() * 2,
+                           .value_stride_bytes = (cache.is_latent() ? shape.key_width() : shape.value_width) * 2,
+                           .scale = 1 / std::sqrt(static_cast<float>(shape.key_width())),
+                           .logit_bias = test_case.has_bias ? bias.data() : nullptr,
+                           .logit_bias_block_tokens = bias_block_tokens,
+                           .logit_bias_block_stride = shape.rows() * bias_block_tokens,
+                           .logit_bias_stride = bias_block_tokens,
+                           .blocks = cache.blocks().data(),
+                           .block_tokens = block_tokens,
+                           .sealed = cache.sealed(),
+                           .first_key = test_case.first_key,
+                           .end_key = shape.keys,
+                           .visible = visible.data(),
+                           .out = out.data(),
+                           .out_stride = shape.values(),
+                           .max = max.data(),
+                           .sum = sum.data(),
+                           .scratch = scratch.data()};
+    if (test_case.second_call > 0) {
+        params.end_key = test_case.second_call;
+        kernels(test_case.isa).attention(params);
+        params.continues = true;
+        params.first_key = test_case.second_call;
+        params.end_key = shape.keys;
+        params.logit_bias_first_block = test_case.second_call / bias_block_tokens;
+        if (test_case.has_bias) params.logit_bias += params.logit_bias_first_block * params.logit_bias_block_stride;
+    }
+    kernels(test_case.isa).attention(params);
     for (std::int64_t i = 0; i < static_cast<std::int64_t>(out.size()); ++i) out[i] /= sum[i / shape.values()];
     const auto* const behind = static_cast<const std::byte*>(scratch.data()) + scratch_bytes;
     EXPECT_TRUE(std::all_of(behind, behind + 64, [](std::byte byte) { return byte == std::byte{0xff}; }))

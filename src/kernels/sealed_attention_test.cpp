@@ -70,6 +70,27 @@ TEST(SealedAttention, RowsThatSeeNothingOfAPageOrNothingAtAll) {
     });
 }
 
+TEST(SealedAttention, GoesOnWithWhatAnEarlierCallLeft) {
+    for_each_format([](Isa isa, const Coding& first, const Coding& second) {
+        for (const std::int64_t second_call : {64, 100, 192}) {
+            for (const bool has_bias : {false, true}) {
+                for (const Shape& shape : {Shape{9, 1, 40, 6, 0, 300},
+                                           {1, 4, 16, 0, 24, 300},
+                                           {3, 5, 33, 7, 0, 300, 40},
+                                           {9, 5, 40, 6, 0, 300}}) {
+                    check({.isa = isa,
+                           .first = first,
+                           .second = second,
+                           .shape = shape,
+                           .first_key = 2,
+                           .has_bias = has_bias,
+                           .second_call = second_call});
+                }
+            }
+        }
+    });
+}
+
 TEST(SealedAttention, NanStaysInItsRow) {
     for_each_format([](Isa isa, const Coding& first, const Coding& second) {
         for (const Shape& shape : {Shape{9, 1, 40, 6, 0, 192}, Shape{9, 2, 40, 6, 0, 150}}) {

@@ -27,41 +27,70 @@ kernels::AttentionParams row_params(const AttendJob& job, std::int64_t stream, s
             .out_stride = job.value_width};
 }
 
-/// Finds the positional logits of the rows of `params`, from row `row` of all streams on, some blocks of positions at a
-/// time, and hands them to the kernel. Queries are turned to each block, projected and multiplied with the basis.
-void add_position_logits(const AttendJob& job, std::int64_t row, const PositionBuffers& buffers, const Compute& compute,
-                         kernels::AttentionParams& params) {
-    if (job.positions == nullptr) return;
+/// Some blocks of positions, and where the logits of each row begin.
+struct PositionBlocks {
+    std::int64_t first;
+    std::int64_t count;
+    float* logits;  // [count, rows, position_block_tokens]
+};
+
+/// Queries [rows, d] are turned to each block, projected and multiplied with the basis.
+void find_position_logits(const PositionTable& table, const float* query, std::int64_t rows,
+                          const PositionBlocks& blocks, const AttendPart& part, const Compute& compute) {
+    const PositionBuffers& buffers = part.positions;
+    for (std::int64_t i = 0; i < blocks.count; ++i) {
+        compute.kernels.turn(
+            table.turn_to(blocks.first + i, query, rows, buffers.turned_query + i * rows * table.width()));
+    }
+    compute.kernels.linear({.x = buffers.turned_query,
+                            .x_stride = table.width(),
+                            .rows = blocks.count * rows,
+                            .weight = table.projection(),
+                            .y = buffers.projected_query,
+                            .y_stride = table.rank(),
+                            .tiles = table.projection().tiles(),
+                            .scratch = part.scratch});
+    compute.kernels.linear({.x = buffers.projected_query,
+                            .x_stride = table.rank(),
+                            .rows = blocks.count * rows,
+                            .weight = table.basis(),
+                            .y = blocks.logits,
+                            .y_stride = position_block_tokens,
+                            .tiles = table.basis().tiles(),
+                            .scratch = part.scratch});
+}
+
+/// Attention of rows, the first of which is row `row` of all streams, over the keys of `params`. Where there is a
+/// positional part, so many keys at a time that their positional logits stay in a near cache.
+void attend_keys(const AttendJob& job, std::int64_t row, const AttendPart& part, const Compute& compute,
+                 kernels::AttentionParams params) {
+    params.out = part.out;
+    params.max = part.max;
+    params.sum = part.sum;
+    params.scratch = part.scratch;
+    if (job.positions == nullptr || params.first_key >= params.end_key) return compute.kernels.attention(params);
     const PositionTable& table = *job.positions;
-    params.logit_bias = buffers.logits;
+    params.logit_bias = part.positions.logits;
     params.logit_bias_block_tokens = position_block_tokens;
     params.logit_bias_block_stride = params.rows * position_block_tokens;
     params.logit_bias_stride = position_block_tokens;
+    const float* const query = job.position_q + row * table.width();
+    const std::int64_t most_blocks = std::max<std::int64_t>(1, max_position_rows / params.rows);
     const std::int64_t blocks_at_once = std::max<std::int64_t>(1, max_key_split_rows / params.rows);
-    const std::int64_t end = (params.end_key + position_block_tokens - 1) / position_block_tokens;
-    for (std::int64_t block = params.first_key / position_block_tokens; block < end; block += blocks_at_once) {
-        const std::int64_t blocks = std::min(blocks_at_once, end - block);
-        for (std::int64_t i = 0; i < blocks; ++i) {
-            compute.kernels.turn(table.turn_to(block + i, job.position_q + row * table.width(), params.rows,
-                                               buffers.turned_query + i * params.rows * table.width()));
+    const std::int64_t end_key = params.end_key;
+    while (params.first_key < end_key) {
+        const std::int64_t first = params.first_key / position_block_tokens;
+        params.end_key = std::min((first + most_blocks) * position_block_tokens, end_key);
+        const std::int64_t end = (params.end_key + position_block_tokens - 1) / position_block_tokens;
+        for (std::int64_t block = first; block < end; block += blocks_at_once) {
+            float* const logits = part.positions.logits + (block - first) * params.logit_bias_block_stride;
+            find_position_logits(table, query, params.rows, {block, std::min(blocks_at_once, end - block), logits},
+                                 part, compute);
         }
-        const std::int64_t rows = blocks * params.rows;
-        compute.kernels.linear({.x = buffers.turned_query,
-                                .x_stride = table.width(),
-                                .rows = rows,
-                                .weight = table.projection(),
-                                .y = buffers.projected_query,
-                                .y_stride = table.rank(),
-                                .tiles = table.projection().tiles(),
-                                .scratch = params.scratch});
-        compute.kernels.linear({.x = buffers.projected_query,
-                                .x_stride = table.rank(),
-                                .rows = rows,
-                                .weight = table.basis(),
-                                .y = buffers.logits + block * params.logit_bias_block_stride,
-                                .y_stride = params.logit_bias_stride,
-                                .tiles = table.basis().tiles(),
-                                .scratch = params.scratch});
+        params.logit_bias_first_block = first;
+        compute.kernels.attention(params);
+        params.continues = true;
+        params.first_key = params.end_key;
     }
 }
 
@@ -104,19 +133,19 @@ void attend_rows(const AttendJob& job, std::int64_t stream, std::int64_t first_r
     auto params = row_params(job, stream, first_row, rows);
     params.first_key = job.first_key;
     params.end_key = *std::max_element(params.visible, params.visible + rows);
-    params.out = job.out + row * job.value_width;
-    params.max = workspace.row_max.data() + row;
-    params.sum = workspace.row_sum.data() + row;
-    params.scratch = workspace.kernel_scratch(worker);
-    add_position_logits(job, row, workspace.positions_of(worker), compute, params);
-    compute.kernels.attention(params);
-    compute.kernels.merge({.partial = params.out,
-                           .max = params.max,
-                           .sum = params.sum,
+    const AttendPart part{.out = job.out + row * job.value_width,
+                          .max = workspace.row_max.data() + row,
+                          .sum = workspace.row_sum.data() + row,
+                          .positions = workspace.positions_of(worker),
+                          .scratch = workspace.kernel_scratch(worker)};
+    attend_keys(job, row, part, compute, params);
+    compute.kernels.merge({.partial = part.out,
+                           .max = part.max,
+                           .sum = part.sum,
                            .parts = 1,
                            .rows = rows,
                            .width = job.value_width,
-                           .out = params.out,
+                           .out = part.out,
                            .out_stride = job.value_width,
                            .log_sum = job.log_sum == nullptr ? nullptr : job.log_sum + row});
 }
@@ -142,14 +171,11 @@ void attend_blocks(const AttendJob& job, std::int64_t begin, std::int64_t end, c
         auto params = row_params(job, stream, 0, job.rows);
         params.first_key = std::max(begin * cache::page_tokens, job.first_key);
         params.end_key = std::min(end * cache::page_tokens, job.keys);
-        params.out = part.out + row * job.value_width;
-        params.max = part.max + row;
-        params.sum = part.sum + row;
-        params.scratch = part.scratch;
-        PositionBuffers positions = part.positions;
-        positions.logits += row * compute.workspace.position_logits_of_a_row();
-        add_position_logits(job, row, positions, compute, params);
-        compute.kernels.attention(params);
+        AttendPart of_stream = part;
+        of_stream.out += row * job.value_width;
+        of_stream.max += row;
+        of_stream.sum += row;
+        attend_keys(job, row, of_stream, compute, params);
     }
 }
 

@@ -143,18 +143,18 @@ TEST_P(Batch, EachSequenceGetsWhatItGetsAlone) {
 
 INSTANTIATE_TEST_SUITE_P(
     Models, Batch,
-    testing::Values(BatchCase{"source", test::tiny_config(), AttentionForm::automatic, 2},
-                    BatchCase{"source_1_thread", test::tiny_config(), AttentionForm::automatic, 1},
-                    BatchCase{"source_5_threads", test::tiny_config(), AttentionForm::automatic, 5},
-                    of_mla({.name = "own_rotary_keys"}, AttentionForm::automatic, 3),
-                    of_mla({.name = "own_rotary_keys"}, AttentionForm::absorbed, 2),
-                    of_mla({.name = "own_rotary_keys"}, AttentionForm::expanded, 2),
-                    of_mla({.name = "latent_groups", .ranks = {20, 14}, .latent_groups = 2}, AttentionForm::absorbed, 2),
-                    of_mla({.name = "latent_groups", .ranks = {20, 14}, .latent_groups = 2}, AttentionForm::expanded, 2),
-                    of_mla({.name = "nothing_unrotated", .ranks = {9, 32}, .pairs = {8, 1}}, AttentionForm::absorbed,
-                           2),
-                    of_mla(with_sinks(), AttentionForm::automatic, 2), of_mla(with_sinks(), AttentionForm::absorbed, 4),
-                    of_mla(with_sinks(), AttentionForm::expanded, 1)),
+    testing::Values(
+        BatchCase{"source", test::tiny_config(), AttentionForm::automatic, 2},
+        BatchCase{"source_1_thread", test::tiny_config(), AttentionForm::automatic, 1},
+        BatchCase{"source_5_threads", test::tiny_config(), AttentionForm::automatic, 5},
+        of_mla({.name = "own_rotary_keys"}, AttentionForm::automatic, 3),
+        of_mla({.name = "own_rotary_keys"}, AttentionForm::absorbed, 2),
+        of_mla({.name = "own_rotary_keys"}, AttentionForm::expanded, 2),
+        of_mla({.name = "latent_groups", .ranks = {20, 14}, .latent_groups = 2}, AttentionForm::absorbed, 2),
+        of_mla({.name = "latent_groups", .ranks = {20, 14}, .latent_groups = 2}, AttentionForm::expanded, 2),
+        of_mla({.name = "nothing_unrotated", .ranks = {9, 32}, .pairs = {8, 1}}, AttentionForm::absorbed, 2),
+        of_mla(with_sinks(), AttentionForm::automatic, 2), of_mla(with_sinks(), AttentionForm::absorbed, 4),
+        of_mla(with_sinks(), AttentionForm::expanded, 1)),
     testing::PrintToStringParamName());
 
 class DecoderBatch : public testing::Test {

@@ -7,6 +7,7 @@
 #include "core/file.h"
 #include "core/json.h"
 #include "runtime/oracle.h"
+#include "runtime/workspace.h"
 
 namespace mha2mla::runtime {
 namespace {
@@ -135,24 +136,34 @@ TEST_P(Mla, CacheBytesFollowTheFormula) {
     EXPECT_EQ(engine.decoder.step_cache_bytes(100), static_cast<double>(latents + sinks));
 }
 
+/// 64 tokens of 4 heads are more rows than positional logits are found for at once over three blocks of positions.
+TEST(PositionalPart, KeysThatAreAttendedToInSeveralRunsEqualTheOracle) {
+    static_assert(3 * 64 * 4 > max_position_rows);
+    const MlaChoice choice{.name = "several_runs", .positional_part = true, .sink_tokens = 4};
+    const auto model = test::random_model(test::tiny_mla_config(choice), "several-runs");
+    const auto tokens = test::random_tokens(600, 101);
+    const Logits oracle = test::oracle_logits(model, tokens);
+    Engine engine(model, f32_options(AttentionForm::absorbed), 1);
+    EXPECT_LT(relative_error(engine.logits(tokens, 64), oracle), 1e-4);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Tiny, Mla,
-    testing::Values(MlaChoice{.name = "own_rotary_keys"},
-                    MlaChoice{.name = "shared_rotary_key", .shared_rope_key = true},
-                    MlaChoice{.name = "all_pairs_unrotated", .shared_rope_key = true, .nope_pairs = NopePairs::all},
-                    MlaChoice{.name = "own_keys_all_pairs", .nope_pairs = NopePairs::all, .biases = true},
-                    MlaChoice{.name = "factors", .nope_pairs = NopePairs::all, .factors = true},
-                    MlaChoice{.name = "factors_of_what_is_unrotated", .pairs = {0, 5}, .factors = true},
-                    MlaChoice{.name = "own_rotary_query", .shared_rope_key = true, .own_rope_query = true},
-                    MlaChoice{.name = "own_rotary_query_and_keys", .biases = true, .own_rope_query = true},
-                    MlaChoice{.name = "positional_part", .positional_part = true},
-                    MlaChoice{.name = "sinks", .positional_part = true, .sink_tokens = 4},
-                    MlaChoice{.name = "a_page_of_sinks", .positional_part = true, .sink_tokens = 64}, everything(),
-                    MlaChoice{.name = "latent_groups", .ranks = {20, 14}, .biases = true, .latent_groups = 2},
-                    MlaChoice{.name = "groups_of_two_heads", .ranks = {18, 2}, .pairs = {0, 5}, .kv_heads = 4,
-                              .latent_groups = 2},
-                    MlaChoice{.name = "nothing_unrotated", .ranks = {9, 32}, .pairs = {8, 1}},
-                    MlaChoice{.name = "nothing_rotated", .ranks = {40, 1}, .pairs = {0, 7}, .biases = true}),
+    testing::Values(
+        MlaChoice{.name = "own_rotary_keys"}, MlaChoice{.name = "shared_rotary_key", .shared_rope_key = true},
+        MlaChoice{.name = "all_pairs_unrotated", .shared_rope_key = true, .nope_pairs = NopePairs::all},
+        MlaChoice{.name = "own_keys_all_pairs", .nope_pairs = NopePairs::all, .biases = true},
+        MlaChoice{.name = "factors", .nope_pairs = NopePairs::all, .factors = true},
+        MlaChoice{.name = "factors_of_what_is_unrotated", .pairs = {0, 5}, .factors = true},
+        MlaChoice{.name = "own_rotary_query", .shared_rope_key = true, .own_rope_query = true},
+        MlaChoice{.name = "own_rotary_query_and_keys", .biases = true, .own_rope_query = true},
+        MlaChoice{.name = "positional_part", .positional_part = true},
+        MlaChoice{.name = "sinks", .positional_part = true, .sink_tokens = 4},
+        MlaChoice{.name = "a_page_of_sinks", .positional_part = true, .sink_tokens = 64}, everything(),
+        MlaChoice{.name = "latent_groups", .ranks = {20, 14}, .biases = true, .latent_groups = 2},
+        MlaChoice{.name = "groups_of_two_heads", .ranks = {18, 2}, .pairs = {0, 5}, .kv_heads = 4, .latent_groups = 2},
+        MlaChoice{.name = "nothing_unrotated", .ranks = {9, 32}, .pairs = {8, 1}},
+        MlaChoice{.name = "nothing_rotated", .ranks = {40, 1}, .pairs = {0, 7}, .biases = true}),
     testing::PrintToStringParamName());
 
 class Plain : public testing::Test {

@@ -4,9 +4,9 @@
 #include "runtime/attention.h"
 #include "runtime/linear.h"
 
-// Absorbed form: logits = (q~·c + q_rope·k_rope) scale with q~ = W_ukᵀ q_nope; out = W_uv (Σ p c). All heads of a latent
-// group, usually all heads, share its cached rows [latent | rotary keys]. Query rows are ordered [G, tokens, group] in
-// each chunk, so that those of a latent group follow each other.
+// Absorbed form: logits = (q~·c + q_rope·k_rope) scale with q~ = W_ukᵀ q_nope; out = W_uv (Σ p c). All heads of a
+// latent group, usually all heads, share its cached rows [latent | rotary keys]. Query rows are ordered [G, tokens,
+// group] in each chunk, so that those of a latent group follow each other.
 
 namespace mha2mla::runtime {
 namespace {

@@ -236,7 +236,8 @@ private:
         const MlaConfig& mla = config_.mla();
         const auto l = static_cast<std::size_t>(layer);
         const int d = config_.head_dim, g = h / config_.group_size(), k = mla.rope_key_head(g);
-        const int rank = mla.kv_lora_rank[l], head_rank = mla.head_rank(layer), dr = mla.qk_rope_head_dim[l], dn = mla.qk_nope_head_dim[l];
+        const int rank = mla.kv_lora_rank[l], head_rank = mla.head_rank(layer), dr = mla.qk_rope_head_dim[l],
+                  dn = mla.qk_nope_head_dim[l];
         const auto& rope = mla.rope_pairs[l][static_cast<std::size_t>(k)];
         const auto nope = mla.unrotated_pairs(layer, g, d / 2);
         const std::vector<int> still(nope.size(), 0);

@@ -47,9 +47,9 @@ struct Case {
 class QuantizedCache : public testing::TestWithParam<Case> {
 protected:
     QuantizedCache()
-        : model_(test::random_model(GetParam().latent ? test::tiny_mla_config(latent_model(GetParam().latent_groups))
-                                                      : test::tiny_config(),
-                                    GetParam().latent ? "quantized-mla" : "quantized")) {}
+        : model_(test::random_model(
+              GetParam().latent ? test::tiny_mla_config(latent_model(GetParam().latent_groups)) : test::tiny_config(),
+              GetParam().latent ? "quantized-mla" : "quantized")) {}
 
     checkpoint::Checkpoint model_;
     std::vector<int> tokens_ = test::random_tokens(200, 101);

@@ -69,8 +69,7 @@ std::vector<cache::PageFormat> page_formats(const ModelConfig& config, const cac
         }
         const checkpoint::MlaConfig& mla = config.mla();
         const int rank = mla.kv_lora_rank[static_cast<std::size_t>(layer)];
-        formats.push_back(
-            cache::latent_format(format, rank, mla.cached_elements(layer) - rank, mla.latent_groups));
+        formats.push_back(cache::latent_format(format, rank, mla.cached_elements(layer) - rank, mla.latent_groups));
     }
     return formats;
 }

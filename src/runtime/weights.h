@@ -21,14 +21,14 @@ struct GqaWeights {};
 
 /// The parts of latent attention that a layer has beside its projections.
 struct MlaWeights {
-    std::int64_t kv_lora_rank = 0;                      // R
-    std::int64_t latent_groups = 1;                     // L
-    std::int64_t qk_nope_head_dim = 0;                  // dn
-    std::int64_t qk_rope_head_dim = 0;                  // dr
-    std::int64_t rope_query_column = 0;                 // of the rotary query's own rows in attention_in; 0: none
-    std::vector<Matrix> key_up;                         // W_uk of each KV head [dn, R / L]: rebuilds keys; empty if dn = 0
-    std::vector<Matrix> query_absorb;                   // its transpose [R / L, dn]: folds queries into latent space
-    std::vector<Matrix> value_up;                       // W_uv of each KV head [dv, R / L]
+    std::int64_t kv_lora_rank = 0;       // R
+    std::int64_t latent_groups = 1;      // L
+    std::int64_t qk_nope_head_dim = 0;   // dn
+    std::int64_t qk_rope_head_dim = 0;   // dr
+    std::int64_t rope_query_column = 0;  // of the rotary query's own rows in attention_in; 0: none
+    std::vector<Matrix> key_up;          // W_uk of each KV head [dn, R / L]: rebuilds keys; empty if dn = 0
+    std::vector<Matrix> query_absorb;    // its transpose [R / L, dn]: folds queries into latent space
+    std::vector<Matrix> value_up;        // W_uv of each KV head [dv, R / L]
     std::vector<std::vector<std::int32_t>> nope_pairs;  // [G][dn / 2]: source pairs of the un-rotated query
     std::vector<std::vector<std::int32_t>> rope_pairs;  // [K][dr / 2]: source pairs and frequencies
     // Complex factors of the query's pairs, (real, imaginary). Empty: 1, and for the last: no positional part.

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "cache/page_format.h"
-#include "runtime/position_table.h"
 
 namespace mha2mla::runtime {
 namespace {
@@ -19,6 +18,7 @@ cache::ArenaArray<float> float_array(std::int64_t count) {
 }
 
 static_assert(attention_task_rows <= max_key_split_rows, "a worker's rows serve both ways to split");
+static_assert(max_key_split_rows <= max_position_rows, "a block of positions of all rows fits");
 
 /// The scratch of any kernel call with up to `rows` rows. Kernels may work differently for few rows, so powers of two
 /// up to `rows` are all asked.
@@ -40,14 +40,9 @@ std::size_t kernel_bytes(const WorkspaceShape& shape) {
          kernels::attention_scratch_bytes(attention_rows, shape.key_width, shape.value_width)}));
 }
 
-/// Whole blocks of positions.
-std::int64_t logits_of_a_row(const WorkspaceShape& shape) {
-    return (shape.pages + position_block_pages - 1) / position_block_pages * position_block_tokens;
-}
-
 cache::ArenaArray<float> position_logits_array(const WorkspaceShape& shape) {
     if (shape.position_width == 0) return {};
-    return float_array(shape.workers * max_key_split_rows * logits_of_a_row(shape));
+    return float_array(shape.workers * max_position_rows * position_block_tokens);
 }
 
 cache::Arena expanded(const WorkspaceShape& shape, std::int64_t width) {
@@ -84,7 +79,6 @@ Workspace::Workspace(const WorkspaceShape& shape)
       projected_query(float_array(shape.workers * max_key_split_rows * shape.position_width)),
       expanded_keys(expanded(shape, shape.expanded_key)),
       expanded_values(expanded(shape, shape.expanded_value)),
-      position_logits_of_a_row_(logits_of_a_row(shape)),
       position_query_stride_(max_key_split_rows * shape.position_width),
       blocks_stride_(shape.kv_heads * shape.pages),
       kernel_bytes_(kernel_bytes(shape)),

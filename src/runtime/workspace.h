@@ -6,6 +6,7 @@
 #include "cache/arena.h"
 #include "core/dtype.h"
 #include "kernels/kernels.h"
+#include "runtime/position_table.h"
 
 namespace mha2mla::runtime {
 
@@ -17,6 +18,10 @@ inline constexpr std::int64_t max_logit_rows = 32;
 inline constexpr std::int64_t attention_task_rows = 64;
 /// Up to so many query rows (a decode step) attention is split over keys, beyond over rows.
 inline constexpr std::int64_t max_key_split_rows = 256;
+
+/// Query rows times blocks of positions whose logits are found before keys are attended to: as many as stay in a
+/// second-level cache, since each such run begins anew.
+inline constexpr std::int64_t max_position_rows = 640;
 
 /// The largest sizes that any layer needs. Widths in elements.
 struct WorkspaceShape {
@@ -42,9 +47,10 @@ struct WorkspaceShape {
     core::DType kv_cache = core::DType::bf16;  ///< of exact rows
 };
 
-/// Where the positional logits of some rows go, and the queries that they come from.
+/// Where the positional logits of some blocks of positions go, and the queries that they come from. A row here is a
+/// query row in one block.
 struct PositionBuffers {
-    float* logits;           // of each stream: [blocks of positions, rows, position_block_tokens]
+    float* logits;           // [max_position_rows, position_block_tokens]
     float* turned_query;     // [max_key_split_rows, d]
     float* projected_query;  // [max_key_split_rows, r], r <= d
 };
@@ -77,18 +83,16 @@ public:
     cache::ArenaArray<float> partial;                  // [2 workers, max_key_split_rows, value_width]
     cache::ArenaArray<float> row_max;                  // [2 workers * max_key_split_rows or H tokens]
     cache::ArenaArray<float> row_sum;                  // likewise
-    cache::ArenaArray<float> position_logits;          // [workers, max_key_split_rows, position_logits_of_a_row()]
+    cache::ArenaArray<float> position_logits;          // [workers, max_position_rows, position_block_tokens]
     cache::ArenaArray<float> turned_query;             // [workers, max_key_split_rows, d]
     cache::ArenaArray<float> projected_query;          // likewise
 
     cache::Arena expanded_keys;    // [context tokens, dn + dr] of one KV head, in the cache's type
     cache::Arena expanded_values;  // [context tokens, dv]
 
-    /// A number a key of the longest sequence, up to a whole block of positions.
-    std::int64_t position_logits_of_a_row() const { return position_logits_of_a_row_; }
     /// Rows of its own.
     PositionBuffers positions_of(int worker) const {
-        return {.logits = position_logits.data() + worker * max_key_split_rows * position_logits_of_a_row_,
+        return {.logits = position_logits.data() + worker * max_position_rows * position_block_tokens,
                 .turned_query = turned_query.data() + worker * position_query_stride_,
                 .projected_query = projected_query.data() + worker * position_query_stride_};
     }
@@ -104,7 +108,6 @@ public:
     float* latent_rows(int worker) const;
 
 private:
-    std::int64_t position_logits_of_a_row_;
     std::int64_t position_query_stride_;
     std::int64_t blocks_stride_;
     std::size_t kernel_bytes_;

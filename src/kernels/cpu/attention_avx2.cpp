@@ -11,7 +11,7 @@ namespace {
 /// Rows [first_row, first_row + rows) over all keys they see.
 void attend_tiles(const AttentionParams& params, std::int64_t first_row, std::int64_t rows) {
     RowBlock block = row_block(params, first_row, rows);
-    clear(block);
+    begin(params, block);
     load_queries(params, block);
     const bool few_rows = takes_few_rows(params);
     if (few_rows) split_queries(params, block);

@@ -137,11 +137,11 @@ static inline RowBlock row_block(const AttentionParams& params, std::int64_t fir
     return block;
 }
 
-/// The caller's logits of a row of the block from a key on.
-static inline const float* logit_bias(const AttentionParams& params, const RowBlock& block, std::int64_t row,
-                                      std::int64_t key) {
-    return params.logit_bias + key / params.logit_bias_block_tokens * params.logit_bias_block_stride +
-           (block.first_row + row) * params.logit_bias_stride + key % params.logit_bias_block_tokens;
+/// The caller's logits of the tile's keys, of the block's first row.
+static inline const float* logit_bias(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
+    const std::int64_t of_tile = tile.first_key / params.logit_bias_block_tokens - params.logit_bias_first_block;
+    return params.logit_bias + of_tile * params.logit_bias_block_stride + block.first_row * params.logit_bias_stride +
+           tile.first_key % params.logit_bias_block_tokens;
 }
 
 /// Of the tile's first tokens.
@@ -215,6 +215,19 @@ static inline void clear(const RowBlock& block) {
         block.sum[row] = 0;
     }
     for (std::int64_t i = 0; i < block.rows * block.parts.value_words; ++i) block.sums[i] = 0;
+}
+
+/// What the block begins with: nothing, or what an earlier call wrote out.
+static inline void begin(const AttentionParams& params, const RowBlock& block) {
+    clear(block);
+    if (!params.continues) return;
+    for (std::int64_t r = 0; r < block.rows; ++r) {
+        const std::int64_t row = block.first_row + r;
+        const float* out = params.out + row * params.out_stride;
+        for (std::int64_t i = 0; i < params.value_width; ++i) block.sums[r * block.parts.value_words + i] = out[i];
+        block.max[r] = params.max[row] * log2_of_e;
+        block.sum[r] = params.sum[row];
+    }
 }
 
 static inline void write_out(const AttentionParams& params, const RowBlock& block) {

@@ -74,8 +74,9 @@ void score_tile(const AttentionParams& params, const RowBlock& block, const KeyT
 template <class Simd, class Words, int RowVectors>
 void add_logit_bias(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
     constexpr std::int64_t token_floats = RowVectors * Simd::lanes;
+    const float* const of_tile = logit_bias(params, block, tile);
     for (std::int64_t row = 0; row < block.rows; row += Simd::lanes) {
-        const float* bias = logit_bias(params, block, row, tile.first_key);
+        const float* bias = of_tile + row * params.logit_bias_stride;
         const std::int64_t rows = smaller(Simd::lanes, block.rows - row);
         for (std::int64_t t = 0; t < tile.tokens; t += Simd::lanes) {
             const std::int64_t tokens = smaller(Simd::lanes, tile.tokens - t);
@@ -261,7 +262,7 @@ template <class Rows>
 void attend_rows(const AttentionParams& params, std::int64_t first_row, std::int64_t rows) {
     RowBlock block = row_block(params, first_row, rows);
     block.probability_word_bytes = Rows::most_rows * 4;
-    clear(block);
+    begin(params, block);
     Rows::load(params, block);
     for (std::int64_t key = params.first_key; key < block.end_key;) {
         const KeyTile tile = Rows::read(params, block, tile_at(params, key, block.end_key));

@@ -117,7 +117,7 @@ struct TokensInLanes {
         fetch_quarter(params, block, 1);
         fold_queries(block, keys);
         fetch_quarter(params, block, 2);
-        for (std::int64_t row = 0; row < block.rows; ++row) begin_scores(params, block, tile, row);
+        begin_scores(params, block, tile);
         for (const QuadPart& part : keys.parts) {
             for_each_rows<rows_at_once>(block.rows,
                                         [&](std::int64_t row, auto rows) { add_scores<rows()>(block, part, row); });
@@ -137,17 +137,16 @@ private:
     static float* scores_of(const RowBlock& block, std::int64_t row) { return block.scores + row * most_tile_tokens; }
 
     /// The score of a key whose codes are zero, and the caller's logits.
-    static void begin_scores(const AttentionParams& params, const RowBlock& block, const KeyTile& tile,
-                             std::int64_t row) {
-        const __m512 zero_score = Avx512::set(quad_keys(block).zero_score[row]);
-        float* const scores = scores_of(block, row);
-        if (params.logit_bias == nullptr) {
-            for (std::int64_t t = 0; t < most_tile_tokens; t += Avx512::lanes) Avx512::store(scores + t, zero_score);
-            return;
-        }
-        const float* const bias = logit_bias(params, block, row, tile.first_key);
-        for (std::int64_t t = 0; t < most_tile_tokens; t += Avx512::lanes) {
-            Avx512::store(scores + t, Avx512::fma(Avx512::load(bias + t), Avx512::set(log2_of_e), zero_score));
+    static void begin_scores(const AttentionParams& params, const RowBlock& block, const KeyTile& tile) {
+        const float* bias = params.logit_bias == nullptr ? nullptr : logit_bias(params, block, tile);
+        for (std::int64_t row = 0; row < block.rows; ++row) {
+            const __m512 zero_score = Avx512::set(quad_keys(block).zero_score[row]);
+            float* const scores = scores_of(block, row);
+            for (std::int64_t t = 0; t < most_tile_tokens; t += Avx512::lanes) {
+                const __m512 added = bias == nullptr ? Avx512::zero() : Avx512::load(bias + t);
+                Avx512::store(scores + t, Avx512::fma(added, Avx512::set(log2_of_e), zero_score));
+            }
+            if (bias != nullptr) bias += params.logit_bias_stride;
         }
     }
 

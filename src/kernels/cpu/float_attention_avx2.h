@@ -160,10 +160,11 @@ template <class Round>
 [[gnu::noinline]] void softmax_tile(const AttentionParams& params, const RowBlock& block, const KeyTile& tile,
                                     const Round& round) {
     const std::int64_t whole = round_up(tile.tokens, 8);
+    const float* const bias = params.logit_bias == nullptr ? nullptr : logit_bias(params, block, tile);
     for (std::int64_t row = 0; row < block.rows; ++row) {
         float* scores = scores_of(block, row);
         const std::int64_t seen = seen_tokens(block, tile, row);
-        if (params.logit_bias != nullptr) add_logit_bias(logit_bias(params, block, row, tile.first_key), seen, scores);
+        if (bias != nullptr) add_logit_bias(bias + row * params.logit_bias_stride, seen, scores);
         for (std::int64_t t = seen; t < whole; ++t) scores[t] = -__builtin_inff();
         const float sum = round(row, softmax_row(block, row, whole));
         block.sum[row] = block.sum[row] * block.rescale[row] + sum;

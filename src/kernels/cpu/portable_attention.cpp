@@ -45,7 +45,8 @@ void add_key(RowState& state, float score, const Element* value, std::int64_t wi
 
 float score_of(const AttentionParams& params, std::int64_t row, std::int64_t key, float product) {
     if (params.logit_bias == nullptr) return params.scale * product;
-    const std::int64_t block = key / params.logit_bias_block_tokens, token = key % params.logit_bias_block_tokens;
+    const std::int64_t token = key % params.logit_bias_block_tokens;
+    const std::int64_t block = key / params.logit_bias_block_tokens - params.logit_bias_first_block;
     const float* const of_block = params.logit_bias + block * params.logit_bias_block_stride;
     return params.scale * product + of_block[row * params.logit_bias_stride + token];
 }
@@ -84,8 +85,12 @@ void add_sealed_key(const AttentionParams& params, std::int64_t row, std::int64_
 
 template <typename Element>
 void attend_row(const AttentionParams& params, std::int64_t row) {
-    std::fill_n(params.out + row * params.out_stride, params.value_width, 0.0f);
     RowState state;
+    if (params.continues) {
+        state = {params.max[row], params.sum[row]};
+    } else {
+        std::fill_n(params.out + row * params.out_stride, params.value_width, 0.0f);
+    }
     const std::int64_t end = std::min(params.end_key, params.visible[row]);
     for (std::int64_t key = params.first_key; key < end; ++key) {
         if (params.blocks[key / params.block_tokens].sealed) {

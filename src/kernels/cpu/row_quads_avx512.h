@@ -134,9 +134,10 @@ private:
 
     // Adds the caller's logits. Rows of the quad that do not exist take those of the last.
     static void add_logit_bias(const AttentionParams& params, const RowBlock& block, const KeyTile& tile, int quad) {
+        const float* const of_tile = logit_bias(params, block, tile);
         const float* bias[4];
         for (int r = 0; r < 4; ++r) {
-            bias[r] = logit_bias(params, block, smaller(quad * 4 + r, block.rows - 1), tile.first_key);
+            bias[r] = of_tile + smaller(quad * 4 + r, block.rows - 1) * params.logit_bias_stride;
         }
         for (std::int64_t t = 0; t < tile.tokens; t += 4) {
             const auto mask = static_cast<__mmask8>((1 << smaller(tile.tokens - t, 4)) - 1);
