@@ -13,7 +13,7 @@ GROUPED = {"llama2-7b": (*WIDE["llama2-7b"], "--latent-groups", "8")}
 
 @dataclass(frozen=True)
 class Group:
-    """Measurements that take turns: ours of the source model, ours of the converted one, llama.cpp's of the source."""
+    """Measurements that take turns: ours of the source model, ours of its conversions, llama.cpp's of the source."""
     work: str
     weights: str
     depth: int            # tokens in the cache before

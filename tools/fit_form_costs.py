@@ -22,7 +22,7 @@ LINE = r"^(\S+) +depth +(\d+) chunk +(\d+): absorbed +([\d.]+) ms, expanded +([\
 
 
 def sizes_of_layers(folder):
-    """(heads, KV heads, rank, rotary width, un-rotated, rotated, value width) of every layer."""
+    """(heads, KV heads, rank and rotary width of a row that a head reads, un-rotated, rotated, value width) of every layer."""
     config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     mla, layers = config["mla"], config["num_hidden_layers"]
 
@@ -33,7 +33,8 @@ def sizes_of_layers(folder):
     for layer in range(layers):
         rank, rope, nope, value, keys = (of_layer(mla[name], layer) for name in (
             "kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "num_rope_key_heads"))
-        yield heads, kv_heads, rank, keys * rope, nope, rope, value
+        groups = mla.get("latent_groups", 1)
+        yield heads, kv_heads, rank // groups, keys * rope // groups, nope, rope, value
 
 
 def work(folder, depth, chunk):

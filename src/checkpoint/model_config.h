@@ -57,6 +57,8 @@ struct MlaConfig {
     }
     /// What a KV head reads of the latent: R / L elements, those of its group.
     int head_rank(int layer) const { return kv_lora_rank[static_cast<std::size_t>(layer)] / latent_groups; }
+    /// A group's latent and rotary keys: (R + K * dr) / L.
+    int row_width(int layer) const { return cached_elements(layer) / latent_groups; }
     /// The pairs of KV head g that carry no rotation, ascending (all of them for NopePairs::all). `pairs` = head_dim
     /// / 2.
     std::vector<int> unrotated_pairs(int layer, int kv_head, int pairs) const;

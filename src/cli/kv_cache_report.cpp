@@ -13,10 +13,11 @@ std::size_t layer_bytes(const checkpoint::ModelConfig& config, int layer, const 
         return static_cast<std::size_t>(config.num_key_value_heads) *
                (format.keys.row_bytes(width) + format.content.row_bytes(width));
     }
-    const auto groups = static_cast<std::size_t>(config.mla().latent_groups);
-    const auto latent = static_cast<std::size_t>(config.mla().head_rank(layer));
-    const auto row = static_cast<std::size_t>(config.cached_elements(layer)) / groups;
-    return groups * (format.content.row_bytes(latent) + format.rotary.row_bytes(row - latent));
+    const auto& mla = config.mla();
+    const auto latent = static_cast<std::size_t>(mla.head_rank(layer));
+    const auto rotary = static_cast<std::size_t>(mla.row_width(layer)) - latent;
+    const auto groups = static_cast<std::size_t>(mla.latent_groups);
+    return groups * (format.content.row_bytes(latent) + format.rotary.row_bytes(rotary));
 }
 
 }  // namespace

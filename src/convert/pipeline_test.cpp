@@ -163,26 +163,38 @@ TEST_F(Pipeline, FullRankFactorsEqualNone) {
     }
 }
 
-TEST_F(Pipeline, LatentGroupsEqualNoneAtFullRankAndLoseMoreBelow) {
-    const auto source = fixture("tiny-gqa");
-    const auto& config = source.config();
-    const auto expected = converted_logits(source, exact(2));
-    for (const auto factorization : {Factorization::none, Factorization::joint_svd, Factorization::split_svd}) {
-        SCOPED_TRACE(name_of(factorization));
-        auto options = exact(2);
-        options.latent_groups = config.num_key_value_heads;
-        options.factorization = factorization;
-        if (factorization != Factorization::none) {
-            const int key_rows = config.head_dim - 4, value_rows = config.head_dim;  // of a head, E is larger
-            options.kv_rank = key_rows + value_rows;
+TEST_F(Pipeline, LatentGroupsEqualNoneAtFullRank) {
+    for (const auto* name : {"tiny-gqa", "tiny-mha", "tiny-bias"}) {
+        const auto source = fixture(name);
+        const auto& config = source.config();
+        const auto expected = converted_logits(source, exact(2));
+        for (const auto factorization : {Factorization::none, Factorization::joint_svd, Factorization::split_svd}) {
+            SCOPED_TRACE(std::string(name) + " " + std::string(name_of(factorization)));
+            auto options = exact(2);
+            options.latent_groups = 2;  // of one or of two heads
+            options.factorization = factorization;
+            const int heads = config.num_key_value_heads / 2;
+            const int key_rows = heads * (config.head_dim - 4), value_rows = heads * config.head_dim;
+            const int full = factorization == Factorization::joint_svd
+                                 ? std::min(config.hidden_size, key_rows + value_rows)
+                                 : std::min(config.hidden_size, key_rows) + std::min(config.hidden_size, value_rows);
+            if (factorization != Factorization::none) options.kv_rank = full / heads;
+            EXPECT_LT(relative_difference(converted_logits(source, options), expected), 1e-3);
+            model::ModelOptions in_latents;
+            in_latents.attention = model::AttentionForm::absorbed;
+            model::CausalLm absorbed(Checkpoint::open(target()), in_latents);
+            EXPECT_LT(relative_difference(logits(absorbed), expected), 1e-3);
         }
-        EXPECT_LT(relative_difference(converted_logits(source, options), expected), 1e-3);
     }
+}
+
+TEST_F(Pipeline, LatentGroupsLoseMoreThanOneLatentOfTheirWidth) {
+    const auto source = fixture("tiny-gqa");
     auto small = exact(2);
     small.factorization = Factorization::joint_svd;
     small.kv_rank = 6;
     const auto together = run(source, small).layers[0];
-    small.latent_groups = config.num_key_value_heads;
+    small.latent_groups = 2;
     const auto apart = run(source, small).layers[0];
     EXPECT_LT(apart.key_energy + apart.value_energy, together.key_energy + together.value_energy);
     EXPECT_GT(apart.key_energy + apart.value_energy, 0.2);
@@ -320,7 +332,7 @@ TEST_F(Pipeline, RotatedLatentsChangeNoLogit) {
     ConversionOptions grouped;
     grouped.latent_groups = 2;
     for (auto options : {ConversionOptions{}, grouped, lsq(), lsq_refit, deepseek, transmla}) {
-        for (const auto* name : {"tiny-gqa", "tiny-bias"}) {
+        for (const auto* name : {"tiny-gqa", "tiny-mha", "tiny-bias"}) {
             if (options.lsq.deepseek_shape && name == std::string("tiny-bias")) continue;
             SCOPED_TRACE(options.method + " " + name);
             options.cache_ratio = 0.5;

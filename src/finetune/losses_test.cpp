@@ -149,5 +149,29 @@ TEST_F(LossTest, BalancingLatentsChangesNoLogitAndComesUndone) {
     EXPECT_TRUE(torch::equal(weight, before));
 }
 
+TEST_F(LossTest, BalancingLatentsOfGroupsChangesNoLogitEither) {
+    const torch::NoGradGuard no_gradients;
+    auto config = pair_.converted().config();
+    auto& mla = std::get<checkpoint::MlaConfig>(config.attention);
+    mla.latent_groups = 2;
+    for (int& rank : mla.kv_lora_rank) rank = 6;
+    checkpoint::test::write_random_model(config, directory_.path() / "groups");
+    const auto grouped = checkpoint::Checkpoint::open(directory_.path() / "groups");
+    model::CausalLm student(grouped, doubles_);
+    const auto weight = student->named_parameters()["model.layers.1.self_attn.kv_a_proj_with_mqa.weight"];
+    weight[0] *= 64;
+    weight[4] *= 0.01;  // of the second group
+    const auto before = weight.clone();
+    const auto ids = torch::arange(15).unsqueeze(0);
+    const auto logits = student(ids);
+    auto source = pair_.load_source(doubles_);
+    const LatentBalance balance(student, source, config);
+    balance.apply();
+    EXPECT_TRUE(torch::equal(student(ids), logits));
+    EXPECT_FALSE(torch::equal(weight, before));
+    balance.undo();
+    EXPECT_TRUE(torch::equal(weight, before));
+}
+
 }  // namespace
 }  // namespace mha2mla::finetune

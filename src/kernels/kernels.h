@@ -198,8 +198,8 @@ struct SealedFormat {
     CodedRows values;
 };
 
-/// Attention of query rows over keys that all of them share: the query heads of one KV head (GQA), or all heads over
-/// one latent (absorbed MLA: the key is [latent | rotary keys], the value is the latent). One pass with an online
+/// Attention of query rows over keys that all of them share: the query heads of one KV head (GQA), or those over one
+/// latent (absorbed MLA: the key is [latent | rotary keys], the value is the latent). One pass with an online
 /// softmax over the key range [first_key, end_key) of the blocks; row m sees keys below visible[m]. Memory beyond a
 /// row's width and keys that no row sees are not read. Output is unnormalized: out = sum of exp(s - max) * v; a merge
 /// of all ranges divides by the sum. With bf16 rows the scaled query and the probabilities may be rounded to bf16
@@ -207,7 +207,8 @@ struct SealedFormat {
 /// bits by channel may be multiplied as codes, by queries and probabilities of 8 bits (all but portable do); other
 /// sealed elements may be rounded to bf16 (AVX-512 does). Positions stay below 2^24. A caller may add to every logit:
 /// logit_bias is indexed by block of logit_bias_block_tokens keys, row and the key's number in that block, and what it
-/// holds for a key that the row does not see has no effect. A call may go on with what one over other keys left.
+/// holds for a key that the row does not see has no effect. A call may go on with
+/// what one of the same rows over other keys left.
 struct AttentionParams {
     core::DType dtype = core::DType::bf16;  // of keys and values
     const float* q = nullptr;               // [rows, key_width]
@@ -222,7 +223,7 @@ struct AttentionParams {
     std::int64_t logit_bias_block_tokens = 0;  // a multiple of block_tokens
     std::int64_t logit_bias_block_stride = 0;
     std::int64_t logit_bias_stride = 0;       // from one row to the next
-    std::int64_t logit_bias_first_block = 0;  // those before are left out
+    std::int64_t logit_bias_first_block = 0;  // the block that logit_bias starts with
     const KeyValueBlock* blocks = nullptr;    // all hold block_tokens tokens but the last
     std::int64_t block_tokens = 0;
     SealedFormat sealed = {};    // of the sealed blocks among them, if any

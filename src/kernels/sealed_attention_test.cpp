@@ -94,13 +94,16 @@ TEST(SealedAttention, GoesOnWithWhatAnEarlierCallLeft) {
 TEST(SealedAttention, NanStaysInItsRow) {
     for_each_format([](Isa isa, const Coding& first, const Coding& second) {
         for (const Shape& shape : {Shape{9, 1, 40, 6, 0, 192}, Shape{9, 2, 40, 6, 0, 150}}) {
-            const Case test_case{isa, first, second, shape};
-            SCOPED_TRACE(label(test_case));
-            std::vector<float> q = test::random_floats(shape.rows() * shape.key_width(), 3, 2);
-            q[4 * shape.key_width() + 7] = test::poison;
-            const std::vector<float> out = attend(test_case, Cache(test_case), q).out;
-            for (std::int64_t i = 0; i < static_cast<std::int64_t>(out.size()); ++i) {
-                ASSERT_EQ(std::isnan(out[i]), i / shape.values() == 4) << i;
+            for (const std::int64_t second_call : {0, 100}) {
+                const Case test_case{
+                    .isa = isa, .first = first, .second = second, .shape = shape, .second_call = second_call};
+                SCOPED_TRACE(label(test_case));
+                std::vector<float> q = test::random_floats(shape.rows() * shape.key_width(), 3, 2);
+                q[4 * shape.key_width() + 7] = test::poison;
+                const std::vector<float> out = attend(test_case, Cache(test_case), q).out;
+                for (std::int64_t i = 0; i < static_cast<std::int64_t>(out.size()); ++i) {
+                    ASSERT_EQ(std::isnan(out[i]), i / shape.values() == 4) << i;
+                }
             }
         }
     });
@@ -108,13 +111,14 @@ TEST(SealedAttention, NanStaysInItsRow) {
 
 TEST(SealedAttention, OneNanAmongScoresStaysVisible) {
     for (const Isa isa : supported_isas()) {
-        for (const std::int64_t heads : {9, 21}) {
+        for (const auto& [heads, second_call] : {std::pair{9, 0}, {21, 0}, {9, 64}, {21, 64}, {9, 128}, {21, 128}}) {
             const Case test_case{.isa = isa,
                                  .first = int4_channels,
                                  .second = int8_channels,
                                  .shape = {heads, 1, 40, 6, 0, 192},
                                  .has_bias = true,
-                                 .nan_key = 70};
+                                 .nan_key = 70,
+                                 .second_call = second_call};
             const Shape& shape = test_case.shape;
             const auto q = test::random_floats(shape.rows() * shape.key_width(), 3, 2);
             const std::vector<float> out = attend(test_case, Cache(test_case), q).out;

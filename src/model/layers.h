@@ -24,9 +24,10 @@ public:
     torch::Tensor weight;
     torch::Tensor bias;  ///< undefined where there is none
 
-private:
+    /// The weight as products take it.
     const torch::Tensor& factor();
 
+private:
     torch::Tensor rounded_;  // of a frozen weight
     std::uint32_t rounded_version_ = 0;
 };

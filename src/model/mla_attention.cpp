@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "core/error.h"
-#include "model/autocast.h"
 #include "model/cache_emulation.h"
 #include "model/frequencies.h"
 #include "model/turn_pairs.h"
@@ -161,7 +160,7 @@ torch::Tensor MlaAttentionImpl::heads(const torch::Tensor& x_BTE) {
 torch::Tensor MlaAttentionImpl::rebuilt_keys_and_values(const torch::Tensor& latent_BTR) {
     if (shape_.groups == 1) return kv_b_proj_(latent_BTR);
     const auto latents = latent_BTR.chunk(shape_.groups, 2);
-    const auto ups = rounded_factor(kv_b_proj_->weight).chunk(shape_.groups, 0);
+    const auto ups = kv_b_proj_->factor().chunk(shape_.groups, 0);
     std::vector<torch::Tensor> of_groups;
     for (std::size_t g = 0; g < latents.size(); ++g) of_groups.push_back(torch::linear(latents[g], ups[g]));
     return torch::cat(of_groups, 2);

@@ -27,24 +27,27 @@ kernels::AttentionParams row_params(const AttendJob& job, std::int64_t stream, s
             .out_stride = job.value_width};
 }
 
-/// Some blocks of positions, and where the logits of each row begin.
-struct PositionBlocks {
-    std::int64_t first;
-    std::int64_t count;
-    float* logits;  // [count, rows, position_block_tokens]
+/// Query rows and blocks of positions, and where their logits go.
+struct PositionProducts {
+    const float* query;  // [rows, d]
+    std::int64_t rows;
+    std::int64_t first_block;
+    std::int64_t blocks;
+    float* logits;  // [blocks, rows, position_block_tokens]
 };
 
-/// Queries [rows, d] are turned to each block, projected and multiplied with the basis.
-void find_position_logits(const PositionTable& table, const float* query, std::int64_t rows,
-                          const PositionBlocks& blocks, const AttendPart& part, const Compute& compute) {
+/// Queries are turned to each block, projected and multiplied with the basis.
+void find_position_logits(const PositionTable& table, const PositionProducts& products, const AttendPart& part,
+                          const Compute& compute) {
     const PositionBuffers& buffers = part.positions;
-    for (std::int64_t i = 0; i < blocks.count; ++i) {
-        compute.kernels.turn(
-            table.turn_to(blocks.first + i, query, rows, buffers.turned_query + i * rows * table.width()));
+    const std::int64_t rows = products.rows, turned_rows = products.blocks * rows;
+    for (std::int64_t i = 0; i < products.blocks; ++i) {
+        compute.kernels.turn(table.turn_to(products.first_block + i, products.query, rows,
+                                           buffers.turned_query + i * rows * table.width()));
     }
     compute.kernels.linear({.x = buffers.turned_query,
                             .x_stride = table.width(),
-                            .rows = blocks.count * rows,
+                            .rows = turned_rows,
                             .weight = table.projection(),
                             .y = buffers.projected_query,
                             .y_stride = table.rank(),
@@ -52,9 +55,9 @@ void find_position_logits(const PositionTable& table, const float* query, std::i
                             .scratch = part.scratch});
     compute.kernels.linear({.x = buffers.projected_query,
                             .x_stride = table.rank(),
-                            .rows = blocks.count * rows,
+                            .rows = turned_rows,
                             .weight = table.basis(),
-                            .y = blocks.logits,
+                            .y = products.logits,
                             .y_stride = position_block_tokens,
                             .tiles = table.basis().tiles(),
                             .scratch = part.scratch});
@@ -74,7 +77,6 @@ void attend_keys(const AttendJob& job, std::int64_t row, const AttendPart& part,
     params.logit_bias_block_tokens = position_block_tokens;
     params.logit_bias_block_stride = params.rows * position_block_tokens;
     params.logit_bias_stride = position_block_tokens;
-    const float* const query = job.position_q + row * table.width();
     const std::int64_t most_blocks = std::max<std::int64_t>(1, max_position_rows / params.rows);
     const std::int64_t blocks_at_once = std::max<std::int64_t>(1, max_key_split_rows / params.rows);
     const std::int64_t end_key = params.end_key;
@@ -83,8 +85,12 @@ void attend_keys(const AttendJob& job, std::int64_t row, const AttendPart& part,
         params.end_key = std::min((first + most_blocks) * position_block_tokens, end_key);
         const std::int64_t end = (params.end_key + position_block_tokens - 1) / position_block_tokens;
         for (std::int64_t block = first; block < end; block += blocks_at_once) {
-            float* const logits = part.positions.logits + (block - first) * params.logit_bias_block_stride;
-            find_position_logits(table, query, params.rows, {block, std::min(blocks_at_once, end - block), logits},
+            find_position_logits(table,
+                                 {.query = job.position_q + row * table.width(),
+                                  .rows = params.rows,
+                                  .first_block = block,
+                                  .blocks = std::min(blocks_at_once, end - block),
+                                  .logits = part.positions.logits + (block - first) * params.logit_bias_block_stride},
                                  part, compute);
         }
         params.logit_bias_first_block = first;

@@ -9,7 +9,7 @@
 namespace mha2mla::runtime {
 
 /// Attention of a chunk's queries over cached keys. A stream is a set of query rows that share keys: the heads of one
-/// KV head, or all heads over one latent.
+/// KV head, or all heads of a latent group.
 struct AttendJob {
     core::DType dtype = core::DType::bf16;
     std::int64_t streams = 0;

@@ -178,7 +178,8 @@ INSTANTIATE_TEST_SUITE_P(Shapes, Attend,
                                          Case{300, 1000, 3}, Case{500, 777, 1}, Case{9, 700, 3, 4}, Case{9, 11, 2, 4},
                                          Case{3, 64, 2, 64}, Case{300, 333, 2, 40}, Case{9, 700, 2, 100},
                                          Case{1, 5000, 3, 1090}, Case{9, 1220, 1, 330}, Case{200, 2000, 2, 450},
-                                         Case{9, 190, 1, 70}, Case{300, 1500, 2, 330}),
+                                         Case{9, 190, 1, 70}, Case{300, 1500, 2, 330}, Case{300, 3000, 2, 330},
+                                         Case{9, 18700, 1, 330}),
                          testing::PrintToStringParamName());
 
 }  // namespace

@@ -33,7 +33,7 @@ struct HeadRebuild {
 
 struct RebuiltRows {
     const Matrix& up;
-    const float* latents;  // [tokens, R]
+    const float* latents;  // [tokens, R / L]
     std::int64_t latent_stride;
     std::int64_t tokens;
     std::byte* out;

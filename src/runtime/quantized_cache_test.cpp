@@ -30,6 +30,7 @@ MlaChoice latent_model(int latent_groups) {
             .factors = true,
             .positional_part = true,
             .sink_tokens = 4,
+            .kv_heads = latent_groups == 1 ? 2 : 4,
             .latent_groups = latent_groups};
 }
 
@@ -140,7 +141,8 @@ TEST_P(QuantizedCache, BytesFollowTheFormula) {
     Engine engine(model_, options(GetParam().format));
     Sequence sequence = engine.decoder.new_sequence();
     engine.decoder.forward(sequence, std::span(tokens_).first(128));
-    const std::size_t sinks = GetParam().latent ? 4 * 2 * 2 * 2 * 16 * 2 : 0;  // tokens, layers, k and v, G, d, bytes
+    const auto heads = static_cast<std::size_t>(model_.config().num_key_value_heads);
+    const std::size_t sinks = GetParam().latent ? 4 * 2 * 2 * heads * 16 * 2 : 0;  // tokens, layers, k and v, d, bytes
     const std::size_t allocated = sequence.kv_bytes().allocated - sinks;
     EXPECT_EQ((allocated + 127) / 128, engine.decoder.kv_bytes_per_token());
     EXPECT_EQ(sequence.kv_bytes().used - sinks, allocated);

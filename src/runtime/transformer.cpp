@@ -25,7 +25,7 @@ void add_mla_widths(const ModelConfig& config, int layer, WorkspaceShape& shape)
     const auto l = static_cast<std::size_t>(layer);
     widen(shape.expanded_key, mla.qk_nope_head_dim[l] + mla.qk_rope_head_dim[l]);
     widen(shape.expanded_value, mla.v_head_dim);
-    widen(shape.latent_width, mla.cached_elements(layer) / mla.latent_groups);
+    widen(shape.latent_width, mla.row_width(layer));
     widen(shape.key_width, std::max(shape.latent_width, shape.expanded_key));
     widen(shape.value_width, std::max(mla.head_rank(layer), mla.v_head_dim));
     widen(shape.nope_width, mla.qk_nope_head_dim[l]);
@@ -140,8 +140,8 @@ void Transformer::embed() {
     });
 }
 
-/// Rows of a chunk are ordered [G, tokens, group] (one stream) or [tokens, group] (one of G streams, the start of the
-/// same list).
+/// Rows of a chunk are ordered [G, tokens, group] (one stream) or, of one of L or G streams, [G / L, tokens, group] or
+/// [tokens, group]: the start of the same list, since every KV head has the same tokens.
 void Transformer::list_visible_keys() {
     std::int64_t* visible = workspace_.visible.data();
     for (const Chunk& chunk : chunks_) {

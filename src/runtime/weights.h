@@ -37,7 +37,7 @@ struct MlaWeights {
     std::vector<float> position_factors;  // [H, d / 2, 2]: conj(k_mean) of the head's KV head, times the softmax scale
     Linear sink_in;                       // k [G d], v [G d] of the sinks; empty without
 
-    /// The cached row of a group: [latent | rotary keys], all that its heads read of a token.
+    // All that the heads of a group read of a cached token is its row, [R / L of the latent | K / L rotary keys].
     std::int64_t head_rank() const { return kv_lora_rank / latent_groups; }
     std::int64_t rope_keys_of_group() const { return static_cast<std::int64_t>(rope_pairs.size()) / latent_groups; }
     std::int64_t row_width() const { return head_rank() + rope_keys_of_group() * qk_rope_head_dim; }

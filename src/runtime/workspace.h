@@ -19,8 +19,9 @@ inline constexpr std::int64_t attention_task_rows = 64;
 /// Up to so many query rows (a decode step) attention is split over keys, beyond over rows.
 inline constexpr std::int64_t max_key_split_rows = 256;
 
-/// Query rows times blocks of positions whose logits are found before keys are attended to: as many as stay in a
-/// second-level cache, since each such run begins anew.
+/// Query rows times blocks of positions whose logits are found at once, before their keys are attended to: 655 KB of
+/// floats, which a second-level cache of a megabyte keeps. For each such run of keys the attention kernel packs its
+/// queries anew.
 inline constexpr std::int64_t max_position_rows = 640;
 
 /// The largest sizes that any layer needs. Widths in elements.

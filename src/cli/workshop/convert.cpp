@@ -207,8 +207,8 @@ void add_method_options(CLI::App& verb, ConvertCommand& command) {
         "Spread latents evenly over their channels (--seed), for caches with a scale for a group of a token's "
         "row, such as int4; changes nothing else");
     verb.add_option("--latent-groups", options.latent_groups,
-                    "Groups of key/value heads with a latent each, of the same width together: wide latents are read "
-                    "faster, and lose more")
+                    "Groups of key/value heads, each with a latent of its own; the cache stays as large. Wide latents "
+                    "are read faster, and lose more")
         ->capture_default_str()
         ->type_name("N");
     verb.add_flag("--split-full-rank", options.split_full_rank, "split-svd as in the reference code: twice the latent");
