@@ -131,7 +131,7 @@ def origin(rows, command):
 def explanation():
     return ("Either side runs the same weights: bf16 (ours coded in 12 bits, without loss), int8 (q8_0), int4 (q4_1). Our "
             "source model keeps a bf16 cache, the converted one is given its latent cache; in 8 latent groups means "
-            "`convert --latent-groups 8` into a cache of the same size; llama.cpp always runs the source model. A ratio above 1 means that we are faster, but for memory, where less is better. Memory of llama.cpp is "
+            "`convert --latent-groups 8` with as many elements cached; llama.cpp always runs the source model. A ratio above 1 means that we are faster, but for memory, where less is better. Memory of llama.cpp is "
             "that of its process less the Python interpreter.")
 
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <map>
 
+#include "cli/choice.h"
 #include "core/error.h"
 #include "core/memory.h"
 
@@ -29,7 +30,7 @@ private:
 void add_dtype_option(CLI::App& verb, const std::string& name, core::DType& dtype, const std::string& description) {
     const std::map<std::string, core::DType> types{{"bf16", core::DType::bf16}, {"f32", core::DType::f32}};
     verb.add_option(name, dtype, description + ": bf16 (default) or f32")
-        ->transform(CLI::Transformer(types))
+        ->transform(choice_of(types))
         ->type_name("TYPE");
 }
 
@@ -50,11 +51,11 @@ void add_weight_options(CLI::App& verb, runtime::DecoderOptions& options) {
                                                       {"int8", WeightFormat::int8},
                                                       {"int4", WeightFormat::int4}};
     verb.add_option("--weights", options.weights, "Weights in memory: bf16 (default), f32, int8 or int4")
-        ->transform(CLI::Transformer(formats))
+        ->transform(choice_of(formats))
         ->type_name("TYPE");
     verb.add_option("--output-weights", options.output_weights,
                     "Embedding and output matrix in memory; default: int8 with int4 weights, else as --weights")
-        ->transform(CLI::Transformer(formats))
+        ->transform(choice_of(formats))
         ->type_name("TYPE");
 }
 
@@ -75,7 +76,7 @@ void add_model_options(CLI::App& verb, ModelOptions& options) {
     verb.add_option("--context", options.decoder.context_tokens, "Cache capacity in tokens; 0 = the model's")
         ->check(CLI::Range(0, 1 << 24));
     verb.add_option("--attention", options.decoder.attention, "How an MLA model attends: auto, expanded or absorbed")
-        ->transform(CLI::Transformer(forms))
+        ->transform(choice_of(forms))
         ->type_name("FORM");
 }
 

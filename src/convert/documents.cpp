@@ -65,7 +65,7 @@ std::string model_card(const ConversionReport& report, const std::filesystem::pa
         "# {0}, converted to multi-head latent attention\n\n"
         "The attention of `{0}` with a latent cache: {1:.2f} % of the source's elements per token\n"
         "({2:.2f} % less). {3},\n"
-        "no training yet: a converted model answers worse than its source until it is fine-tuned.\n\n"
+        "without training: such a model answers worse than its source until it is fine-tuned.\n\n"
         "Run it with mha2mla (DIRECTORY is this one):\n\n"
         "```\n"
         "mha2mla generate DIRECTORY -p \"The capital of France is\"\n"

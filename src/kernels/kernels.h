@@ -207,8 +207,8 @@ struct SealedFormat {
 /// bits by channel may be multiplied as codes, by queries and probabilities of 8 bits (all but portable do); other
 /// sealed elements may be rounded to bf16 (AVX-512 does). Positions stay below 2^24. A caller may add to every logit:
 /// logit_bias is indexed by block of logit_bias_block_tokens keys, row and the key's number in that block, and what it
-/// holds for a key that the row does not see has no effect. A call may go on with
-/// what one of the same rows over other keys left.
+/// holds for a key that the row does not see has no effect. A call may go on with what one of the same rows over other
+/// keys left.
 struct AttentionParams {
     core::DType dtype = core::DType::bf16;  // of keys and values
     const float* q = nullptr;               // [rows, key_width]

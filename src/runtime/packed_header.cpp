@@ -92,8 +92,8 @@ PackedMatrix parse_matrix(const core::JsonObject& entry, std::span<const std::by
     return matrix;
 }
 
-/// No matrix lies over another.
-void check_places(const PackedIndex& index, const std::string& where) {
+/// No matrix lies over another, and nothing behind the last.
+void check_places(const PackedIndex& index, std::span<const std::byte> data, const std::string& where) {
     std::vector<std::pair<const std::byte*, std::size_t>> places;
     for (const auto& [name, matrix] : index.matrices) {
         places.emplace_back(static_cast<const std::byte*>(matrix.data), bytes_of(matrix));
@@ -103,6 +103,8 @@ void check_places(const PackedIndex& index, const std::string& where) {
         const auto& [begin, bytes] = places[i - 1];
         if (begin + bytes > places[i].first) refuse_damaged("matrices one after the other", where);
     }
+    const std::byte* const end = places.empty() ? data.data() : places.back().first + places.back().second;
+    if (end != data.data() + data.size()) refuse_damaged("an end behind the last matrix", where);
 }
 
 }  // namespace
@@ -124,7 +126,7 @@ PackedIndex parse_packed_weights(std::span<const std::byte> bytes, const std::st
     for (const auto& [name, entry] : object.raw("matrices").items()) {
         index.matrices.emplace(name, parse_matrix(matrices.object(name.c_str()), data, where));
     }
-    check_places(index, where);
+    check_places(index, data, where);
     return index;
 }
 

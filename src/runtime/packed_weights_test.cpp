@@ -167,6 +167,7 @@ TEST(PackedIndex, SizesAndPlacesAreChecked) {
     EXPECT_EQ(parse_refusal(file), "");
     EXPECT_EQ(parse_refusal(with_header(file, "\"model\"", "\"model\"")), "");
     EXPECT_THAT(parse_refusal(file_of(matrices, 1088 + 63)), HasSubstr("within the file"));
+    EXPECT_THAT(parse_refusal(file_of(matrices, 1088 + 65)), HasSubstr("an end behind the last matrix"));
     EXPECT_THAT(parse_refusal(with_header(file, "\"offset\":1088", "\"offset\":1024")),
                 HasSubstr("one after the other"));
     EXPECT_THAT(parse_refusal(with_header(file, "\"offset\":1088", "\"offset\":1089")), HasSubstr("64 bytes"));

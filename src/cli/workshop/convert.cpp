@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "checkpoint/checkpoint.h"
+#include "cli/choice.h"
 #include "cli/model_options.h"
 #include "cli/session.h"
 #include "cli/version.h"
@@ -193,7 +194,7 @@ void add_method_options(CLI::App& verb, ConvertCommand& command) {
         ->expected(1, 2)
         ->type_name("RULE [FILE]");
     verb.add_option("--factor", options.factorization, "joint-svd (default), split-svd, or none (exact, saves little)")
-        ->transform(CLI::Transformer(factorizations))
+        ->transform(choice_of(factorizations))
         ->type_name("FACTOR");
     verb.add_option("--rope-pairs", options.rope_pairs,
                     "Pairs that keep RoPE per key/value head; default head_dim / 16");
@@ -207,8 +208,8 @@ void add_method_options(CLI::App& verb, ConvertCommand& command) {
         "Spread latents evenly over their channels (--seed), for caches with a scale for a group of a token's "
         "row, such as int4; changes nothing else");
     verb.add_option("--latent-groups", options.latent_groups,
-                    "Groups of key/value heads, each with a latent of its own; the cache stays as large. Wide latents "
-                    "are read faster, and lose more")
+                    "mha2mla: groups of key/value heads, each with a latent of its own; the cache keeps as many "
+                    "elements. Wide latents are read faster, and lose more")
         ->capture_default_str()
         ->type_name("N");
     verb.add_flag("--split-full-rank", options.split_full_rank, "split-svd as in the reference code: twice the latent");

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "checkpoint/checkpoint.h"
+#include "cli/choice.h"
 #include "cli/model_options.h"
 #include "cli/session.h"
 #include "cli/version.h"
@@ -76,7 +77,7 @@ void add_objective_options(CLI::App& verb, FinetuneCommand& command) {
         ->capture_default_str()
         ->type_name("STAGES");
     verb.add_option("--train", options.trained, "Which weights learn: attention (default), latent or all")
-        ->transform(CLI::Transformer(finetune::trained_names))
+        ->transform(choice_of(finetune::trained_names))
         ->type_name("WEIGHTS");
     verb.add_option("--kv-format", command.kv_format, "Learn to run with this cache, as generate --kv-cache (int4-c)")
         ->type_name("FORMAT");
@@ -98,7 +99,7 @@ void add_optimizer_options(CLI::App& verb, finetune::Options& options) {
         ->check(CLI::Range(0.0, 1.0))
         ->capture_default_str();
     verb.add_option("--decay", schedule.decay, "How the rate ends: 1-sqrt (default), cosine or none")
-        ->transform(CLI::Transformer(finetune::decay_names))
+        ->transform(choice_of(finetune::decay_names))
         ->type_name("DECAY");
     verb.add_option("--cooldown", schedule.cooldown, "1-sqrt: share of the steps with a falling rate")
         ->check(CLI::Range(0.01, 1.0))
