@@ -72,11 +72,13 @@ std::string parse_refusal(const std::string& bytes) {
     return "";
 }
 
+std::size_t aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
+
 /// A file with the matrices' headers as given; the matrices themselves are zero.
 std::string file_of(const std::vector<NamedMatrix>& matrices, std::size_t data_bytes) {
     const auto layout = packed_layout({.model = "model", .formats = "int8"}, matrices);
     std::string bytes = layout.head;
-    bytes.resize((bytes.size() + 63) / 64 * 64 + data_bytes);
+    bytes.resize(aligned(bytes.size()) + data_bytes);
     return bytes;
 }
 
@@ -85,13 +87,14 @@ std::string with_header(const std::string& file, const std::string& from, const 
     std::uint32_t length = 0;
     std::memcpy(&length, file.data() + 12, sizeof length);
     std::string header = file.substr(head_bytes, length);
+    const std::size_t data_bytes = file.size() - aligned(head_bytes + length);
     header.replace(header.find(from), from.size(), to);
     core::Fingerprint print;
     print.add(std::as_bytes(std::span(header)));
     length = static_cast<std::uint32_t>(header.size());
     std::string bytes = file.substr(0, 12);
     bytes.append(reinterpret_cast<const char*>(&length), sizeof length).append(print.hex()).append(header);
-    bytes.resize((bytes.size() + 63) / 64 * 64 + 4096);
+    bytes.resize(aligned(bytes.size()) + data_bytes);
     return bytes;
 }
 
