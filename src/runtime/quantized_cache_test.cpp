@@ -26,7 +26,7 @@ DecoderOptions as_decoded(DecoderOptions options) {
 MlaChoice latent_model(int latent_groups) {
     return {.name = "latents",
             .shared_rope_key = latent_groups == 1,
-            .ranks = {20, 14},
+            .ranks = {20, latent_groups == 1 ? 13 : 14},
             .factors = true,
             .positional_part = true,
             .sink_tokens = 4,
